@@ -1,0 +1,46 @@
+//! Keys in the store's tables. Big-endian, so that byte order is the order of partitions.
+
+use bytes::{BufMut, Bytes};
+
+use holm_protocol::ids::{BucketId, Partition};
+
+/// Bytes before the user's key in an object's key.
+pub const OBJECT_KEY_HEAD_LEN: usize = 8;
+
+/// Writes `partition (4) | bucket (4) | key` into `out`, which is cleared first: the key of an
+/// object in the table `objects`.
+pub fn object_key(out: &mut Vec<u8>, partition: Partition, bucket: BucketId, key: &[u8]) {
+    out.clear();
+    out.put_u32(partition.to_u32());
+    out.put_u32(bucket.0);
+    out.put_slice(key);
+}
+
+/// The user's key within an object's key, sharing its memory.
+#[must_use]
+pub fn user_key(object_key: &Bytes) -> Bytes {
+    object_key.slice(OBJECT_KEY_HEAD_LEN.min(object_key.len())..)
+}
+
+/// `partition (4) | sequence (8)`: the key of a record in the table `log`.
+#[must_use]
+pub fn log_key(partition: Partition, sequence: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&partition.to_u32().to_be_bytes());
+    key[4..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// The sequence in a log record's key.
+#[must_use]
+pub fn log_sequence(key: &[u8]) -> Option<u64> {
+    key.get(4..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// `clock/ | partition (4)`: the key of a partition's clock checkpoint in the table `meta`.
+#[must_use]
+pub fn checkpoint_key(partition: Partition) -> [u8; 10] {
+    let mut key = *b"clock/0000";
+    key[6..].copy_from_slice(&partition.to_u32().to_be_bytes());
+    key
+}

@@ -1,0 +1,412 @@
+//! What nodes say to each other about keys.
+//!
+//! Every message names its partition, so that a node's router finds the shard without reading on,
+//! and an operation, so that an answer finds its question. Operation ids are drawn by the asking
+//! shard, starting from its run's random actor: an answer to an earlier run matches nothing.
+//!
+//! Layout: a frame whose id is the operation, whose kind is [`kind::PEER_FIRST`] plus the
+//! variant's number, and whose body starts with the partition (4 bytes, big-endian).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use holm_protocol::admin::{self, ReplicaState};
+use holm_protocol::frame::{Frame, put_frame};
+use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::limits::{FRAME_LEN_MAX, KEY_LEN_MAX, OBJECT_LEN_MAX, RECEIPT_NODES_MAX};
+use holm_protocol::message::{Reply, Request, kind};
+use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
+
+/// One operation of one shard's run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// Why a replica did not do what it was asked. Nothing happened there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It is no replica of the partition, by the layout it knows.
+    NotReplica = 1,
+    /// What it was sent is not possible: a damaged object, a key of another partition, dots that
+    /// only the replica itself could have made.
+    Malformed = 2,
+    /// The object is of another kind than its bucket.
+    WrongKind = 3,
+    /// The object would exceed a limit.
+    TooLarge = 4,
+    /// A last-writer-wins value from a clock too far ahead.
+    ClockSkew = 5,
+    /// Its store is full.
+    StoreFull = 6,
+    /// Its store failed.
+    StoreIo = 7,
+    /// The stored object is damaged.
+    Corrupt = 8,
+    /// It lost state and must resynchronise first.
+    Amnesia = 9,
+    /// Its queues are full.
+    Overloaded = 10,
+    /// There is no connection to it, as the asking shard or a relay finds.
+    Unreachable = 11,
+}
+
+impl Refusal {
+    fn from_byte(byte: u8) -> Result<Refusal, WireError> {
+        Ok(match byte {
+            1 => Refusal::NotReplica,
+            2 => Refusal::Malformed,
+            3 => Refusal::WrongKind,
+            4 => Refusal::TooLarge,
+            5 => Refusal::ClockSkew,
+            6 => Refusal::StoreFull,
+            7 => Refusal::StoreIo,
+            8 => Refusal::Corrupt,
+            9 => Refusal::Amnesia,
+            10 => Refusal::Overloaded,
+            11 => Refusal::Unreachable,
+            got => return Err(WireError::Invalid { field: "refusal", got: got.into() }),
+        })
+    }
+}
+
+/// How much of an object a read wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// The whole object.
+    Full,
+    /// Its digest.
+    Digest,
+}
+
+/// What a replica found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The encoded object.
+    Object(Bytes),
+    /// Its digest.
+    Digest(u64),
+    /// Nothing: never written, as far as the replica knows.
+    Absent,
+    /// It could not look.
+    Refused(Refusal),
+}
+
+/// A message between shards of different nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerMessage {
+    /// Join this object, make it durable, say so.
+    Write {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Bytes,
+        /// The encoded object.
+        object: Bytes,
+        /// The other replicas of the receiver's region, to which it is to pass the object on.
+        fan_out: Vec<NodeId>,
+    },
+    /// Who made a write durable. A relay speaks for the replicas of its region, each by name.
+    WriteReply {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// Replicas on whose disk it is.
+        durable: Vec<NodeId>,
+        /// Replicas that refused.
+        refused: Vec<(NodeId, Refusal)>,
+    },
+    /// What do you hold of this key?
+    Read {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Bytes,
+        /// How much of it.
+        want: Want,
+    },
+    /// What the replica holds.
+    ReadReply {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// What it found.
+        found: Found,
+    },
+    /// Join this object; nobody waits for it.
+    Repair {
+        /// The partition.
+        partition: Partition,
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Bytes,
+        /// The encoded object.
+        object: Bytes,
+    },
+    /// A client's request, from a node that holds no replica of the key.
+    Proxy {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The request.
+        request: Request,
+    },
+    /// The answer to it.
+    ProxyReply {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Describe what you hold of this key, for an operator.
+    Inspect {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Bytes,
+    },
+    /// The description.
+    InspectReply {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// What it holds.
+        state: ReplicaState,
+    },
+}
+
+const WRITE: u8 = kind::PEER_FIRST;
+const WRITE_REPLY: u8 = WRITE + 1;
+const READ: u8 = WRITE + 2;
+const READ_REPLY: u8 = WRITE + 3;
+const REPAIR: u8 = WRITE + 4;
+const PROXY: u8 = WRITE + 5;
+const PROXY_REPLY: u8 = WRITE + 6;
+const INSPECT: u8 = WRITE + 7;
+const INSPECT_REPLY: u8 = WRITE + 8;
+
+impl PeerMessage {
+    /// The partition that the message is about.
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        match self {
+            PeerMessage::Write { partition, .. }
+            | PeerMessage::WriteReply { partition, .. }
+            | PeerMessage::Read { partition, .. }
+            | PeerMessage::ReadReply { partition, .. }
+            | PeerMessage::Repair { partition, .. }
+            | PeerMessage::Proxy { partition, .. }
+            | PeerMessage::ProxyReply { partition, .. }
+            | PeerMessage::Inspect { partition, .. }
+            | PeerMessage::InspectReply { partition, .. } => *partition,
+        }
+    }
+
+    /// Appends the message as one frame.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let partition = self.partition().to_u32();
+        let (kind, op) = self.kind_and_op();
+        put_frame(out, kind, op.0, |out| {
+            out.put_u32(partition);
+            self.encode_rest(out);
+        });
+    }
+
+    fn kind_and_op(&self) -> (u8, OpId) {
+        match self {
+            PeerMessage::Write { op, .. } => (WRITE, *op),
+            PeerMessage::WriteReply { op, .. } => (WRITE_REPLY, *op),
+            PeerMessage::Read { op, .. } => (READ, *op),
+            PeerMessage::ReadReply { op, .. } => (READ_REPLY, *op),
+            PeerMessage::Repair { .. } => (REPAIR, OpId(0)),
+            PeerMessage::Proxy { op, .. } => (PROXY, *op),
+            PeerMessage::ProxyReply { op, .. } => (PROXY_REPLY, *op),
+            PeerMessage::Inspect { op, .. } => (INSPECT, *op),
+            PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
+        }
+    }
+
+    fn encode_rest(&self, out: &mut BytesMut) {
+        match self {
+            PeerMessage::Write { bucket, key, object, fan_out, .. } => {
+                put_target(out, *bucket, key);
+                put_nodes(out, fan_out);
+                put_slice(out, object);
+            }
+            PeerMessage::WriteReply { durable, refused, .. } => {
+                put_nodes(out, durable);
+                put_varint(out, refused.len() as u64);
+                for (node, refusal) in refused {
+                    put_varint(out, node.0);
+                    out.put_u8(*refusal as u8);
+                }
+            }
+            PeerMessage::Read { bucket, key, want, .. } => {
+                put_target(out, *bucket, key);
+                out.put_u8((*want == Want::Full).into());
+            }
+            PeerMessage::ReadReply { found, .. } => put_found(out, found),
+            PeerMessage::Repair { bucket, key, object, .. } => {
+                put_target(out, *bucket, key);
+                put_slice(out, object);
+            }
+            PeerMessage::Proxy { request, .. } => request.encode(0, out),
+            PeerMessage::ProxyReply { reply, .. } => reply.encode(0, out),
+            PeerMessage::Inspect { bucket, key, .. } => put_target(out, *bucket, key),
+            PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
+        }
+    }
+
+    /// Reads a message from a frame.
+    ///
+    /// # Errors
+    /// [`WireError`]: the input is never trusted, lengths are checked before anything is
+    /// allocated. Encoded objects inside are not decoded yet.
+    pub fn decode(frame: &Frame) -> Result<PeerMessage, WireError> {
+        let mut reader = Reader::new(&frame.body);
+        let partition = Partition::from_u32(reader.u32()?);
+        let op = OpId(frame.id);
+        let message = match frame.kind {
+            WRITE => {
+                let (bucket, key) = target(&mut reader)?;
+                let fan_out = nodes(&mut reader)?;
+                let object = reader.bytes("object", OBJECT_LEN_MAX)?;
+                PeerMessage::Write { op, partition, bucket, key, object, fan_out }
+            }
+            WRITE_REPLY => {
+                let durable = nodes(&mut reader)?;
+                let refused = refusals(&mut reader)?;
+                PeerMessage::WriteReply { op, partition, durable, refused }
+            }
+            READ => {
+                let (bucket, key) = target(&mut reader)?;
+                let want = match reader.u8()? {
+                    0 => Want::Digest,
+                    1 => Want::Full,
+                    got => return Err(WireError::Invalid { field: "want", got: got.into() }),
+                };
+                PeerMessage::Read { op, partition, bucket, key, want }
+            }
+            READ_REPLY => PeerMessage::ReadReply { op, partition, found: found(&mut reader)? },
+            REPAIR => {
+                let (bucket, key) = target(&mut reader)?;
+                let object = reader.bytes("object", OBJECT_LEN_MAX)?;
+                PeerMessage::Repair { partition, bucket, key, object }
+            }
+            PROXY => {
+                let request = Request::decode(&inner_frame(&mut reader)?)?;
+                PeerMessage::Proxy { op, partition, request }
+            }
+            PROXY_REPLY => {
+                let reply = Reply::decode(&inner_frame(&mut reader)?)?;
+                PeerMessage::ProxyReply { op, partition, reply }
+            }
+            INSPECT => {
+                let (bucket, key) = target(&mut reader)?;
+                PeerMessage::Inspect { op, partition, bucket, key }
+            }
+            INSPECT_REPLY => {
+                let bytes = reader.take(reader.left().len())?;
+                let invalid = WireError::Invalid { field: "replica state", got: 0 };
+                let state = admin::decode(bytes).ok_or(invalid)?;
+                PeerMessage::InspectReply { op, partition, state }
+            }
+            got => return Err(WireError::Invalid { field: "frame kind", got: got.into() }),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+}
+
+fn put_target(out: &mut BytesMut, bucket: BucketId, key: &[u8]) {
+    out.put_u32(bucket.0);
+    put_slice(out, key);
+}
+
+fn target(reader: &mut Reader<'_>) -> Result<(BucketId, Bytes), WireError> {
+    let bucket = BucketId(reader.u32()?);
+    match reader.bytes("key", KEY_LEN_MAX)? {
+        key if key.is_empty() => Err(WireError::Invalid { field: "key length", got: 0 }),
+        key => Ok((bucket, key)),
+    }
+}
+
+fn put_nodes(out: &mut BytesMut, nodes: &[NodeId]) {
+    put_varint(out, nodes.len() as u64);
+    for node in nodes {
+        put_varint(out, node.0);
+    }
+}
+
+fn nodes(reader: &mut Reader<'_>) -> Result<Vec<NodeId>, WireError> {
+    let count = reader.length("nodes", RECEIPT_NODES_MAX)?;
+    (0..count).map(|_| reader.varint("node").map(NodeId)).collect()
+}
+
+fn refusals(reader: &mut Reader<'_>) -> Result<Vec<(NodeId, Refusal)>, WireError> {
+    let count = reader.length("refusals", RECEIPT_NODES_MAX)?;
+    let one = |_| Ok((NodeId(reader.varint("node")?), Refusal::from_byte(reader.u8()?)?));
+    (0..count).map(one).collect()
+}
+
+fn put_found(out: &mut BytesMut, found: &Found) {
+    match found {
+        Found::Object(object) => {
+            out.put_u8(1);
+            put_slice(out, object);
+        }
+        Found::Digest(digest) => {
+            out.put_u8(2);
+            out.put_u64(*digest);
+        }
+        Found::Absent => out.put_u8(3),
+        Found::Refused(refusal) => {
+            out.put_u8(4);
+            out.put_u8(*refusal as u8);
+        }
+    }
+}
+
+fn found(reader: &mut Reader<'_>) -> Result<Found, WireError> {
+    Ok(match reader.u8()? {
+        1 => Found::Object(reader.bytes("object", OBJECT_LEN_MAX)?),
+        2 => Found::Digest(reader.u64()?),
+        3 => Found::Absent,
+        4 => Found::Refused(Refusal::from_byte(reader.u8()?)?),
+        got => return Err(WireError::Invalid { field: "found", got: got.into() }),
+    })
+}
+
+/// A client's frame inside a peer's: length, kind, an unused id, body.
+fn inner_frame(reader: &mut Reader<'_>) -> Result<Frame, WireError> {
+    let len = reader.u32()? as usize;
+    if len > FRAME_LEN_MAX {
+        let (got, limit) = (len as u64, FRAME_LEN_MAX as u64);
+        return Err(WireError::TooLong { field: "inner frame", got, limit });
+    }
+    let mut inner = Reader::new(reader.take(len)?);
+    let (kind, id) = (inner.u8()?, inner.u64()?);
+    if id != 0 {
+        return Err(WireError::Invalid { field: "inner frame id", got: id });
+    }
+    Ok(Frame { kind, id, body: Bytes::copy_from_slice(inner.left()) })
+}
+
+#[cfg(test)]
+mod tests;

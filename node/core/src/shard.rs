@@ -1,0 +1,551 @@
+//! A shard: the part of a node that owns some of the partitions, as a deterministic state machine.
+//!
+//! One event goes in with [`Shard::handle`], effects come out as data. Nothing here waits: an
+//! operation that needs others' answers is an entry in a table, woken by their messages or by
+//! [`Shard::tick`]. A node's shell drains its inbox in a batch, handles each event, carries the
+//! effects out, then calls [`Shard::commit`] once:
+//!
+//! ```text
+//! handle, handle, handle ... -> messages to peers leave at once
+//! commit                     -> one atomic write; then acknowledgements and answers leave
+//! ```
+//!
+//! What keeps the promises:
+//! - **Nothing durable is announced before it is** (I2): a replica's acknowledgement, the
+//!   coordinator's own vote and every answer that shows a change of the open batch are held until
+//!   the commit. If it fails, they turn into refusals.
+//! - **No dot twice** (I1): counters are drawn here, for the partitions this shard owns, under an
+//!   actor that is new in every run. After a failed commit the actor is given up: dots of the lost
+//!   batch may have reached other nodes.
+//! - **Late messages change nothing** (I4): see [`replica`].
+//!
+//! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
+//! Left out here, and kept by other parts: fallbacks and hints, pulses and gap repair, removal of
+//! what is stable.
+
+pub mod cache;
+pub mod config;
+pub mod event;
+mod explain;
+pub mod partition;
+mod peers;
+mod proxy;
+mod read;
+mod relay;
+pub mod replica;
+mod timers;
+pub mod window;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holm_protocol::bucket::{BucketInfo, BucketKind};
+use holm_protocol::error::{NotReady, RequestError, StoreFault};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RegionId};
+use holm_protocol::level::Level;
+use holm_protocol::limits::{KEY_LEN_MAX, TIMEOUT_MS_MAX};
+use holm_protocol::message::{Reply, Request};
+
+use crate::hlc::HlcClock;
+use crate::layout::Layout;
+use crate::map::FixedMap;
+use crate::object::ObjectKind;
+use crate::peer::{Found, OpId, PeerMessage, Refusal};
+use crate::quorum::Quorum;
+use crate::store::{Store, StoreError};
+use crate::time::{Mono, Now};
+
+use cache::ObjectCache;
+use config::{Boot, ClusterState, ShardConfig};
+use event::{Caller, Counters, Effect, Effects, Input};
+use partition::PartitionState;
+use peers::Peers;
+use relay::Votes;
+use timers::Timers;
+use window::RequestWindow;
+use write::Lingering;
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A client of this node.
+    Client(Caller, Mono),
+    /// A node that passed a client's request on: its operation, on this partition.
+    Peer(NodeId, OpId, Partition),
+}
+
+/// What an event may use while it is handled: the time, the disk, and a place for effects.
+#[derive(Debug)]
+struct Turn<'a, S> {
+    now: Now,
+    store: &'a mut S,
+    out: &'a mut Effects,
+}
+
+/// An operation that waits for something.
+#[derive(Debug)]
+enum Op {
+    Write(Box<write::WriteOp>),
+    Read(Box<read::ReadOp>),
+    Relay(Box<relay::RelayOp>),
+    Proxy(Box<proxy::ProxyOp>),
+    Explain(Box<explain::ExplainOp>),
+}
+
+/// The shard's own answer to its own operation, held until the commit.
+#[derive(Debug)]
+enum OwnVote {
+    /// The write of this operation is in the open batch.
+    Durable(OpId),
+    /// The read of this operation found this in the open batch.
+    Found(OpId, Found),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    boot: Boot,
+    cluster: Arc<ClusterState>,
+    region: Option<RegionId>,
+    hlc: HlcClock,
+    partitions: BTreeMap<Partition, PartitionState>,
+    cache: ObjectCache,
+    quorums: FixedMap<(u32, u8), Arc<Quorum>>,
+    peers: Peers,
+    ops: FixedMap<u64, Op>,
+    next_op: u64,
+    timers: Timers,
+    window: RequestWindow,
+    in_flight: usize,
+    lingering: Lingering,
+    /// Partitions to whose log the open batch adds.
+    touched: Vec<Partition>,
+    /// Effects that speak of the open batch.
+    held: Effects,
+    /// Own votes that speak of the open batch.
+    own_votes: Vec<OwnVote>,
+    /// Why nothing can be written, until [`Shard::resume`].
+    stopped: Option<StoreFault>,
+    counters: Counters,
+    scratch: Vec<u8>,
+}
+
+impl Shard {
+    /// A shard at the start of a run. It knows no layout yet: give it one with
+    /// [`Input::Cluster`].
+    #[must_use]
+    pub fn new(config: ShardConfig, boot: Boot) -> Shard {
+        Shard {
+            cache: ObjectCache::new(config.cache_bytes_max),
+            window: RequestWindow::new(config.requests_max, config.requests_window_ms),
+            cluster: Arc::default(),
+            region: None,
+            hlc: HlcClock::new(),
+            partitions: BTreeMap::new(),
+            quorums: FixedMap::default(),
+            peers: Peers::default(),
+            ops: FixedMap::default(),
+            // An answer to an operation of an earlier run must match nothing: start anywhere but
+            // where that run did.
+            next_op: boot.actor.0,
+            timers: Timers::default(),
+            in_flight: 0,
+            lingering: Lingering::default(),
+            touched: Vec::new(),
+            held: Vec::new(),
+            own_votes: Vec::new(),
+            stopped: None,
+            counters: Counters::default(),
+            scratch: Vec::new(),
+            config,
+            boot,
+        }
+    }
+
+    /// Takes in one event.
+    ///
+    /// # Errors
+    /// [`StoreError`] only if the partitions of a new layout cannot be loaded: the shard cannot go
+    /// on, and the node must step aside (I11). Every other trouble is answered to whoever asked.
+    pub fn handle<S: Store>(
+        &mut self,
+        now: Now,
+        input: Input,
+        store: &mut S,
+        out: &mut Effects,
+    ) -> Result<(), StoreError> {
+        let turn = &mut Turn { now, store, out };
+        match input {
+            Input::Client { caller, request } => {
+                self.on_request(Origin::Client(caller, now.mono), request, turn);
+            }
+            Input::Explain { caller, bucket, key } => self.on_explain(caller, bucket, key, turn),
+            Input::Peer { from, message } => self.on_peer(from, message, turn),
+            Input::PeerUp(node) => self.peers.set_up(node, true),
+            Input::PeerDown(node) => self.on_peer_down(node, turn),
+            Input::Cluster(cluster) => self.on_cluster(cluster, turn.store)?,
+        }
+        Ok(())
+    }
+
+    /// Wakes the operations whose time has come. Call it at [`Shard::next_wakeup`] or later.
+    pub fn tick<S: Store>(&mut self, now: Now, store: &mut S, out: &mut Effects) {
+        let turn = &mut Turn { now, store, out };
+        while let Some(id) = self.timers.pop_due(now.mono) {
+            match self.ops.remove(&id.0) {
+                Some(Op::Write(op)) => self.wake_write(id, op, turn),
+                Some(Op::Read(op)) => self.wake_read(id, op, turn),
+                Some(Op::Relay(op)) => self.wake_relay(*op, turn.out),
+                Some(Op::Proxy(op)) => self.wake_proxy(id, op, turn),
+                Some(Op::Explain(op)) => self.finish_explain(*op, turn.out),
+                None => {}
+            }
+        }
+    }
+
+    /// When [`Shard::tick`] has something to do.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// Ends a batch: makes everything it changed durable at once, then releases what was held.
+    ///
+    /// # Errors
+    /// What the store reports. Nothing of the batch is kept, everyone who waited is told, the shard
+    /// refuses writes until [`Shard::resume`], and goes on serving reads.
+    pub fn commit<S: Store>(
+        &mut self,
+        now: Now,
+        store: &mut S,
+        out: &mut Effects,
+    ) -> Result<(), StoreError> {
+        let turn = &mut Turn { now, store, out };
+        if self.cache.has_changes() || !self.touched.is_empty() {
+            self.cache.stage(turn.store);
+            for partition in &self.touched {
+                if let Some(state) = self.partitions.get_mut(partition) {
+                    state.stage(self.config.checkpoint_every, turn.store);
+                }
+            }
+            if let Err(error) = turn.store.commit() {
+                self.roll_back(&error, turn);
+                return Err(error);
+            }
+        }
+        self.touched.clear();
+        self.cache.committed();
+        turn.out.append(&mut self.held);
+        for vote in std::mem::take(&mut self.own_votes) {
+            match vote {
+                OwnVote::Durable(op) => {
+                    let me = self.boot.node;
+                    self.on_write_votes(op, me, Votes { durable: &[me], refused: &[] }, turn);
+                }
+                OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
+            }
+        }
+        self.check_invariants();
+        Ok(())
+    }
+
+    /// Writes a checkpoint of every clock, so that the next start reads no log. For a clean stop.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn checkpoint<S: Store>(&mut self, store: &mut S) -> Result<(), StoreError> {
+        self.partitions.values_mut().for_each(|partition| partition.stage_checkpoint(store));
+        store.commit()
+    }
+
+    /// Takes up writing again after a failed commit, as a new run: `actor` must be fresh.
+    pub fn resume(&mut self, actor: Actor) {
+        self.boot.actor = actor;
+        self.partitions.values_mut().for_each(PartitionState::start_run);
+        self.stopped = None;
+    }
+
+    /// Why the shard refuses writes, if it does.
+    #[must_use]
+    pub fn stopped(&self) -> Option<StoreFault> {
+        self.stopped
+    }
+
+    /// What the shard counts.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            in_flight: self.in_flight as u64,
+            lingering: self.lingering.len() as u64,
+            cache_bytes: self.cache.bytes() as u64,
+            ..self.counters
+        }
+    }
+
+    /// The state of a partition that this shard owns and holds.
+    #[must_use]
+    pub fn partition(&self, partition: Partition) -> Option<&PartitionState> {
+        self.partitions.get(&partition)
+    }
+
+    /// Gives up an uncommitted batch. Its dots may be known elsewhere: this run draws no more.
+    fn roll_back<S: Store>(&mut self, error: &StoreError, turn: &mut Turn<'_, S>) {
+        let (fault, refusal) = match error {
+            StoreError::Full => (StoreFault::Full, Refusal::StoreFull),
+            _ => (StoreFault::Io, Refusal::StoreIo),
+        };
+        self.stopped = Some(fault);
+        self.counters.commits_failed += 1;
+        self.cache.roll_back();
+        for id in std::mem::take(&mut self.touched) {
+            match PartitionState::load(id, turn.store) {
+                Ok(state) => {
+                    self.partitions.insert(id, state);
+                }
+                // The clock in memory claims dots that are not on disk, and cannot be set right:
+                // stop answering reads and coordinating until a restart.
+                Err(_) => self.boot.amnesia = true,
+            }
+        }
+        for effect in std::mem::take(&mut self.held) {
+            turn.out.push(refused(effect, self.boot.node, refusal, fault));
+        }
+        for vote in std::mem::take(&mut self.own_votes) {
+            match vote {
+                OwnVote::Durable(op) => {
+                    let refused = [(self.boot.node, refusal)];
+                    let votes = Votes { durable: &[], refused: &refused };
+                    self.on_write_votes(op, self.boot.node, votes, turn);
+                }
+                OwnVote::Found(op, _) => {
+                    self.on_found(op, self.boot.node, Found::Refused(refusal), turn);
+                }
+            }
+        }
+    }
+
+    fn on_request<S: Store>(&mut self, origin: Origin, request: Request, turn: &mut Turn<'_, S>) {
+        let refused = match request {
+            Request::Get(get) => self.on_get(origin, get, turn),
+            Request::Put(put) => self.on_put(origin, put, turn),
+            Request::Delete(delete) => self.on_delete(origin, delete, turn),
+            Request::Admin(_) => {
+                Err(RequestError::Malformed { what: "not a request about a key".to_owned() })
+            }
+        };
+        if let Err(error) = refused {
+            if matches!(error, RequestError::Overloaded { .. }) {
+                self.counters.overloads += 1;
+            }
+            answer(origin, Reply::Error(error), turn.out);
+        }
+    }
+
+    fn on_peer<S: Store>(&mut self, from: NodeId, message: PeerMessage, turn: &mut Turn<'_, S>) {
+        match message {
+            PeerMessage::Write { op, partition, bucket, key, object, fan_out } => {
+                let write = replica::Incoming { partition, bucket, key, object };
+                self.on_write((from, op), write, &fan_out, turn);
+            }
+            PeerMessage::WriteReply { op, durable, refused, .. } => {
+                let votes = Votes { durable: &durable, refused: &refused };
+                self.on_write_votes(op, from, votes, turn);
+            }
+            PeerMessage::Read { op, partition, bucket, key, want } => {
+                let read = replica::Lookup { partition, bucket, key, want };
+                self.on_read((from, op), &read, turn);
+            }
+            PeerMessage::ReadReply { op, found, .. } => self.on_found(op, from, found, turn),
+            PeerMessage::Repair { partition, bucket, key, object } => {
+                let write = replica::Incoming { partition, bucket, key, object };
+                if self.join_incoming(&write, turn).is_err() {
+                    self.counters.peer_rejections += 1;
+                }
+            }
+            PeerMessage::Proxy { op, partition, request } => {
+                self.on_request(Origin::Peer(from, op, partition), request, turn);
+            }
+            PeerMessage::ProxyReply { op, reply, .. } => {
+                self.on_proxy_reply(op, from, reply, turn);
+            }
+            PeerMessage::Inspect { op, partition, bucket, key } => {
+                let state = self.inspect(partition, bucket, &key, turn.store);
+                let message = PeerMessage::InspectReply { op, partition, state };
+                turn.out.push(Effect::Send { to: vec![from], message });
+            }
+            PeerMessage::InspectReply { op, state, .. } => {
+                self.on_inspect_reply(op, from, state, turn.out);
+            }
+        }
+    }
+
+    /// A node cannot be reached: whoever waits for it need not.
+    fn on_peer_down<S: Store>(&mut self, node: NodeId, turn: &mut Turn<'_, S>) {
+        self.peers.set_up(node, false);
+        // In the order of their ids, because order can be seen in the effects.
+        let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
+        waiting.sort_unstable();
+        for op in waiting.into_iter().map(OpId) {
+            match self.ops.get(&op.0) {
+                Some(Op::Write(write)) if write.waits_for(node) => {
+                    let refused = [(node, Refusal::Unreachable)];
+                    let votes = Votes { durable: &[], refused: &refused };
+                    self.on_write_votes(op, self.boot.node, votes, turn);
+                }
+                Some(Op::Read(read)) if read.waits_for(node) => {
+                    self.on_found(op, node, Found::Refused(Refusal::Unreachable), turn);
+                }
+                Some(Op::Proxy(proxy)) if proxy.waits_for(node) => self.proxy_lost(op, turn),
+                _ => {}
+            }
+        }
+    }
+
+    fn on_cluster<S: Store>(
+        &mut self,
+        cluster: Arc<ClusterState>,
+        store: &mut S,
+    ) -> Result<(), StoreError> {
+        self.quorums.clear();
+        self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
+        if let Some(layout) = &cluster.layout {
+            for partition in layout.partitions_of(self.boot.node) {
+                if self.boot.owns(partition) && !self.partitions.contains_key(&partition) {
+                    let state = PartitionState::load(partition, store)?;
+                    self.partitions.insert(partition, state);
+                }
+            }
+        }
+        self.cluster = cluster;
+        Ok(())
+    }
+
+    /// Where a request's key lives.
+    fn route(&self, bucket: BucketId, key: &[u8]) -> Result<Route, RequestError> {
+        if key.is_empty() || key.len() > KEY_LEN_MAX {
+            let (len, limit) = (key.len() as u64, KEY_LEN_MAX as u64);
+            return Err(RequestError::KeyLength { len, limit });
+        }
+        let not_ready = |reason| RequestError::NotReady { reason };
+        let layout = self.cluster.layout.clone().ok_or(not_ready(NotReady::NoLayout))?;
+        let region = self.region.ok_or(not_ready(NotReady::NotInLayout))?;
+        let info = self.cluster.buckets.get(&bucket);
+        let info = info.ok_or(RequestError::UnknownBucket { bucket })?.clone();
+        let partition = layout.partition(info.policy.placement, bucket, key);
+        // A bucket's placement was checked when the bucket was made; layouts keep placements.
+        let partition = partition.ok_or(not_ready(NotReady::NoLayout))?;
+        let replica = layout.is_replica(partition, self.boot.node);
+        Ok(Route { layout, region, info, partition, replica })
+    }
+
+    fn quorum(&mut self, route: &Route, level: Level) -> Result<Arc<Quorum>, RequestError> {
+        let cached = (route.partition.to_u32(), Level::to_byte(Some(level)));
+        if let Some(quorum) = self.quorums.get(&cached) {
+            return Ok(quorum.clone());
+        }
+        let quorum = Arc::new(Quorum::new(level, &route.layout, route.partition, route.region)?);
+        self.quorums.insert(cached, quorum.clone());
+        Ok(quorum)
+    }
+
+    /// Refuses a request when too many are in flight, before anything is changed.
+    fn admit(&self) -> Result<(), RequestError> {
+        let limit = self.config.in_flight_max;
+        if self.in_flight < limit {
+            return Ok(());
+        }
+        let (in_flight, limit) = (self.in_flight as u32, limit as u32);
+        // Requests take milliseconds; a client that comes back this much later finds room, or the
+        // node is truly overloaded and the pause is due.
+        Err(RequestError::Overloaded { in_flight, limit, retry_after_ms: 20 })
+    }
+
+    fn deadline(&self, now: Now, timeout_ms: u32) -> Mono {
+        let timeout_ms = if timeout_ms == 0 { self.config.timeout_ms } else { timeout_ms };
+        now.mono.plus_ms(timeout_ms.min(TIMEOUT_MS_MAX).into())
+    }
+
+    fn new_op(&mut self) -> OpId {
+        // 0 is the id of messages that nobody answers.
+        self.next_op = self.next_op.wrapping_add(1).max(1);
+        OpId(self.next_op)
+    }
+
+    /// The key of an object in the store, in a buffer that is put back by the caller.
+    fn object_key(&mut self, partition: Partition, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+        let mut out = std::mem::take(&mut self.scratch);
+        crate::keys::object_key(&mut out, partition, bucket, key);
+        out
+    }
+
+    /// The same short block after every batch.
+    fn check_invariants(&self) {
+        debug_assert!(self.held.is_empty() && self.own_votes.is_empty());
+        debug_assert!(!self.cache.has_changes() && self.touched.is_empty());
+        debug_assert!(self.in_flight <= self.config.in_flight_max);
+        debug_assert!(self.lingering.len() <= self.config.lingering_max);
+    }
+}
+
+/// Where a key lives, and how its bucket treats it.
+#[derive(Debug, Clone)]
+struct Route {
+    layout: Arc<Layout>,
+    region: RegionId,
+    info: BucketInfo,
+    partition: Partition,
+    /// Whether this node is a replica.
+    replica: bool,
+}
+
+impl Route {
+    fn kind(&self) -> ObjectKind {
+        object_kind(self.info.policy.kind)
+    }
+}
+
+fn object_kind(kind: BucketKind) -> ObjectKind {
+    match kind {
+        BucketKind::Lww => ObjectKind::Lww,
+        _ => ObjectKind::Siblings,
+    }
+}
+
+fn answer(origin: Origin, reply: Reply, out: &mut Effects) {
+    out.push(answer_effect(origin, reply));
+}
+
+fn answer_effect(origin: Origin, reply: Reply) -> Effect {
+    match origin {
+        Origin::Client(caller, since) => Effect::Reply { caller, reply, since },
+        Origin::Peer(node, op, partition) => Effect::Send {
+            to: vec![node],
+            message: PeerMessage::ProxyReply { op, partition, reply },
+        },
+    }
+}
+
+/// What becomes of a held effect when its batch is lost.
+fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) -> Effect {
+    match effect {
+        Effect::Send { to, message: PeerMessage::WriteReply { op, partition, .. } } => {
+            let refused = vec![(node, refusal)];
+            let message = PeerMessage::WriteReply { op, partition, durable: vec![], refused };
+            Effect::Send { to, message }
+        }
+        Effect::Send { to, message: PeerMessage::ReadReply { op, partition, .. } } => {
+            let found = Found::Refused(refusal);
+            Effect::Send { to, message: PeerMessage::ReadReply { op, partition, found } }
+        }
+        Effect::Send { to, message: PeerMessage::ProxyReply { op, partition, .. } } => {
+            let reply = Reply::Error(RequestError::Store { fault });
+            Effect::Send { to, message: PeerMessage::ProxyReply { op, partition, reply } }
+        }
+        Effect::Reply { caller, since, .. } => {
+            Effect::Reply { caller, since, reply: Reply::Error(RequestError::Store { fault }) }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,199 @@
+//! Requests that come to a node which cannot coordinate them: passed on to a replica.
+//!
+//! The nearest replica that can be reached is tried first. One that refuses without having done
+//! anything is followed by the next; a write whose coordinator is lost after it was asked is
+//! *unknown* and is not tried elsewhere, because another coordinator would give it a second dot.
+//! A request is passed on once: a node that is asked by another and cannot coordinate says so.
+
+use std::collections::BTreeSet;
+
+use holm_protocol::error::{NotReady, Outcome, RequestError, Retry};
+use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::message::{Reply, Request};
+
+use crate::peer::{OpId, PeerMessage};
+use crate::shard::event::Effect;
+use crate::shard::{Op, Origin, Route, Shard, Turn, answer};
+use crate::store::Store;
+use crate::time::Mono;
+
+/// A request that was passed on.
+#[derive(Debug)]
+pub(super) struct ProxyOp {
+    origin: Origin,
+    request: Request,
+    partition: Partition,
+    /// In the order in which they are tried.
+    candidates: Vec<NodeId>,
+    target: NodeId,
+    tried: BTreeSet<NodeId>,
+    deadline: Mono,
+    wake: Mono,
+}
+
+impl ProxyOp {
+    /// Whether it is this node that was asked.
+    pub(super) fn waits_for(&self, node: NodeId) -> bool {
+        self.target == node
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(self.request, Request::Get(_))
+    }
+}
+
+impl Shard {
+    /// Passes a request on.
+    pub(super) fn proxy<S: Store>(
+        &mut self,
+        origin: Origin,
+        route: &Route,
+        request: Request,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), RequestError> {
+        if matches!(origin, Origin::Peer(..)) {
+            let amnesia = route.replica && self.boot.amnesia;
+            let reason = if amnesia { NotReady::Amnesia } else { NotReady::NotInLayout };
+            return Err(RequestError::NotReady { reason });
+        }
+        self.admit()?;
+        let timeout_ms = match &request {
+            Request::Put(put) => put.timeout_ms,
+            Request::Get(get) => get.timeout_ms,
+            Request::Delete(delete) => delete.timeout_ms,
+            Request::Admin(_) => 0,
+        };
+        let deadline = self.deadline(turn.now, timeout_ms);
+        let me = self.boot.node;
+        let others = route.layout.replicas(route.partition).iter().copied();
+        let mut candidates: Vec<NodeId> = others.filter(|&node| node != me).collect();
+        candidates.sort_by_key(|&node| {
+            let far = route.layout.region_of(node) != Some(route.region);
+            (far, if far { self.peers.srtt_us(node) } else { 0 })
+        });
+        let op = Box::new(ProxyOp {
+            origin,
+            request,
+            partition: route.partition,
+            candidates,
+            target: me,
+            tried: BTreeSet::new(),
+            deadline,
+            wake: deadline,
+        });
+        let id = self.new_op();
+        self.in_flight += 1;
+        self.counters.proxied += 1;
+        self.try_next(id, op, turn);
+        Ok(())
+    }
+
+    /// Asks the next candidate, or gives up: nothing has been done so far.
+    fn try_next<S: Store>(&mut self, id: OpId, mut op: Box<ProxyOp>, turn: &mut Turn<'_, S>) {
+        let fresh = |node: &&NodeId| !op.tried.contains(node) && self.peers.is_up(**node);
+        let Some(&target) = op.candidates.iter().find(fresh) else {
+            let error = match op.is_read() {
+                true => RequestError::ReadUnavailable { needed: 1, answered: 0 },
+                false => RequestError::WriteUnavailable { needed: 1, reachable: 0 },
+            };
+            return self.end_proxy(&op, Reply::Error(error), turn);
+        };
+        op.target = target;
+        op.tried.insert(target);
+        let left_ms = turn.now.mono.ms_until(op.deadline).max(1);
+        set_timeout(&mut op.request, left_ms as u32);
+        let (partition, request) = (op.partition, op.request.clone());
+        let message = PeerMessage::Proxy { op: id, partition, request };
+        turn.out.push(Effect::Send { to: vec![target], message });
+        // A read that hears nothing for half of its time asks someone else; a write must wait.
+        let half = Mono(turn.now.mono.0 + turn.now.mono.ms_until(op.deadline) * 500);
+        op.wake = if op.is_read() { half.min(op.deadline) } else { op.deadline };
+        self.timers.set(op.wake, id);
+        self.ops.insert(id.0, Op::Proxy(op));
+    }
+
+    /// The answer of the node that was asked.
+    pub(super) fn on_proxy_reply<S: Store>(
+        &mut self,
+        id: OpId,
+        from: NodeId,
+        reply: Reply,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let op = match self.ops.remove(&id.0) {
+            // A read may be answered by one that was asked before.
+            Some(Op::Proxy(op)) if op.tried.contains(&from) => op,
+            Some(other) => {
+                self.counters.peer_rejections += 1;
+                self.ops.insert(id.0, other);
+                return;
+            }
+            None => return,
+        };
+        self.timers.clear(op.wake, id);
+        let elsewhere = |error: &RequestError| {
+            error.outcome() == Outcome::NothingHappened && error.retry() == Retry::Elsewhere
+        };
+        match reply {
+            Reply::Error(error) if elsewhere(&error) && self.has_untried(&op) => {
+                self.try_next(id, op, turn);
+            }
+            reply => self.end_proxy(&op, reply, turn),
+        }
+    }
+
+    fn has_untried(&self, op: &ProxyOp) -> bool {
+        op.candidates.iter().any(|node| !op.tried.contains(node) && self.peers.is_up(*node))
+    }
+
+    /// The node that was asked cannot be reached any more.
+    pub(super) fn proxy_lost<S: Store>(&mut self, id: OpId, turn: &mut Turn<'_, S>) {
+        let Some(Op::Proxy(op)) = self.ops.remove(&id.0) else { return };
+        self.timers.clear(op.wake, id);
+        if op.is_read() {
+            self.try_next(id, op, turn);
+        } else {
+            self.end_proxy(&op, Reply::Error(RequestError::CoordinatorLost), turn);
+        }
+    }
+
+    /// The node that was asked has said nothing for long.
+    pub(super) fn wake_proxy<S: Store>(
+        &mut self,
+        id: OpId,
+        op: Box<ProxyOp>,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let expired = turn.now.mono >= op.deadline;
+        match (op.is_read(), expired) {
+            (true, false) if self.has_untried(&op) => self.try_next(id, op, turn),
+            (true, false) => {
+                let mut op = op;
+                op.wake = op.deadline;
+                self.timers.set(op.wake, id);
+                self.ops.insert(id.0, Op::Proxy(op));
+            }
+            (true, true) => {
+                let error = RequestError::ReadUnavailable { needed: 1, answered: 0 };
+                self.end_proxy(&op, Reply::Error(error), turn);
+            }
+            (false, _) => {
+                self.end_proxy(&op, Reply::Error(RequestError::CoordinatorLost), turn);
+            }
+        }
+    }
+
+    fn end_proxy<S: Store>(&mut self, op: &ProxyOp, reply: Reply, turn: &mut Turn<'_, S>) {
+        self.in_flight -= 1;
+        answer(op.origin, reply, turn.out);
+    }
+}
+
+fn set_timeout(request: &mut Request, left_ms: u32) {
+    match request {
+        Request::Put(put) => put.timeout_ms = left_ms,
+        Request::Get(get) => get.timeout_ms = left_ms,
+        Request::Delete(delete) => delete.timeout_ms = left_ms,
+        Request::Admin(_) => {}
+    }
+}

@@ -1,0 +1,413 @@
+//! The coordinator's side of gets.
+//!
+//! It takes its own object and asks as few others as the level needs, for digests; see
+//! [`GetCoordinator`] for how answers merge. An answer that is later than its replica's usual time
+//! makes it ask the others too (a hedge). After the answer, replicas that were found stale are sent
+//! the merged object (read repair): nobody waits for that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use holm_protocol::error::RequestError;
+use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::level::Level;
+use holm_protocol::message::{Get, Reply, Request, Sibling, Values};
+
+use crate::get::{GetCoordinator, Next};
+use crate::object::{Object, ObjectKind};
+use crate::peer::{Found, OpId, PeerMessage, Refusal, Want};
+use crate::quorum::{Quorum, Tally};
+use crate::shard::event::Effect;
+use crate::shard::replica::drop_late;
+use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
+use crate::store::Store;
+use crate::time::{Mono, Now};
+
+/// Cost of asking a node that cannot be reached.
+const UNREACHABLE: u64 = u64::MAX;
+
+/// A read on its way.
+#[derive(Debug)]
+pub(super) struct ReadOp {
+    coordinator: GetCoordinator,
+    origin: Origin,
+    partition: Partition,
+    bucket: BucketId,
+    key: Bytes,
+    kind: ObjectKind,
+    /// Whom, and when.
+    asked: BTreeMap<NodeId, Mono>,
+    deadline: Mono,
+    wake: Mono,
+}
+
+impl ReadOp {
+    /// Whether a replica has been asked and has not answered.
+    pub(super) fn waits_for(&self, node: NodeId) -> bool {
+        self.asked.contains_key(&node) && self.coordinator.waits_for(node)
+    }
+}
+
+impl Shard {
+    /// A client's get.
+    pub(super) fn on_get<S: Store>(
+        &mut self,
+        origin: Origin,
+        get: Get,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), RequestError> {
+        let route = self.route(get.bucket, &get.key)?;
+        let quorum = self.quorum(&route, get.level.unwrap_or(route.info.policy.read_level))?;
+        if !route.replica || self.boot.amnesia {
+            return self.proxy(origin, &route, Request::Get(get), turn);
+        }
+        self.admit()?;
+        self.counters.reads_coordinated += 1;
+        let mut own = self.own_object(&route, &get, turn.store);
+        if quorum.level() == Level::One {
+            own = match own {
+                // What is not durable yet is not shown: it goes the long way, and waits for the
+                // commit.
+                Ok((object, false)) => {
+                    let members = std::iter::once(self.boot.node);
+                    let values = self.values(&get.key, get.bucket, &object, Level::One, members);
+                    answer(origin, Reply::Values(values), turn.out);
+                    return Ok(());
+                }
+                other => other,
+            };
+        }
+        let id = self.new_op();
+        let deadline = self.deadline(turn.now, get.timeout_ms);
+        let mut op = Box::new(ReadOp {
+            coordinator: GetCoordinator::new(quorum.clone(), Object::new(route.kind())),
+            origin,
+            partition: route.partition,
+            bucket: get.bucket,
+            key: get.key,
+            kind: route.kind(),
+            asked: BTreeMap::new(),
+            deadline,
+            wake: deadline,
+        });
+        self.ask_first(id, &mut op, (&quorum, &route), own, turn)?;
+        self.in_flight += 1;
+        self.step_read(id, op, turn);
+        Ok(())
+    }
+
+    /// Takes the own object and asks the nearest others.
+    fn ask_first<S: Store>(
+        &mut self,
+        id: OpId,
+        op: &mut ReadOp,
+        (quorum, route): (&Arc<Quorum>, &Route),
+        own: Result<(Object, bool), Refusal>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), RequestError> {
+        let me = self.boot.node;
+        let own_usable = own.is_ok();
+        let cost = |node: NodeId| {
+            if node == me {
+                return if own_usable { 0 } else { UNREACHABLE };
+            }
+            if !self.peers.is_up(node) {
+                return UNREACHABLE;
+            }
+            let near = route.layout.region_of(node) == Some(route.region);
+            // Near nodes take turns, so that none answers all digests; far ones by distance.
+            let turn = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((node.0 % 64) as u32);
+            if near { 1 + (turn & 0xff) } else { 1_000 + self.peers.srtt_us(node) }
+        };
+        let chosen = quorum.first_choice(cost);
+        if let Some(answered) = too_few(&chosen, cost) {
+            return Err(RequestError::ReadUnavailable { needed: quorum.needed(), answered });
+        }
+        match own {
+            Ok((object, false)) if chosen.contains(&me) => {
+                op.asked.insert(me, turn.now.mono);
+                // Both are of the bucket's kind.
+                let _ = op.coordinator.whole(me, object);
+            }
+            Ok((object, true)) if chosen.contains(&me) => {
+                op.asked.insert(me, turn.now.mono);
+                op.coordinator.ask_whole(me);
+                let mut encoded = Vec::new();
+                object.encode(&mut encoded);
+                self.own_votes.push(OwnVote::Found(id, Found::Object(encoded.into())));
+            }
+            Ok(_) => {}
+            Err(_) => op.coordinator.refused(me),
+        }
+        let mut want = if chosen.contains(&me) { Want::Digest } else { Want::Full };
+        for node in chosen.into_iter().filter(|&node| node != me) {
+            self.ask(id, op, &[node], want, turn);
+            want = Want::Digest;
+        }
+        Ok(())
+    }
+
+    fn ask<S: Store>(
+        &mut self,
+        id: OpId,
+        op: &mut ReadOp,
+        nodes: &[NodeId],
+        want: Want,
+        turn: &mut Turn<'_, S>,
+    ) {
+        for &node in nodes {
+            op.asked.insert(node, turn.now.mono);
+            if want == Want::Full {
+                op.coordinator.ask_whole(node);
+            }
+        }
+        let (partition, bucket, key) = (op.partition, op.bucket, op.key.clone());
+        let message = PeerMessage::Read { op: id, partition, bucket, key, want };
+        turn.out.push(Effect::Send { to: nodes.to_vec(), message });
+    }
+
+    /// Takes in what a replica found.
+    pub(super) fn on_found<S: Store>(
+        &mut self,
+        id: OpId,
+        from: NodeId,
+        found: Found,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let mut op = match self.ops.remove(&id.0) {
+            Some(Op::Read(op)) => op,
+            Some(other) => {
+                self.counters.peer_rejections += 1;
+                self.ops.insert(id.0, other);
+                return;
+            }
+            None => return,
+        };
+        self.timers.clear(op.wake, id);
+        match op.asked.get(&from) {
+            Some(&asked) if from != self.boot.node => {
+                self.peers.answered(from, asked, turn.now.mono);
+            }
+            Some(_) => {}
+            None => self.counters.peer_rejections += 1,
+        }
+        if op.asked.contains_key(&from) {
+            self.merge_found(&mut op, from, found, turn.store);
+        }
+        self.step_read(id, op, turn);
+    }
+
+    fn merge_found<S: Store>(
+        &mut self,
+        op: &mut ReadOp,
+        from: NodeId,
+        found: Found,
+        store: &mut S,
+    ) {
+        match found {
+            Found::Digest(digest) => op.coordinator.digest(from, digest),
+            Found::Absent => {
+                // Of the same kind, so it joins.
+                let _ = op.coordinator.whole(from, Object::new(op.kind));
+            }
+            Found::Refused(_) => op.coordinator.refused(from),
+            Found::Object(encoded) => match Object::decode(&encoded) {
+                Ok(mut object) => {
+                    self.drop_late_found(op, &mut object, store);
+                    if op.coordinator.whole(from, object).is_err() {
+                        self.counters.peer_rejections += 1;
+                    }
+                }
+                Err(_) => {
+                    self.counters.peer_rejections += 1;
+                    op.coordinator.refused(from);
+                }
+            },
+        }
+    }
+
+    /// What was overwritten here must not come back into an answer either (I4).
+    fn drop_late_found<S: Store>(&mut self, op: &ReadOp, object: &mut Object, store: &mut S) {
+        let object_key = self.object_key(op.partition, op.bucket, &op.key);
+        if let (Some(state), Ok(cached)) =
+            (self.partitions.get(&op.partition), self.cache.load(&object_key, op.kind, store))
+        {
+            self.counters.late_siblings_dropped += drop_late(object, &cached.object, state);
+        }
+        self.scratch = object_key;
+    }
+
+    /// Does what the answers so far call for.
+    fn step_read<S: Store>(&mut self, id: OpId, mut op: Box<ReadOp>, turn: &mut Turn<'_, S>) {
+        loop {
+            match op.coordinator.next() {
+                Next::Answer => return self.finish_read(*op, turn),
+                Next::Impossible => return self.fail_read(*op, turn),
+                Next::AskWhole(nodes) => self.ask(id, &mut op, &nodes, Want::Full, turn),
+                Next::Wait => {
+                    let waits = op.asked.keys().any(|&node| op.coordinator.waits_for(node));
+                    if waits && self.has_enough_asked(&op) {
+                        break;
+                    }
+                    if self.ask_more(id, &mut op, turn) {
+                        break;
+                    }
+                    if !waits {
+                        return self.fail_read(*op, turn);
+                    }
+                    break;
+                }
+            }
+        }
+        op.wake = op.deadline.min(self.hedge_at(&op, turn.now));
+        self.timers.set(op.wake, id);
+        self.ops.insert(id.0, Op::Read(op));
+    }
+
+    /// Whether those who have answered or still may are enough.
+    fn has_enough_asked(&self, op: &ReadOp) -> bool {
+        let quorum = op.coordinator.quorum();
+        let included = op.coordinator.included();
+        let hopeful = |node: &NodeId| included.contains(node) || op.coordinator.waits_for(*node);
+        let votes: BTreeSet<NodeId> = op.asked.keys().copied().filter(hopeful).collect();
+        quorum.tally(&votes, &BTreeSet::new()) == Tally::Met
+    }
+
+    /// Asks everyone else who can be reached. Says whether there was anyone.
+    fn ask_more<S: Store>(&mut self, id: OpId, op: &mut ReadOp, turn: &mut Turn<'_, S>) -> bool {
+        let fresh = |node: &NodeId| !op.asked.contains_key(node) && self.peers.is_up(*node);
+        let mut nodes: Vec<NodeId> = op.coordinator.quorum().members().filter(fresh).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        if nodes.is_empty() {
+            return false;
+        }
+        // Whole objects: whoever was to send one is late or has refused.
+        self.ask(id, op, &nodes, Want::Full, turn);
+        true
+    }
+
+    /// When an answer counts as late.
+    fn hedge_at(&self, op: &ReadOp, now: Now) -> Mono {
+        let quorum = op.coordinator.quorum();
+        let more = |node: NodeId| !op.asked.contains_key(&node) && self.peers.is_up(node);
+        if !quorum.members().any(more) {
+            return op.deadline;
+        }
+        let (min, max) = (self.config.hedge_ms_min * 1000, self.config.hedge_ms_max * 1000);
+        let waited = op.asked.iter().filter(|&(&node, _)| op.coordinator.waits_for(node));
+        let late = waited
+            .map(|(&node, asked)| {
+                let late_us = match self.peers.late_after_us(node) {
+                    0 => max,
+                    known => known.clamp(min, max),
+                };
+                Mono(asked.0.saturating_add(late_us))
+            })
+            .min();
+        // Never at once again: a timer in the past would spin.
+        late.unwrap_or(op.deadline).max(Mono(now.mono.0 + 1))
+    }
+
+    /// A read has waited long enough for someone.
+    pub(super) fn wake_read<S: Store>(
+        &mut self,
+        id: OpId,
+        mut op: Box<ReadOp>,
+        turn: &mut Turn<'_, S>,
+    ) {
+        if turn.now.mono >= op.deadline {
+            return self.fail_read(*op, turn);
+        }
+        if self.ask_more(id, &mut op, turn) {
+            self.counters.reads_hedged += 1;
+        }
+        op.wake = op.deadline;
+        self.timers.set(op.wake, id);
+        self.ops.insert(id.0, Op::Read(op));
+    }
+
+    fn fail_read<S: Store>(&mut self, op: ReadOp, turn: &mut Turn<'_, S>) {
+        self.in_flight -= 1;
+        let quorum = op.coordinator.quorum();
+        let answered = quorum.counted(&op.coordinator.included());
+        let error = RequestError::ReadUnavailable { needed: quorum.needed(), answered };
+        answer(op.origin, Reply::Error(error), turn.out);
+    }
+
+    fn finish_read<S: Store>(&mut self, op: ReadOp, turn: &mut Turn<'_, S>) {
+        self.in_flight -= 1;
+        let level = op.coordinator.quorum().level();
+        let included = op.coordinator.included();
+        let merged = op.coordinator.merged();
+        let values = self.values(&op.key, op.bucket, merged, level, included.into_iter());
+        answer(op.origin, Reply::Values(values), turn.out);
+        self.repair_stale(&op, turn);
+    }
+
+    /// Sends the merged object to the replicas that were found to have less.
+    fn repair_stale<S: Store>(&mut self, op: &ReadOp, turn: &mut Turn<'_, S>) {
+        let mut stale = op.coordinator.stale();
+        if stale.is_empty() {
+            return;
+        }
+        self.counters.read_repairs += stale.len() as u64;
+        let merged = op.coordinator.merged();
+        if stale.contains(&self.boot.node) {
+            stale.retain(|&node| node != self.boot.node);
+            let (partition, bucket) = (op.partition, op.bucket);
+            // A store that cannot take it now is repaired by a later read.
+            let _ = self.join_object(partition, bucket, &op.key, merged.clone(), turn.store);
+        }
+        if !stale.is_empty() {
+            let mut encoded = Vec::new();
+            merged.encode(&mut encoded);
+            let (partition, bucket, key) = (op.partition, op.bucket, op.key.clone());
+            let object = encoded.into();
+            let message = PeerMessage::Repair { partition, bucket, key, object };
+            turn.out.push(Effect::Send { to: stale, message });
+        }
+    }
+
+    /// The own object, and whether the open batch has changed it.
+    fn own_object<S: Store>(
+        &mut self,
+        route: &Route,
+        get: &Get,
+        store: &mut S,
+    ) -> Result<(Object, bool), Refusal> {
+        let object_key = self.object_key(route.partition, get.bucket, &get.key);
+        let loaded = match self.cache.load(&object_key, route.kind(), store) {
+            Ok(cached) => Ok((cached.object.clone(), cached.changed.is_some())),
+            Err(error) => Err(error),
+        };
+        self.scratch = object_key;
+        loaded.map_err(|error| self.store_refusal(&error))
+    }
+
+    fn values(
+        &mut self,
+        key: &[u8],
+        bucket: BucketId,
+        object: &Object,
+        level: Level,
+        replicas: impl Iterator<Item = NodeId>,
+    ) -> Values {
+        let shown = object.siblings().iter();
+        let siblings: Vec<Sibling> =
+            shown.map(|s| Sibling { value: s.value.clone(), hlc: s.hlc, dot: s.dot }).collect();
+        self.counters.siblings_max = self.counters.siblings_max.max(siblings.len() as u64);
+        let secrets = self.cluster.secrets.as_ref();
+        let context = secrets.map(|secrets| secrets.seal(bucket, key, &object.context));
+        let receipt = self.receipt(level, replicas);
+        Values { siblings, context: context.unwrap_or_default(), receipt }
+    }
+}
+
+/// How many of the chosen can be reached, if that is too few.
+fn too_few(chosen: &[NodeId], cost: impl Fn(NodeId) -> u64) -> Option<u32> {
+    let reachable = chosen.iter().filter(|&&node| cost(node) != UNREACHABLE).count();
+    (reachable < chosen.len()).then_some(reachable as u32)
+}

@@ -1,0 +1,329 @@
+//! The replica's step: join what another node sends, and look up what it asks for.
+//!
+//! **Late messages** (I4): an incoming sibling whose dot is in the partition clock but is not alive
+//! here was already overwritten or deleted here. It is taken out before the join, also when the
+//! local object is gone altogether. That is right because clock and object change in one commit:
+//! a dot in the clock means that the state which accounts for it was joined.
+//!
+//! **Seen** (I3): every dot that a joined object names, its siblings' and its context's entries, is
+//! marked in the clock and logged in the same commit.
+//!
+//! Nothing a peer sends is trusted beyond what its certificate says (I8): objects are decoded with
+//! all their checksums, keys must belong to the partition, and nobody else can have made dots of
+//! this run that it has not made.
+
+use bytes::Bytes;
+
+use holm_protocol::admin::ReplicaState;
+use holm_protocol::dot::Dot;
+use holm_protocol::error::StoreFault;
+use holm_protocol::ids::{BucketId, Hlc, NodeId, Partition};
+use holm_protocol::limits::OBJECT_LEN_MAX;
+
+use crate::object::{Object, ObjectKind, Sibling, State};
+use crate::peer::{Found, OpId, PeerMessage, Refusal, Want};
+use crate::shard::event::Effect;
+use crate::shard::partition::{LogEntry, PartitionState};
+use crate::shard::{Shard, Turn, object_kind};
+use crate::store::{Store, StoreError};
+use crate::time::Now;
+
+/// An object from another node.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) partition: Partition,
+    pub(super) bucket: BucketId,
+    pub(super) key: Bytes,
+    pub(super) object: Bytes,
+}
+
+/// A question from another node.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub(super) partition: Partition,
+    pub(super) bucket: BucketId,
+    pub(super) key: Bytes,
+    pub(super) want: Want,
+}
+
+impl Shard {
+    /// Joins and acknowledges a write, and passes it on if this node is to relay it.
+    pub(super) fn on_write<S: Store>(
+        &mut self,
+        (from, op): (NodeId, OpId),
+        write: Incoming,
+        fan_out: &[NodeId],
+        turn: &mut Turn<'_, S>,
+    ) {
+        let node = self.boot.node;
+        let partition = write.partition;
+        let joined = self.join_incoming(&write, turn);
+        if let Err(refusal) = joined {
+            self.counters.peer_rejections += 1;
+            let senseless = matches!(refusal, Refusal::Malformed | Refusal::NotReplica);
+            // A relay that cannot store the object itself still passes it on.
+            if fan_out.is_empty() || senseless {
+                let refused = vec![(node, refusal)];
+                let message = PeerMessage::WriteReply { op, partition, durable: vec![], refused };
+                turn.out.push(Effect::Send { to: vec![from], message });
+                return;
+            }
+        }
+        if fan_out.is_empty() {
+            let (durable, refused) = (vec![node], vec![]);
+            let message = PeerMessage::WriteReply { op, partition, durable, refused };
+            self.held.push(Effect::Send { to: vec![from], message });
+        } else {
+            self.relay((from, op), write, fan_out, joined, turn);
+        }
+    }
+
+    /// Joins an object into the local one, in the open batch.
+    pub(super) fn join_incoming<S: Store>(
+        &mut self,
+        write: &Incoming,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), Refusal> {
+        self.check_place(write.partition, write.bucket, &write.key)?;
+        let incoming = Object::decode(&write.object).map_err(|_| Refusal::Malformed)?;
+        let bucket_kind = self.cluster.buckets.get(&write.bucket).map(|b| b.policy.kind);
+        if bucket_kind.is_some_and(|kind| object_kind(kind) != incoming.kind()) {
+            return Err(Refusal::WrongKind);
+        }
+        self.check_dots(write.partition, &incoming)?;
+        self.check_clocks(turn.now, &incoming)?;
+        self.join_object(write.partition, write.bucket, &write.key, incoming, turn.store)
+    }
+
+    /// Joins a decoded object; everything about it has been checked.
+    pub(super) fn join_object<S: Store>(
+        &mut self,
+        partition: Partition,
+        bucket: BucketId,
+        key: &[u8],
+        mut incoming: Object,
+        store: &mut S,
+    ) -> Result<(), Refusal> {
+        self.writable(store)?;
+        let object_key = self.object_key(partition, bucket, key);
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return Err(Refusal::NotReplica);
+        };
+        let cached = match self.cache.load(&object_key, incoming.kind(), store) {
+            Ok(cached) => cached,
+            Err(error) => {
+                self.scratch = object_key;
+                return Err(self.store_refusal(&error));
+            }
+        };
+        let dropped = drop_late(&mut incoming, &cached.object, state);
+        self.counters.late_siblings_dropped += dropped;
+        let siblings: Vec<(Dot, Hlc)> =
+            incoming.siblings().iter().map(|s| (s.dot, s.hlc)).collect();
+        let mut next = cached.object.clone();
+        let joined = next.join(incoming).map_err(|_| Refusal::WrongKind);
+        let joined = joined.and_then(|()| next.check_limits().map_err(|_| Refusal::TooLarge));
+        let changed = next != cached.object;
+        let shared_key = match joined {
+            Ok(()) if changed => Bytes::copy_from_slice(&object_key),
+            result => {
+                self.scratch = object_key;
+                return result;
+            }
+        };
+        self.scratch = object_key;
+        let mut encoded = Vec::new();
+        next.encode(&mut encoded);
+        if encoded.len() > OBJECT_LEN_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        self.counters.objects_joined += 1;
+        self.mark_seen(partition, bucket, &shared_key, &next, &siblings);
+        self.cache.change(&shared_key, next, encoded.into());
+        Ok(())
+    }
+
+    /// Marks every dot that an object names as seen, in the open batch.
+    pub(super) fn mark_seen(
+        &mut self,
+        partition: Partition,
+        bucket: BucketId,
+        object_key: &Bytes,
+        object: &Object,
+        readings: &[(Dot, Hlc)],
+    ) {
+        let Some(state) = self.partitions.get_mut(&partition) else { return };
+        let had_pending = state.has_pending();
+        for dot in object.named_dots() {
+            if state.clock().contains(dot) {
+                continue;
+            }
+            let hlc = readings.iter().find(|(d, _)| *d == dot).map_or(Hlc(0), |(_, hlc)| *hlc);
+            let key = crate::keys::user_key(object_key);
+            state.see(LogEntry { dot, hlc, bucket, key });
+        }
+        if !had_pending && state.has_pending() {
+            self.touched.push(partition);
+        }
+    }
+
+    /// Answers another node's question.
+    pub(super) fn on_read<S: Store>(
+        &mut self,
+        (from, op): (NodeId, OpId),
+        read: &Lookup,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let (found, open) = self.look_up(read, turn.store);
+        let message = PeerMessage::ReadReply { op, partition: read.partition, found };
+        let effect = Effect::Send { to: vec![from], message };
+        if open { self.held.push(effect) } else { turn.out.push(effect) }
+    }
+
+    /// What this replica holds, and whether that is part of the open batch.
+    pub(super) fn look_up<S: Store>(&mut self, read: &Lookup, store: &mut S) -> (Found, bool) {
+        if self.boot.amnesia {
+            return (Found::Refused(Refusal::Amnesia), false);
+        }
+        if let Err(refusal) = self.check_place(read.partition, read.bucket, &read.key) {
+            return (Found::Refused(refusal), false);
+        }
+        let kind = self.cluster.buckets.get(&read.bucket).map(|b| object_kind(b.policy.kind));
+        let object_key = self.object_key(read.partition, read.bucket, &read.key);
+        let loaded = self.cache.load(&object_key, kind.unwrap_or(ObjectKind::Siblings), store);
+        let result = match loaded {
+            Ok(cached) => {
+                let open = cached.changed.is_some();
+                let absent = cached.object.context.is_empty();
+                let found = match (read.want, &cached.changed) {
+                    _ if absent => Found::Absent,
+                    (Want::Digest, _) => Found::Digest(cached.object.digest()),
+                    (Want::Full, Some(encoded)) => Found::Object(encoded.clone()),
+                    (Want::Full, None) => {
+                        let mut encoded = Vec::new();
+                        cached.object.encode(&mut encoded);
+                        Found::Object(encoded.into())
+                    }
+                };
+                (found, open)
+            }
+            Err(error) => (Found::Refused(self.store_refusal(&error)), false),
+        };
+        self.scratch = object_key;
+        result
+    }
+
+    /// Describes what this replica holds, for an operator.
+    pub(super) fn inspect<S: Store>(
+        &mut self,
+        partition: Partition,
+        bucket: BucketId,
+        key: &Bytes,
+        store: &mut S,
+    ) -> ReplicaState {
+        let read = Lookup { partition, bucket, key: key.clone(), want: Want::Full };
+        let mut state = ReplicaState::default();
+        match self.look_up(&read, store).0 {
+            Found::Object(encoded) => match Object::decode(&encoded) {
+                Ok(object) => {
+                    let describe = |s: &Sibling| (s.dot, s.hlc, s.value.len() as u32);
+                    state.digest = object.digest();
+                    state.siblings = object.siblings().iter().map(describe).collect();
+                    state.context = object.context.iter().collect();
+                }
+                Err(error) => state.fault = Some(error.to_string()),
+            },
+            Found::Refused(refusal) => state.fault = Some(format!("{refusal:?}")),
+            Found::Absent | Found::Digest(_) => {}
+        }
+        if let Some(partition) = self.partitions.get(&partition) {
+            let entry = |(actor, seen): (_, &crate::clock::IntervalSet)| {
+                (Dot { actor, counter: seen.prefix() }, seen.count() - seen.prefix())
+            };
+            state.clock = partition.clock().iter().map(entry).collect();
+        }
+        state
+    }
+
+    /// Whether a key belongs to a partition that this replica holds.
+    fn check_place(
+        &self,
+        partition: Partition,
+        bucket: BucketId,
+        key: &[u8],
+    ) -> Result<(), Refusal> {
+        if !self.partitions.contains_key(&partition) {
+            return Err(Refusal::NotReplica);
+        }
+        let layout = self.cluster.layout.as_ref().ok_or(Refusal::NotReplica)?;
+        match layout.partition(partition.placement, bucket, key) {
+            Some(right) if right == partition => Ok(()),
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    /// Only this run can have made this run's dots.
+    fn check_dots(&self, partition: Partition, object: &Object) -> Result<(), Refusal> {
+        let made = self.partitions.get(&partition).map_or(0, PartitionState::own_counter);
+        let impossible = |dot: Dot| dot.actor == self.boot.actor && dot.counter > made;
+        if object.named_dots().any(impossible) {
+            return Err(Refusal::Malformed);
+        }
+        Ok(())
+    }
+
+    /// Last-writer-wins values from clocks too far ahead would win for ever. In other objects
+    /// clocks decide nothing, and a far one is just not followed.
+    fn check_clocks(&mut self, now: Now, object: &Object) -> Result<(), Refusal> {
+        let skew_ms = self.config.max_clock_skew_ms;
+        let latest = match &object.state {
+            State::Latest(latest) => latest.hlc(),
+            State::Siblings(_) => object.siblings().iter().map(|s| s.hlc).max(),
+        };
+        let Some(latest) = latest else { return Ok(()) };
+        match self.hlc.observe(latest, now.wall.0, skew_ms) {
+            Err(_) if object.kind() == ObjectKind::Lww => Err(Refusal::ClockSkew),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether anything can be written now.
+    pub(super) fn writable<S: Store>(&self, store: &mut S) -> Result<(), Refusal> {
+        match self.stopped {
+            Some(StoreFault::Full) => return Err(Refusal::StoreFull),
+            Some(_) => return Err(Refusal::StoreIo),
+            None => {}
+        }
+        match store.writable() {
+            Ok(()) => Ok(()),
+            Err(StoreError::Full) => Err(Refusal::StoreFull),
+            Err(_) => Err(Refusal::StoreIo),
+        }
+    }
+
+    pub(super) fn store_refusal(&mut self, error: &StoreError) -> Refusal {
+        match error {
+            StoreError::Corrupt(_) => {
+                self.counters.corrupt_objects += 1;
+                Refusal::Corrupt
+            }
+            StoreError::Full => Refusal::StoreFull,
+            StoreError::Io(_) => Refusal::StoreIo,
+        }
+    }
+}
+
+/// Takes out the siblings that were overwritten or deleted here before they came. Says how many.
+pub(super) fn drop_late(incoming: &mut Object, local: &Object, state: &PartitionState) -> u64 {
+    let mut dropped = 0;
+    let clock = state.clock();
+    if incoming.live_dots().any(|dot| clock.contains(dot)) {
+        let alive: Vec<Dot> = local.live_dots().collect();
+        incoming.retain_dots(|dot| {
+            let late = clock.contains(dot) && !alive.contains(&dot);
+            dropped += u64::from(late);
+            !late
+        });
+    }
+    dropped
+}

@@ -1,0 +1,147 @@
+//! The one table of configuration keys: name, meaning, kind, range and default of each.
+//!
+//! File, environment, flags, range checks, `holmd config init` and the help text are all generated
+//! from it, so a key exists in all of them or in none. Relations between keys are in
+//! [`super::relations`].
+
+use std::sync::OnceLock;
+
+/// What a key's value must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number within these bounds, both included.
+    Integer {
+        /// The least.
+        min: i64,
+        /// The most.
+        max: i64,
+    },
+    /// `true` or `false`.
+    Switch,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A name as [`holm_protocol::limits::is_name`] wants it.
+    Name,
+    /// An IP address and port.
+    Address,
+    /// A path; a relative one counts from the file that names it, or from the working directory.
+    Path,
+    /// Any text that is not empty.
+    Text,
+}
+
+/// One configuration key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The TOML table.
+    pub section: &'static str,
+    /// The name within it, with its unit.
+    pub name: &'static str,
+    /// What it must be.
+    pub kind: Kind,
+    /// The default as TOML, or `None` if it must be set.
+    pub default: Option<&'static str>,
+    /// What it means, in one or a few sentences.
+    pub doc: &'static str,
+}
+
+/// A key's names outside the file.
+#[derive(Debug)]
+pub struct Names {
+    /// As errors call it: `section.name`.
+    pub dotted: String,
+    /// The environment variable: `HOLM_SECTION_NAME`.
+    pub env: String,
+    /// The flag without its dashes: `section-name`.
+    pub flag: String,
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    doc: &'static str,
+) -> Key {
+    Key { section, name, kind, default, doc }
+}
+
+const fn int(min: i64, max: i64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const MIB: i64 = 1 << 20;
+const GIB: i64 = 1 << 30;
+
+/// Every key, in the order of the annotated file.
+pub const KEYS: &[Key] = &[
+    key("node", "id", int(1, i64::MAX), None, "This node's number, unique in the cluster and never reused for another machine."),
+    key("node", "data_dir", Kind::Path, Some("\"/var/lib/holm\""), "Where the node keeps its data. One node per directory."),
+    key("node", "shards", int(1, 64), Some("1"), "Threads that own partitions. One for every two cores is a good start."),
+    key("cluster", "id", Kind::Name, None, "The cluster's name. A store or a peer of another cluster is refused."),
+    key("listen", "quic", Kind::Address, Some("\"0.0.0.0:7400\""), "UDP address for clients and other nodes."),
+    key("listen", "http", Kind::Address, Some("\"127.0.0.1:7480\""), "TCP address of health, metrics and console. Clear text: keep it on loopback."),
+    key("tls", "ca", Kind::Path, None, "The cluster's CA certificates, PEM."),
+    key("tls", "cert", Kind::Path, None, "This node's certificate chain, PEM (`holm cert node`)."),
+    key("tls", "key", Kind::Path, None, "The private key of `tls.cert`, PEM. Only holmd should be able to read it."),
+    key("store", "sync", Kind::OneOf(&["always", "interval"]), Some("\"always\""), "When a write counts as durable. `always`: after an fsync. `interval`: at once, with an fsync every\n`sync_interval_ms`; an acknowledged write can then be lost if all its replicas lose power together."),
+    key("store", "sync_interval_ms", int(1, 60_000), Some("100"), "Milliseconds between fsyncs with `sync = \"interval\"`."),
+    key("store", "cache_bytes", int(MIB, 1024 * GIB), Some("134217728"), "RocksDB's block cache for all column families; write buffers are charged to it."),
+    key("store", "write_buffer_bytes", int(MIB, 256 * GIB), Some("67108864"), "RocksDB's write buffers for all column families together."),
+    key("store", "min_free_bytes", int(0, 1024 * GIB), Some("268435456"), "Free disk space below which writes are refused (reads go on)."),
+    key("limits", "in_flight_max", int(1, 1 << 20), Some("8192"), "Client requests that the node works on at a time; more are answered `Overloaded`."),
+    key("limits", "in_flight_per_connection_max", int(1, 1 << 20), Some("2048"), "Client requests in flight on one connection; more are answered `Overloaded`."),
+    key("limits", "inbox_max", int(1, 1 << 20), Some("16384"), "Messages waiting in a shard's inbox; more are answered `Overloaded` or dropped (peers repeat)."),
+    key("limits", "max_clock_skew_ms", int(1, 3_600_000), Some("1000"), "How far another node's clock may be ahead, milliseconds. Must be equal on all nodes."),
+    key("limits", "cache_objects_bytes", int(0, 256 * GIB), Some("67108864"), "Decoded hot objects kept in memory, all shards together."),
+    key("limits", "connections_max", int(1, 1 << 20), Some("1024"), "Open connections, clients and nodes together; more are refused."),
+    key("limits", "handshakes_max", int(1, 65_536), Some("128"), "Connections in their handshake; more are refused. Above half of it, addresses are validated first."),
+    key("limits", "reply_bytes_max", int(64 << 10, 64 * GIB), Some("134217728"), "Answers waiting to be taken by clients, all together. A client that would exceed it is closed."),
+    key("limits", "reply_bytes_per_lane_max", int(64 << 10, GIB), Some("16777216"), "Answers waiting on one client lane. A client that does not read is closed when it is full."),
+    key("limits", "peer_queue_bytes_max", int(64 << 10, GIB), Some("16777216"), "Messages waiting for one node on one lane; more are dropped and counted (the protocol repeats them)."),
+    key("net", "lanes_max", int(1, 256), Some("16"), "Lanes (streams) that one connection may have open."),
+    key("net", "udp_buffer_bytes", int(64 << 10, GIB), Some("4194304"), "Kernel buffers of the UDP socket, each way. With the usual 208 KiB, load loses packets; raise\nnet.core.rmem_max and wmem_max if the log says that the kernel gave less."),
+    key("net", "gso", Kind::Switch, Some("true"), "UDP segmentation offload. Turn it off if the log shows EIO or EINVAL from sendmsg."),
+    key("net", "mtu_max", int(1200, 6550), Some("6500"), "Largest UDP payload that path MTU discovery tries, bytes. Ten segments must fit one offloaded send."),
+    key("net", "idle_timeout_ms", int(100, 600_000), Some("10000"), "Silence after which a connection is dead, milliseconds."),
+    key("net", "keepalive_ms", int(10, 300_000), Some("2000"), "Interval of keepalives, milliseconds; at most a third of `idle_timeout_ms`."),
+    key("net", "receive_window_bytes", int(64 << 10, GIB), Some("20971520"), "Unread bytes a node may have sent: bandwidth times round trip (1 Gbit/s x 150 ms = 19 MB)."),
+    key("net", "client_window_bytes", int(64 << 10, GIB), Some("2097152"), "The same for a client, each way."),
+    key("net", "handshake_timeout_ms", int(10, 60_000), Some("10000"), "Time for the TLS handshake and again for the first frame, milliseconds; then the connection is closed."),
+    key("net", "stall_timeout_ms", int(10, 600_000), Some("20000"), "Time to finish a frame once begun, or to take answers, milliseconds; then the client is closed."),
+    key("net", "reconnect_min_ms", int(1, 60_000), Some("50"), "Pause before the first attempt to reach a node again, milliseconds; doubled each time, jittered."),
+    key("net", "reconnect_max_ms", int(1, 600_000), Some("2000"), "The longest such pause, milliseconds."),
+    key("log", "format", Kind::OneOf(&["json", "text"]), Some("\"json\""), "Form of log lines on standard error."),
+    key("log", "filter", Kind::Text, Some("\"info\""), "Which log lines: a level, or `target=level` parts separated by commas."),
+    key("dev", "enabled", Kind::Switch, Some("false"), "Development commands: delays and cuts at the UDP socket. Never in production."),
+];
+
+/// The names of each of [`KEYS`], in the same order.
+pub fn names() -> &'static [Names] {
+    static NAMES: OnceLock<Vec<Names>> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let names = |key: &Key| Names {
+            dotted: format!("{}.{}", key.section, key.name),
+            env: format!("HOLM_{}_{}", key.section, key.name).to_uppercase(),
+            flag: format!("{}-{}", key.section, key.name).replace('_', "-"),
+        };
+        KEYS.iter().map(names).collect()
+    })
+}
+
+impl Kind {
+    /// The range or choice, in words.
+    #[must_use]
+    pub fn describe(self) -> String {
+        match self {
+            Kind::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
+            Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Switch => "true or false".to_owned(),
+            Kind::OneOf(words) => format!("one of {}", words.join(", ")),
+            Kind::Name => "1 to 64 of a-z, 0-9, `-`, `_`, `.`, a letter or digit first".to_owned(),
+            Kind::Address => "an IP address and port, such as 127.0.0.1:7400".to_owned(),
+            Kind::Path => "a path".to_owned(),
+            Kind::Text => "a text".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A lane: frames both ways on one long-lived stream, in batches.
+//!
+//! Reading: everything that has arrived is taken at once, cut into frames, and handed on as one
+//! batch. Writing: everything that waits in the [`Outbox`] goes out in one write. Thus under load
+//! the cost of wake-ups is shared by many requests, and a lone request is not held back.
+//!
+//! Nothing is read ahead of the handler, and nothing is kept for a frame beyond the bytes received.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use holm_protocol::error::RequestError;
+use holm_protocol::frame::{Frame, FrameDecoder, FrameError};
+use holm_protocol::limits::FRAME_LEN_MAX;
+use holm_protocol::message::Reply;
+use quinn::{RecvStream, SendStream};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::counters::NetCounters;
+use super::outbox::{NotSent, Outbox};
+
+/// Chunks taken by one read. A chunk is at most a datagram: 32 of them are what one system call
+/// receives.
+const CHUNKS_MAX: usize = 32;
+
+/// Longest first frame, bytes: a hello is names and numbers. Smaller than any lie about a length.
+const HELLO_LEN_MAX: usize = 4096;
+
+/// The slowest a client may take answers without being closed, bytes a second. Arbitrary: a phone on
+/// a bad day manages it.
+const RATE_MIN: u64 = 64 << 10;
+
+/// Why a lane ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneEnd {
+    /// The other side finished it.
+    Finished,
+    /// The stream or its connection is gone.
+    Lost,
+    /// The bytes are no frames.
+    Malformed(FrameError),
+    /// The other side did not finish a frame, or did not take what was written, in time.
+    Stalled,
+    /// No first frame came in time.
+    Silent,
+    /// The own side finished it.
+    Drained,
+}
+
+impl LaneEnd {
+    /// What to tell the other side, if it is at fault.
+    #[must_use]
+    pub fn error(self) -> Option<RequestError> {
+        let LaneEnd::Malformed(fault) = self else { return None };
+        Some(match fault {
+            FrameError::TooLong { len } => {
+                RequestError::FrameTooLong { len, limit: FRAME_LEN_MAX as u64 }
+            }
+            other => RequestError::Malformed { what: other.to_string() },
+        })
+    }
+}
+
+/// The reading half of a lane.
+#[derive(Debug)]
+pub struct LaneReader {
+    recv: RecvStream,
+    decoder: FrameDecoder,
+    chunks: [Bytes; CHUNKS_MAX],
+}
+
+impl LaneReader {
+    /// Reads from the start of a stream.
+    #[must_use]
+    pub fn new(recv: RecvStream) -> LaneReader {
+        LaneReader { recv, decoder: FrameDecoder::new(), chunks: Default::default() }
+    }
+
+    /// The first frame, which must be short and come by `deadline`.
+    ///
+    /// # Errors
+    /// [`LaneEnd`]; [`LaneEnd::Silent`] if the time is over.
+    pub async fn hello(&mut self, deadline: Instant) -> Result<Frame, LaneEnd> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(LaneEnd::Malformed)? {
+                return Ok(frame);
+            }
+            if self.decoder.buffered() > HELLO_LEN_MAX {
+                let len = self.decoder.buffered() as u64;
+                return Err(LaneEnd::Malformed(FrameError::TooLong { len }));
+            }
+            timeout_at(deadline, self.read()).await.map_err(|_| LaneEnd::Silent)??;
+        }
+    }
+
+    /// Appends the frames that have arrived, at least one. With `stall`, a frame that was begun must
+    /// be finished within that time.
+    ///
+    /// # Errors
+    /// [`LaneEnd`], after all frames before it were given.
+    pub async fn batch(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        stall: Option<Duration>,
+    ) -> Result<(), LaneEnd> {
+        let mut deadline = None;
+        loop {
+            loop {
+                match self.decoder.next_frame() {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    // The fault stays in the decoder: it is met again by the next call.
+                    Err(_) if !frames.is_empty() => break,
+                    Err(fault) => return Err(LaneEnd::Malformed(fault)),
+                }
+            }
+            if !frames.is_empty() {
+                return Ok(());
+            }
+            match stall {
+                Some(stall) if self.decoder.buffered() > 0 => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + stall);
+                    timeout_at(deadline, self.read()).await.map_err(|_| LaneEnd::Stalled)??;
+                }
+                _ => self.read().await?,
+            }
+        }
+    }
+
+    /// Tells the other side that nothing more will be read.
+    pub fn stop(&mut self, code: quinn::VarInt) {
+        // Fails only if the stream has ended, which is as good.
+        let _ = self.recv.stop(code);
+    }
+
+    async fn read(&mut self) -> Result<(), LaneEnd> {
+        match self.recv.read_chunks(&mut self.chunks).await {
+            Ok(Some(count)) => {
+                for chunk in &mut self.chunks[..count] {
+                    self.decoder.push(&std::mem::take(chunk));
+                }
+                Ok(())
+            }
+            Ok(None) => Err(LaneEnd::Finished),
+            Err(_) => Err(LaneEnd::Lost),
+        }
+    }
+}
+
+/// Writes what comes into the outbox until there will be nothing more. With `stall`, the other side
+/// must take what is written within that time, plus what its length needs at [`RATE_MIN`].
+pub async fn write_lane(
+    outbox: &Outbox,
+    epoch: u64,
+    send: &mut SendStream,
+    stall: Option<Duration>,
+) -> LaneEnd {
+    let mut spare = BytesMut::new();
+    while outbox.take(epoch, &mut spare).await {
+        let written = match stall {
+            None => send.write_all(&spare).await,
+            Some(stall) => {
+                let allowed = stall + Duration::from_secs(spare.len() as u64 / RATE_MIN);
+                match timeout(allowed, send.write_all(&spare)).await {
+                    Ok(written) => written,
+                    Err(_) => return LaneEnd::Stalled,
+                }
+            }
+        };
+        if written.is_err() {
+            return LaneEnd::Lost;
+        }
+    }
+    LaneEnd::Drained
+}
+
+/// Sends one error frame as the last thing on a stream, and waits (bounded) until it has arrived.
+pub async fn refuse(send: &mut SendStream, id: u64, error: RequestError, within: Duration) {
+    let mut frame = BytesMut::new();
+    Reply::Error(error).encode(id, &mut frame);
+    let sent = async {
+        send.write_all(&frame).await.ok()?;
+        send.finish().ok()?;
+        send.stopped().await.ok()
+    };
+    // The other side is being refused: whether it learnt why is its own concern.
+    let _ = timeout(within, sent).await;
+}
+
+/// Where the answers of one client lane go. Cheap to clone; callable from any thread.
+///
+/// Each request frame is owed exactly one answer: answers are what ends a request's count against
+/// the connection's limit. Answers to a client that is gone are dropped and counted.
+#[derive(Debug, Clone)]
+pub struct ReplySink {
+    lane: Arc<ClientLane>,
+}
+
+/// What a client lane's reader, writer and answering threads share.
+#[derive(Debug)]
+pub(super) struct ClientLane {
+    pub(super) outbox: Outbox,
+    /// Requests in flight on the whole connection.
+    pub(super) in_flight: Arc<AtomicU32>,
+    pub(super) counters: Arc<NetCounters>,
+}
+
+impl ReplySink {
+    pub(super) fn new(lane: Arc<ClientLane>) -> ReplySink {
+        ReplySink { lane }
+    }
+
+    /// Sends one answer to the request `id`.
+    pub fn send(&self, id: u64, reply: &Reply) {
+        self.send_batch([(id, reply)]);
+    }
+
+    /// Sends several answers with one wake-up.
+    pub fn send_batch<'a>(&self, replies: impl IntoIterator<Item = (u64, &'a Reply)>) {
+        let mut replies = replies.into_iter();
+        let mut answers = 0;
+        let result = self.lane.outbox.append(|out| {
+            for (id, reply) in replies.by_ref() {
+                reply.encode(id, out);
+                answers += 1;
+            }
+        });
+        // A closed outbox encodes nothing, and what it did not encode is settled all the same.
+        answers += replies.count() as u32;
+        self.settle(answers, result);
+    }
+
+    /// Sends `answers` answers that are encoded already.
+    pub fn send_encoded(&self, answers: u32, frames: &[u8]) {
+        let result = self.lane.outbox.append(|out| out.extend_from_slice(frames));
+        self.settle(answers, result);
+    }
+
+    /// Whether nobody waits for answers any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        !self.lane.outbox.is_open()
+    }
+
+    fn settle(&self, answers: u32, result: Result<(), NotSent>) {
+        let less = |count: u32| Some(count.saturating_sub(answers));
+        // The closure always gives a value, so the update cannot fail.
+        let _ = self.lane.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if let Err(not_sent) = result {
+            self.lane.counters.replies_dropped.add(answers.into());
+            if not_sent == NotSent::Full {
+                // The client would wait for these answers: end the lane, so that it knows.
+                self.lane.outbox.finish();
+            }
+        }
+    }
+}
