@@ -15,10 +15,11 @@ use tracing::Instrument;
 
 use crate::answer::{Got, Written};
 use crate::blob::Blob;
-use crate::call::{Deadline, Scope};
+use crate::call::Deadline;
 use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::error::{DeleteError, GetError, PutError};
+use crate::routing::Scope;
 
 /// A named set of keys with one policy. Cheap to clone.
 ///
@@ -120,14 +121,17 @@ macro_rules! request_settings {
     ($request:ident, $answer:ty, $error:ty) => {
         impl $request<'_> {
             /// How many replicas must answer; the bucket's default if not set.
-            #[must_use]
             pub fn level(mut self, level: Level) -> Self {
                 self.level = Some(level);
                 self
             }
 
+            pub(crate) fn maybe_level(mut self, level: Option<Level>) -> Self {
+                self.level = level;
+                self
+            }
+
             /// How long the call may take; the client's default if not set. At most a minute.
-            #[must_use]
             pub fn timeout(mut self, timeout: Duration) -> Self {
                 self.timeout = Some(timeout);
                 self
@@ -296,7 +300,8 @@ impl DeleteRequest<'_> {
             level: self.level,
             timeout_ms: 0,
         };
-        let values = bucket.cluster.get(scope, deadline, get).await.map_err(DeleteError::Read)?;
+        let values = bucket.cluster.get(scope, deadline, get).await;
+        let values = values.map_err(|error| DeleteError::Read(error.into()))?;
         if values.context.is_empty() { Err(DeleteError::Absent) } else { Ok(values.context) }
     }
 }

@@ -25,7 +25,6 @@ pub struct Client {
 
 impl Client {
     /// Starts describing a cluster to connect to.
-    #[must_use]
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
     }

@@ -169,8 +169,7 @@ impl ClusterFile {
             ClusterFileError::Named { path, key, named, source }
         };
         let text = std::fs::read(named).map_err(failed)?;
-        let origin =
-            format!("file {} (key `{key}` of {})", named.display(), path.display());
+        let origin = format!("file {} (key `{key}` of {})", named.display(), path.display());
         Ok(Pem { text, origin })
     }
 }

@@ -130,7 +130,7 @@ pub enum DialError {
 }
 
 /// Why certificates cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// No CA certificate was given.
@@ -218,10 +218,12 @@ impl ConnectError {
     #[must_use]
     pub fn refusal(&self) -> Option<&RequestError> {
         match self {
-            ConnectError::Unreachable { tried } => tried.iter().find_map(|(_, error)| match error {
-                DialError::Refused { error } => Some(error),
-                _ => None,
-            }),
+            ConnectError::Unreachable { tried } => {
+                tried.iter().find_map(|(_, error)| match error {
+                    DialError::Refused { error } => Some(error),
+                    _ => None,
+                })
+            }
             ConnectError::View(error) => error.refusal(),
             _ => None,
         }
@@ -453,7 +455,9 @@ pub enum PutJsonError {
 #[non_exhaustive]
 pub enum BucketError {
     /// No bucket can have this name.
-    #[error("`{name}` is no bucket name: use 1 to 64 of a-z 0-9 - _ . starting with a letter or digit")]
+    #[error(
+        "`{name}` is no bucket name: use 1 to 64 of a-z 0-9 - _ . starting with a letter or digit"
+    )]
     Name {
         /// The name.
         name: String,

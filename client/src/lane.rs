@@ -303,6 +303,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let mut state = self.lane.lock();
         let slot = &mut state.slots[self.slot as usize];
+        debug_assert_eq!(slot.generation, self.generation, "a slot was freed under its call");
         slot.state = SlotState::Free;
         slot.generation = slot.generation.wrapping_add(1);
         state.free.push(self.slot);
@@ -464,10 +465,7 @@ mod tests {
     fn a_full_lane_refuses() {
         let lane = Arc::new(Lane::new(1));
         let call = lane.start(&request()).unwrap();
-        assert!(matches!(
-            lane.start(&request()),
-            Err(StartError::Full { in_flight: 1, limit: 1 })
-        ));
+        assert!(matches!(lane.start(&request()), Err(StartError::Full { in_flight: 1, limit: 1 })));
         drop(call);
         assert!(lane.start(&request()).is_ok());
     }

@@ -4,7 +4,7 @@
 //! retransmission timer (Jacobson and Karels, SIGCOMM 1988). Kept apart for levels that wait for
 //! one region and those that wait for several: their answers take different times by nature.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use holm_protocol::level::Level;
@@ -12,6 +12,16 @@ use holm_protocol::level::Level;
 /// Never hedge sooner than this: closer to the sweep's grain and to scheduling noise than to
 /// anything a second replica could save.
 const HEDGE_DELAY_MIN: Duration = Duration::from_millis(4);
+
+/// Measurements before a node may be called slow. The first ones are taken while connections are
+/// still being made, and a node that is passed over is hardly measured again: a judgement on them
+/// would stand for a long time. After 16 the first one weighs an eighth.
+const SAMPLES_MIN: u32 = 16;
+
+/// A mean above twice the other plus this, microseconds, is slow. Differences below it are zones
+/// of one region and scheduling noise (one spike of 50 ms moves a mean by 6 ms), and not worth
+/// giving a key another coordinator.
+const SLOWER_US: u32 = 10_000;
 
 /// Whose answers a level waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +47,7 @@ pub(crate) struct Latency {
     /// Mean in the upper 32 bits and mean deviation in the lower ones, microseconds each, so that
     /// both change together.
     packed: [AtomicU64; 2],
+    samples: [AtomicU32; 2],
 }
 
 impl Latency {
@@ -52,12 +63,21 @@ impl Latency {
             // Weights of 1/8 and 1/4, as in TCP.
             (mean - mean / 8 + took / 8, deviation - deviation / 4 + error / 4)
         };
+        let samples = self.samples[reach as usize].load(Ordering::Relaxed);
+        self.samples[reach as usize].store(samples.saturating_add(1), Ordering::Relaxed);
         cell.store(u64::from(mean.max(1)) << 32 | u64::from(deviation), Ordering::Relaxed);
     }
 
     /// The smoothed mean, microseconds; 0 if not measured.
     pub(crate) fn mean_us(&self, reach: Reach) -> u32 {
         unpack(self.packed[reach as usize].load(Ordering::Relaxed)).0
+    }
+
+    /// Whether it is known to answer much slower than `other`.
+    pub(crate) fn is_much_slower(&self, other: &Latency, reach: Reach) -> bool {
+        let known = |l: &Latency| l.samples[reach as usize].load(Ordering::Relaxed) >= SAMPLES_MIN;
+        let limit = other.mean_us(reach).saturating_mul(2).saturating_add(SLOWER_US);
+        known(self) && known(other) && self.mean_us(reach) > limit
     }
 
     /// After how long an answer is late; `None` if nothing was measured.
@@ -94,5 +114,27 @@ mod tests {
         latency.observe(Reach::Local, Duration::from_millis(100));
         assert!(latency.late_after(Reach::Local).unwrap() > Duration::from_millis(50));
         assert_eq!(latency.mean_us(Reach::Wide), 0);
+    }
+
+    /// Goal: a node is slow if it always is, not because its first answer, or one later, was. A bad
+    /// first sample used to be the whole estimate: the node was passed over, and so hardly ever
+    /// measured again. Method: a steady node beside one with single bad samples.
+    #[test]
+    fn single_bad_samples_make_no_slow_node() {
+        let (steady, other) = (Latency::default(), Latency::default());
+        other.observe(Reach::Local, Duration::from_millis(50));
+        for _ in 0..100 {
+            steady.observe(Reach::Local, Duration::from_micros(300));
+            other.observe(Reach::Local, Duration::from_micros(300));
+            assert!(!other.is_much_slower(&steady, Reach::Local));
+        }
+        other.observe(Reach::Local, Duration::from_millis(50));
+        assert!(!other.is_much_slower(&steady, Reach::Local));
+        for _ in 0..20 {
+            other.observe(Reach::Local, Duration::from_millis(50));
+        }
+        assert!(other.is_much_slower(&steady, Reach::Local));
+        assert!(!steady.is_much_slower(&other, Reach::Local));
+        assert!(!other.is_much_slower(&steady, Reach::Wide), "not measured");
     }
 }

@@ -23,6 +23,10 @@ const DIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between dials: a node that comes back is found within this.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(3);
 
+/// A dial that takes longer is not worth waiting for where there is another node: two round trips
+/// around the globe.
+const DIAL_SLOW: Duration = Duration::from_millis(500);
+
 /// A node.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -38,7 +42,10 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 struct State {
     connection: Option<Arc<Connection>>,
-    dialling: bool,
+    /// When the dial under way started.
+    dialling: Option<Instant>,
+    /// Whether the last connection was lost.
+    lost: bool,
     failures: u32,
     retry_at: Option<Instant>,
     last_error: Option<DialError>,
@@ -54,7 +61,10 @@ pub(crate) enum Readiness {
     /// pause.
     Doubtful(Arc<Connection>),
     /// It must be dialled first, and may be.
-    Unconnected,
+    Unconnected {
+        /// Whether the last dial failed, the last connection was lost, or a dial drags on.
+        failed: bool,
+    },
     /// It failed to connect a moment ago.
     Pausing,
 }
@@ -105,10 +115,12 @@ impl Node {
                 };
             }
             state.connection = None;
+            state.lost = true;
         }
+        let slow = state.dialling.is_some_and(|since| since.elapsed() > DIAL_SLOW);
         match state.retry_at {
-            Some(at) if !state.dialling && Instant::now() < at => Readiness::Pausing,
-            _ => Readiness::Unconnected,
+            Some(at) if state.dialling.is_none() && Instant::now() < at => Readiness::Pausing,
+            _ => Readiness::Unconnected { failed: slow || state.lost || state.failures > 0 },
         }
     }
 
@@ -122,10 +134,10 @@ impl Node {
         let mut state = self.lock();
         let connected = state.connection.as_ref().is_some_and(|c| !c.is_closed());
         let pausing = state.retry_at.is_some_and(|at| Instant::now() < at);
-        if connected || state.dialling || pausing {
+        if connected || state.dialling.is_some() || pausing {
             return;
         }
-        state.dialling = true;
+        state.dialling = Some(Instant::now());
         drop(state);
         let node = Arc::clone(self);
         tokio::spawn(async move {
@@ -171,10 +183,10 @@ impl Node {
                     return Ok(connection);
                 }
                 Readiness::Pausing => return Err(self.last_error()),
-                Readiness::Unconnected if dialled && !self.lock().dialling => {
+                Readiness::Unconnected { .. } if dialled && self.lock().dialling.is_none() => {
                     return Err(self.last_error());
                 }
-                Readiness::Unconnected => {
+                Readiness::Unconnected { .. } => {
                     self.dial_soon();
                     dialled = true;
                 }
@@ -204,7 +216,7 @@ struct DialGuard<'a>(&'a Node);
 
 impl Drop for DialGuard<'_> {
     fn drop(&mut self) {
-        self.0.lock().dialling = false;
+        self.0.lock().dialling = None;
         self.0.dialled.notify_waiters();
     }
 }

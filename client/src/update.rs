@@ -114,19 +114,24 @@ impl<F: FnMut(&[Sibling]) -> Update + Send> UpdateRequest<'_, F> {
         let deadline = self.bucket.cluster().deadline(self.timeout);
         let mut round = 1;
         loop {
-            let mut get = self.bucket.get(&self.key).timeout(deadline.left());
-            if let Some(level) = self.level {
-                get = get.level(level);
-            }
+            let get = self.bucket.get(&self.key).maybe_level(self.level).timeout(deadline.left());
             let got = get.send().await.map_err(UpdateError::Get)?;
             let result = match (self.change)(got.siblings()) {
                 Update::Keep => return Ok(Updated::Kept(got)),
-                Update::Put(value) => self.put(&got, value, deadline.left()).await,
+                Update::Put(value) => {
+                    let put = self.bucket.put(&self.key, value).context(got.context());
+                    let put = put.maybe_level(self.level).timeout(deadline.left());
+                    put.send().await.map_err(UpdateError::Put)
+                }
                 // Nothing was ever there: nothing to delete, and no context to do it with.
                 Update::Delete if got.is_absent() && got.context().is_empty() => {
                     return Ok(Updated::Kept(got));
                 }
-                Update::Delete => self.delete(&got, deadline.left()).await,
+                Update::Delete => {
+                    let delete = self.bucket.delete(&self.key).context(got.context());
+                    let delete = delete.maybe_level(self.level).timeout(deadline.left());
+                    delete.send().await.map_err(UpdateError::Delete)
+                }
             };
             match result {
                 Ok(written) => return Ok(Updated::Written(written)),
@@ -134,27 +139,6 @@ impl<F: FnMut(&[Sibling]) -> Update + Send> UpdateRequest<'_, F> {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    async fn put(
-        &self,
-        got: &Got,
-        value: Bytes,
-        timeout: Duration,
-    ) -> Result<Written, UpdateError> {
-        let mut put = self.bucket.put(&self.key, value).context(got.context()).timeout(timeout);
-        if let Some(level) = self.level {
-            put = put.level(level);
-        }
-        put.send().await.map_err(UpdateError::Put)
-    }
-
-    async fn delete(&self, got: &Got, timeout: Duration) -> Result<Written, UpdateError> {
-        let mut delete = self.bucket.delete(&self.key).context(got.context()).timeout(timeout);
-        if let Some(level) = self.level {
-            delete = delete.level(level);
-        }
-        delete.send().await.map_err(UpdateError::Delete)
     }
 }
 

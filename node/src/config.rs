@@ -422,7 +422,9 @@ pub fn relations(config: &Config) -> Result<(), ConfigError> {
 /// A file with every key, its meaning and default; keys without a default are to be filled in.
 #[must_use]
 pub fn annotated_default() -> String {
-    let mut out = String::from("# holmd's configuration. Every key can be overridden by the environment variable\n# HOLM_<SECTION>_<KEY> and by the flag --<section>-<key>. Relative paths count from this file.\n");
+    let mut out = String::from(
+        "# holmd's configuration. Every key can be overridden by the environment variable\n# HOLM_<SECTION>_<KEY> and by the flag --<section>-<key>. Relative paths count from this file.\n",
+    );
     let mut section = "";
     for key in KEYS {
         if key.section != section {
@@ -437,7 +439,11 @@ pub fn annotated_default() -> String {
                 out.push_str(&format!("# ({})\n{} = {default}\n", key.kind.describe(), key.name));
             }
             None => {
-                out.push_str(&format!("# ({}; must be set)\n# {} =\n", key.kind.describe(), key.name));
+                out.push_str(&format!(
+                    "# ({}; must be set)\n# {} =\n",
+                    key.kind.describe(),
+                    key.name
+                ));
             }
         }
     }

@@ -311,10 +311,7 @@ impl RocksStore {
         self.owner.close()
     }
 
-    fn with_db<T>(
-        &self,
-        read: impl FnOnce(&DB) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn with_db<T>(&self, read: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let guard = self.owner.engine.db.read().unwrap_or_else(PoisonError::into_inner);
         read(guard.as_ref().ok_or_else(engine::closed)?)
     }
@@ -381,6 +378,10 @@ impl Store for RocksStore {
             return Ok(Vec::new());
         }
         self.with_db(|db| RocksStore::scan_rows(db, table, (from, to), limit))
+    }
+
+    fn writable(&mut self) -> Result<(), StoreError> {
+        self.owner.engine.writable()
     }
 
     fn stage_put(&mut self, table: Table, key: &[u8], value: &[u8]) {

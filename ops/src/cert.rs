@@ -174,8 +174,7 @@ mod tests {
         let at = |days| IssueArgs { ca: dir.path().into(), out: dir.path().into(), days };
         let ca = || CaArgs { name: "demo".into(), out: dir.path().into(), days: 30 };
         let node = || NodeArgs { id: NodeId(7), issue: at(10) };
-        let client =
-            || ClientArgs { name: "alice".into(), roles: vec![Role::Read], issue: at(10) };
+        let client = || ClientArgs { name: "alice".into(), roles: vec![Role::Read], issue: at(10) };
         run(&output, CertCommand::Ca(ca())).unwrap();
         run(&output, CertCommand::Node(node())).unwrap();
         run(&output, CertCommand::Client(client())).unwrap();

@@ -17,7 +17,12 @@ use crate::failure::EXIT_CODES;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "holm", version, about = "Talk to a holm cluster, and run one", propagate_version = true)]
+#[command(
+    name = "holm",
+    version,
+    about = "Talk to a holm cluster, and run one",
+    propagate_version = true
+)]
 #[command(after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Flags that every verb takes.
@@ -71,8 +76,10 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Write a value
-    #[command(after_help = "Without --context, the value is added beside what the key holds. With the context \
-        of a get, it replaces what that get returned.")]
+    #[command(
+        after_help = "Without --context, the value is added beside what the key holds. With the context \
+        of a get, it replaces what that get returned."
+    )]
     Put(PutArgs),
     /// Read a key: all its siblings, and the context for the write that follows
     Get(GetArgs),
@@ -306,6 +313,8 @@ mod tests {
             "holm demo cut us-east eu-west",
             "holm demo cut us-east",
             "holm demo heal",
+            "holm demo cluster-file",
+            "holm demo kill 3 --data-dir d",
             "holm demo kill 3",
             "holm demo start 3",
             "holm completions bash",

@@ -23,7 +23,9 @@ pub(crate) fn locate(global: &Global) -> Result<PathBuf, Failure> {
     let places = [Some(PathBuf::from(NAME_HERE)), config_file()];
     places.into_iter().flatten().find(|path| path.is_file()).ok_or_else(|| {
         Failure::usage(
-            format!("no cluster file: neither ./{NAME_HERE} nor ~/.config/holm/cluster.toml exists"),
+            format!(
+                "no cluster file: neither ./{NAME_HERE} nor ~/.config/holm/cluster.toml exists"
+            ),
             "name one with `--cluster FILE` or HOLM_CLUSTER; `holm demo` starts a cluster and \
              makes one",
         )

@@ -62,7 +62,9 @@ impl Agreement {
             0 => "no replica answered".to_owned(),
             1 if self.answered == 1 => "one replica answered".to_owned(),
             1 => format!("{} hold the same", text::count(self.answered, "replica")),
-            states => format!("{} hold {states} different states", text::count(self.answered, "replica")),
+            states => {
+                format!("{} hold {states} different states", text::count(self.answered, "replica"))
+            }
         };
         if silent == 0 { said } else { format!("{said}; {silent} did not answer") }
     }

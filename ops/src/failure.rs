@@ -82,11 +82,6 @@ impl Failure {
             "check the path, its permissions and the space left on the disk",
         )
     }
-
-    /// A node refused a request.
-    pub(crate) fn refused(error: &RequestError) -> Failure {
-        Failure::new(refusal_status(error), error.to_string(), refusal_hint(error))
-    }
 }
 
 fn refusal_status(error: &RequestError) -> Status {
@@ -107,7 +102,9 @@ fn refusal_hint(error: &RequestError) -> &'static str {
             "use a certificate with that role: `holm cert client NAME --roles read,write,admin`"
         }
         RequestError::WrongCluster { .. } => "check `--cluster` and the file's `cluster` line",
-        RequestError::UnknownBucket { .. } => "see `holm bucket list`, or `holm bucket create NAME`",
+        RequestError::UnknownBucket { .. } => {
+            "see `holm bucket list`, or `holm bucket create NAME`"
+        }
         RequestError::Context { .. } => "read the key again with `holm get` and use its context",
         RequestError::TooManySiblings { .. } => {
             "read the key, then put once with `--context` to replace its siblings"
@@ -166,9 +163,8 @@ mod tests {
             (RequestError::ReadUnavailable { needed: 2, answered: 1 }, Status::Unavailable),
         ];
         for (error, status) in cases {
-            let failure = Failure::refused(&error);
-            assert_eq!(failure.status, status, "{error}");
-            assert!(!failure.hint.is_empty());
+            assert_eq!(refusal_status(&error), status, "{error}");
+            assert!(!refusal_hint(&error).is_empty());
         }
         for (line, code) in EXIT_CODES.lines().skip(1).zip(0..) {
             assert!(line.trim_start().starts_with(&format!("{code} ")), "{line}");

@@ -112,7 +112,8 @@ pub(crate) async fn del(global: &Global, output: &Output, args: DelArgs) -> Resu
                 return Err(absent(&args.place));
             }
             let found = text::count(got.siblings().len(), "value");
-            output.note(&format!("no --context given: read the key now, deleting the {found} found"));
+            output
+                .note(&format!("no --context given: read the key now, deleting the {found} found"));
             got.context().clone()
         }
     };

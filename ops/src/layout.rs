@@ -166,7 +166,11 @@ fn summary_for_people(
 
 fn placement_line(name: &str, bits: u8, replication: &[(String, u8)]) -> String {
     let factors = replication.iter().map(|(region, factor)| format!("{factor} in {region}"));
-    format!("placement {name}: {} partitions, replicas: {}\n", 1_u32 << bits.min(16), text::list(factors))
+    format!(
+        "placement {name}: {} partitions, replicas: {}\n",
+        1_u32 << bits.min(16),
+        text::list(factors)
+    )
 }
 
 fn show(output: &Output, view: &ClusterView) -> Result<(), Failure> {
@@ -245,7 +249,10 @@ fn view_for_people(view: &ClusterView) -> String {
 /// The file exists or cannot be written.
 pub(crate) fn write_file(path: &Path, layout: &LayoutFile) -> Result<(), Failure> {
     let text = toml::to_string(layout).map_err(|error| {
-        Failure::failed(format!("cannot write the layout as TOML: {error}"), "this is a bug in holm")
+        Failure::failed(
+            format!("cannot write the layout as TOML: {error}"),
+            "this is a bug in holm",
+        )
     })?;
     crate::files::create_new(path, &text, crate::files::Secrecy::Public)
 }

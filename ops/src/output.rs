@@ -111,6 +111,11 @@ impl Spinner {
     pub(crate) fn say(&self, doing: impl Into<String>) {
         self.0.set_message(doing.into());
     }
+
+    /// Prints something without the progress in between.
+    pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
 }
 
 impl Drop for Spinner {

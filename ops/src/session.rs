@@ -27,7 +27,8 @@ impl Session {
     pub(crate) async fn open(global: &Global) -> Result<Session, Failure> {
         let path = cluster_file::locate(global)?;
         let file = ClusterFile::read(&path).map_err(ConnectError::from)?;
-        let mut builder = Client::builder().cluster_file(&path)?.timeout(global.timeout());
+        let mut builder = Client::builder().cluster_file(&path)?;
+        builder = builder.timeout(global.timeout()).connect_timeout(global.timeout());
         if let Some(region) = &global.region {
             builder = builder.region(region.as_str());
         }

@@ -42,7 +42,10 @@ pub(crate) async fn run(global: &Global, output: &Output) -> Result<(), Failure>
     let asked = ask(&session.client, known(&view, &session.file), global.timeout()).await;
     drop(spinner);
     let concerns = concerns(&view, &asked);
-    output.result(|| for_scripts(&view, &asked, &concerns), || for_people(&view, &asked, &concerns))?;
+    output.result(
+        || for_scripts(&view, &asked, &concerns),
+        || for_people(&view, &asked, &concerns),
+    )?;
     if concerns.is_empty() {
         return Ok(());
     }
@@ -192,8 +195,17 @@ fn for_scripts(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> Valu
 
 fn for_people(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> String {
     let mut table = Table::new([
-        "NODE", "REGION", "ZONE", "ADDRESS", "STATE", "LAYOUT", "UP", "PARTITIONS", "IN FLIGHT",
-        "PEERS", "VERSION",
+        "NODE",
+        "REGION",
+        "ZONE",
+        "ADDRESS",
+        "STATE",
+        "LAYOUT",
+        "UP",
+        "PARTITIONS",
+        "IN FLIGHT",
+        "PEERS",
+        "VERSION",
     ]);
     for asked in asked {
         let blank = || "-".to_owned();
@@ -292,8 +304,10 @@ mod tests {
     #[test]
     fn nodes_of_file_and_layout_are_listed() {
         let nodes = known(&view(), &file());
-        let listed: Vec<_> =
-            nodes.iter().map(|asked| (asked.node.0, asked.region.as_str(), asked.in_layout)).collect();
+        let listed: Vec<_> = nodes
+            .iter()
+            .map(|asked| (asked.node.0, asked.region.as_str(), asked.in_layout))
+            .collect();
         assert_eq!(listed, [(1, "eu", true), (2, "-", false)]);
     }
 

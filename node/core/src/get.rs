@@ -104,7 +104,7 @@ impl GetCoordinator {
 
     /// What is to be done next.
     #[must_use]
-    pub fn next(&mut self) -> Next {
+    pub fn step(&mut self) -> Next {
         let included = self.included();
         match self.quorum.tally(&included, &self.refused) {
             Tally::Met => return Next::Answer,

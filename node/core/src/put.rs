@@ -67,3 +67,58 @@ impl PutCoordinator {
         &self.durable
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holm_protocol::ids::{Partition, PlacementId, RegionId};
+    use holm_protocol::level::Level;
+
+    use super::*;
+    use crate::layout::{Layout, LayoutNode, LayoutSpec, PlacementSpec};
+
+    fn quorum_of_three() -> Arc<Quorum> {
+        let node = |id: u64| LayoutNode {
+            id: NodeId(id),
+            addr: ([127, 0, 0, 1], 7000 + id as u16).into(),
+            region: "eu".to_owned(),
+            zone: "z".to_owned(),
+            capacity: 1,
+        };
+        let replication = [("eu".to_owned(), 3)].into();
+        let placement =
+            PlacementSpec { id: PlacementId(0), name: "d".to_owned(), bits: 0, replication };
+        let nodes = (1..=3).map(node).collect();
+        let spec = LayoutSpec { version: 1, nodes, placements: vec![placement] };
+        let layout = Layout::compute(spec, None).unwrap();
+        let partition = Partition { placement: PlacementId(0), index: 0 };
+        Arc::new(Quorum::new(Level::Quorum, &layout, partition, RegionId(0)).unwrap())
+    }
+
+    /// Goal: a repeated or foreign vote never makes a quorum. Method: the same node twice, a
+    /// stranger, then a second member.
+    #[test]
+    fn repeated_and_foreign_votes_do_not_count() {
+        let mut put = PutCoordinator::new(quorum_of_three());
+        put.durable(NodeId(1));
+        put.durable(NodeId(1));
+        put.durable(NodeId(77));
+        assert_eq!(put.tally(), Tally::Open);
+        put.durable(NodeId(3));
+        assert_eq!(put.tally(), Tally::Met);
+    }
+
+    /// Goal: a refusal can turn into a vote, a vote never into a refusal.
+    #[test]
+    fn votes_outweigh_refusals() {
+        let mut put = PutCoordinator::new(quorum_of_three());
+        put.refused(NodeId(1));
+        put.refused(NodeId(2));
+        assert_eq!(put.tally(), Tally::Impossible);
+        put.durable(NodeId(1));
+        put.refused(NodeId(1));
+        assert_eq!(put.tally(), Tally::Open);
+        assert!(put.waits_for(NodeId(3)) && !put.waits_for(NodeId(1)));
+        put.durable(NodeId(2));
+        assert_eq!(put.tally(), Tally::Met);
+    }
+}

@@ -139,3 +139,79 @@ impl Quorum {
         self.groups.iter().flat_map(|group| group.members.iter().copied())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holm_protocol::ids::PlacementId;
+
+    use super::*;
+    use crate::layout::{LayoutNode, LayoutSpec, PlacementSpec};
+
+    /// Three regions of three nodes, every node a replica of everything.
+    fn layout() -> Layout {
+        let regions = ["ap", "eu", "us"];
+        let node = |id: u64| LayoutNode {
+            id: NodeId(id),
+            addr: ([127, 0, 0, 1], 7000 + id as u16).into(),
+            region: regions[(id as usize - 1) / 3].to_owned(),
+            zone: format!("z{}", id % 3),
+            capacity: 1,
+        };
+        let replication = regions.iter().map(|region| ((*region).to_owned(), 3)).collect();
+        let placement =
+            PlacementSpec { id: PlacementId(0), name: "default".to_owned(), bits: 2, replication };
+        let spec = LayoutSpec {
+            version: 1,
+            nodes: (1..=9).map(node).collect(),
+            placements: vec![placement],
+        };
+        Layout::compute(spec, None).unwrap()
+    }
+
+    fn quorum(level: Level) -> Quorum {
+        let partition = Partition { placement: PlacementId(0), index: 1 };
+        Quorum::new(level, &layout(), partition, RegionId(1)).unwrap()
+    }
+
+    fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    /// Goal: each level needs what it says, seen from region `eu` (nodes 4 to 6). Method: the
+    /// smallest vote that meets it, and the same without one node or from the wrong region.
+    #[test]
+    fn levels_need_what_they_say() {
+        let none = BTreeSet::new();
+        let cases: [(Level, &[u64], &[u64]); 6] = [
+            (Level::One, &[9], &[]),
+            (Level::LocalQuorum, &[4, 6], &[1, 2, 3, 4, 7, 8, 9]),
+            (Level::Quorum, &[1, 2, 4, 7, 8], &[1, 2, 4, 7]),
+            (Level::EachQuorum, &[1, 2, 4, 5, 8, 9], &[1, 2, 3, 4, 5, 6, 9]),
+            (Level::All, &[1, 2, 3, 4, 5, 6, 7, 8, 9], &[1, 2, 3, 4, 5, 6, 7, 8]),
+            (Level::Count(4), &[1, 5, 8, 9], &[1, 5, 8]),
+        ];
+        for (level, enough, too_few) in cases {
+            assert_eq!(quorum(level).tally(&nodes(enough), &none), Tally::Met, "{level}");
+            assert_eq!(quorum(level).tally(&nodes(too_few), &none), Tally::Open, "{level}");
+        }
+    }
+
+    /// Goal: votes count by identity. Method: strangers, and too many refusals.
+    #[test]
+    fn strangers_do_not_count_and_refusals_end_it() {
+        let quorum = quorum(Level::LocalQuorum);
+        assert_eq!(quorum.tally(&nodes(&[4, 100, 101]), &nodes(&[7, 8])), Tally::Open);
+        assert_eq!(quorum.tally(&nodes(&[4]), &nodes(&[5, 6])), Tally::Impossible);
+        assert!(!quorum.has_member(NodeId(7)) && quorum.has_member(NodeId(6)));
+        assert_eq!((quorum.needed(), quorum.counted(&nodes(&[4, 7]))), (2, 1));
+    }
+
+    /// Goal: a level beyond the replication factor is told at once.
+    #[test]
+    fn impossible_levels_are_refused() {
+        let partition = Partition { placement: PlacementId(0), index: 0 };
+        let refused = Quorum::new(Level::Count(10), &layout(), partition, RegionId(0));
+        let (level, needed, available) = (Level::Count(10), 10, 9);
+        assert_eq!(refused, Err(RequestError::LevelUnreachable { level, needed, available }));
+    }
+}

@@ -185,6 +185,7 @@ impl Shard {
             Input::Peer { from, message } => self.on_peer(from, message, turn),
             Input::PeerUp(node) => self.peers.set_up(node, true),
             Input::PeerDown(node) => self.on_peer_down(node, turn),
+            Input::Amnesia => self.boot.amnesia = true,
             Input::Cluster(cluster) => self.on_cluster(cluster, turn.store)?,
         }
         Ok(())

@@ -24,9 +24,13 @@ pub fn command() -> Command {
     let config = Command::new("config")
         .about("Makes, checks and shows configuration")
         .subcommand_required(true)
-        .subcommand(Command::new("init").about("Prints a file with every key, its meaning and default"))
+        .subcommand(
+            Command::new("init").about("Prints a file with every key, its meaning and default"),
+        )
         .subcommand(Command::new("check").about("Checks the configuration and says what is wrong"))
-        .subcommand(Command::new("show").about("Prints every effective value and where it came from"));
+        .subcommand(
+            Command::new("show").about("Prints every effective value and where it came from"),
+        );
     let file = Arg::new("config")
         .long("config")
         .short('c')

@@ -75,7 +75,12 @@ impl Merged {
             };
             if !fits(key.kind, &value) {
                 let got = value.to_string();
-                return Err(ConfigError::OutOfRange { key: &names()[index], got, kind: key.kind, source_of: source });
+                return Err(ConfigError::OutOfRange {
+                    key: &names()[index],
+                    got,
+                    kind: key.kind,
+                    source_of: source,
+                });
             }
             values.push((value, source));
         }

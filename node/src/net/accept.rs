@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use holm_protocol::frame::{ALPN_CLIENT, ALPN_PEER};
+use holm_protocol::limits::NODES_MAX;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Incoming};
 use rustls_pki_types::CertificateDer;
@@ -49,7 +50,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
         if handshakes >= limits.handshakes_max {
             shared.counters.refused_handshakes.increment();
             incoming.refuse();
-        } else if shared.connections.load(Ordering::Relaxed) >= limits.connections_max {
+        } else if shared.connections.load(Ordering::Relaxed) >= places(&shared) {
             shared.counters.refused_connections.increment();
             incoming.refuse();
         } else if handshakes > limits.handshakes_max / 2 && incoming.may_retry() {
@@ -61,10 +62,16 @@ pub(super) async fn accept(shared: Arc<Shared>) {
     }
 }
 
+/// Places for connections: clients can never take those of nodes, of which there are at most
+/// [`NODES_MAX`].
+fn places(shared: &Shared) -> usize {
+    shared.limits.connections_max + NODES_MAX
+}
+
 async fn connection(shared: Arc<Shared>, incoming: Incoming) {
     let (Some(handshake), Some(_place)) = (
         Place::take(&shared.handshakes, shared.limits.handshakes_max),
-        Place::take(&shared.connections, shared.limits.connections_max),
+        Place::take(&shared.connections, places(&shared)),
     ) else {
         shared.counters.refused_connections.increment();
         return incoming.refuse();
@@ -86,8 +93,18 @@ async fn connection(shared: Arc<Shared>, incoming: Incoming) {
     drop(handshake);
     match (alpn(&connection).as_deref(), identity(&connection)) {
         (Some(ALPN_CLIENT), Ok(PeerIdentity::Client { name, roles })) => {
-            shared.counters.clients_accepted.increment();
-            clients::serve(&shared, connection, name.into(), roles).await;
+            match Place::take(&shared.clients, shared.limits.connections_max) {
+                Some(place) => {
+                    shared.counters.clients_accepted.increment();
+                    clients::serve(&shared, connection, name.into(), roles).await;
+                    drop(place);
+                    shared.client_left.notify_one();
+                }
+                None => {
+                    shared.counters.refused_connections.increment();
+                    connection.close(close::OVERLOADED, b"too many clients; try another node");
+                }
+            }
         }
         (Some(ALPN_PEER), Ok(PeerIdentity::Node(node))) => {
             peers::run::accepted(&shared, connection, node).await;
@@ -112,7 +129,8 @@ fn alpn(connection: &Connection) -> Option<Vec<u8>> {
 
 /// Whose certificate the other side has shown.
 pub(super) fn identity(connection: &Connection) -> Result<PeerIdentity, String> {
-    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let chain =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
     let leaf = chain.as_deref().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| "no certificate".to_owned())?;
     PeerIdentity::from_certificate(leaf).map_err(|error| error.to_string())

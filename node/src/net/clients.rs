@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use holm_protocol::error::RequestError;
 use holm_protocol::frame::{Frame, put_frame};
 use holm_protocol::handshake;
+use holm_protocol::limits::{CONTEXT_LEN_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use holm_protocol::message::{Reply, kind};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::task::JoinSet;
@@ -25,6 +26,10 @@ use super::{Shared, close};
 /// What an overloaded client is told to wait, milliseconds. A queue at its limit drains in about
 /// that time.
 const RETRY_AFTER_MS: u32 = 10;
+
+/// Longest frame of a client, bytes: a put with everything as long as can be, and room for numbers.
+/// Objects, which are longer, travel only between nodes and in answers.
+const REQUEST_LEN_MAX: usize = VALUE_LEN_MAX + KEY_LEN_MAX + CONTEXT_LEN_MAX + 1024;
 
 /// What the lanes of one connection share.
 struct Client {
@@ -75,7 +80,7 @@ pub(super) async fn serve(
 }
 
 async fn lane(client: Arc<Client>, mut send: SendStream, recv: RecvStream) {
-    let mut reader = LaneReader::new(recv);
+    let mut reader = LaneReader::new(recv, REQUEST_LEN_MAX);
     if !welcome(&client, &mut send, &mut reader).await {
         return;
     }

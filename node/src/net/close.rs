@@ -19,3 +19,5 @@ pub const REPLACED: VarInt = VarInt::from_u32(1003);
 pub const STALLED: VarInt = VarInt::from_u32(1004);
 /// The node is no longer part of the layout, or its address changed.
 pub const REMOVED: VarInt = VarInt::from_u32(1005);
+/// There are too many clients: the number of [`holm_protocol::error::RequestError::Overloaded`].
+pub const OVERLOADED: VarInt = VarInt::from_u32(16);

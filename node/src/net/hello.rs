@@ -2,7 +2,9 @@
 
 use holm_protocol::error::RequestError;
 use holm_protocol::frame::Frame;
-use holm_protocol::handshake::{self, ClientHello, ClientWelcome, Lane, MetadataVersion, PeerHello};
+use holm_protocol::handshake::{
+    self, ClientHello, ClientWelcome, Lane, MetadataVersion, PeerHello,
+};
 use holm_protocol::ids::{Actor, NodeId};
 use holm_protocol::limits::NAME_LEN_MAX;
 use holm_protocol::message::kind;
@@ -59,9 +61,8 @@ impl LocalNode {
             let what = format!("client name of {} bytes, limit {NAME_LEN_MAX}", hello.client.len());
             return Err(RequestError::Malformed { what });
         }
-        match &hello.cluster {
-            Some(asked) => self.check_cluster(asked)?,
-            None => {}
+        if let Some(asked) = &hello.cluster {
+            self.check_cluster(asked)?;
         }
         Ok(hello)
     }
@@ -84,7 +85,10 @@ impl LocalNode {
             return Err(RequestError::Malformed { what });
         }
         if hello.node == self.node {
-            let what = format!("hello of node {}, which is this node: is its id taken twice?", hello.node.0);
+            let what = format!(
+                "hello of node {}, which is this node: is its id taken twice?",
+                hello.node.0
+            );
             return Err(RequestError::Malformed { what });
         }
         if hello.run.0 == 0 {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holm_protocol::error::RequestError;
-use holm_protocol::frame::{Frame, FrameDecoder, FrameError};
+use holm_protocol::frame::{FRAME_HEAD_LEN, Frame, FrameDecoder, FrameError};
 use holm_protocol::limits::FRAME_LEN_MAX;
 use holm_protocol::message::Reply;
 use quinn::{RecvStream, SendStream};
@@ -41,6 +41,13 @@ pub enum LaneEnd {
     Lost,
     /// The bytes are no frames.
     Malformed(FrameError),
+    /// A frame is longer than this lane takes.
+    TooLong {
+        /// Its length as far as it is known, bytes.
+        len: u64,
+        /// The most taken.
+        limit: u64,
+    },
     /// The other side did not finish a frame, or did not take what was written, in time.
     Stalled,
     /// No first frame came in time.
@@ -53,13 +60,14 @@ impl LaneEnd {
     /// What to tell the other side, if it is at fault.
     #[must_use]
     pub fn error(self) -> Option<RequestError> {
-        let LaneEnd::Malformed(fault) = self else { return None };
-        Some(match fault {
-            FrameError::TooLong { len } => {
-                RequestError::FrameTooLong { len, limit: FRAME_LEN_MAX as u64 }
+        match self {
+            LaneEnd::TooLong { len, limit } => Some(RequestError::FrameTooLong { len, limit }),
+            LaneEnd::Malformed(FrameError::TooLong { len }) => {
+                Some(RequestError::FrameTooLong { len, limit: FRAME_LEN_MAX as u64 })
             }
-            other => RequestError::Malformed { what: other.to_string() },
-        })
+            LaneEnd::Malformed(fault) => Some(RequestError::Malformed { what: fault.to_string() }),
+            _ => None,
+        }
     }
 }
 
@@ -69,13 +77,16 @@ pub struct LaneReader {
     recv: RecvStream,
     decoder: FrameDecoder,
     chunks: [Bytes; CHUNKS_MAX],
+    frame_len_max: usize,
 }
 
 impl LaneReader {
-    /// Reads from the start of a stream.
+    /// Reads from the start of a stream. No more is kept of an unfinished frame than
+    /// `frame_len_max` and what one read gives.
     #[must_use]
-    pub fn new(recv: RecvStream) -> LaneReader {
-        LaneReader { recv, decoder: FrameDecoder::new(), chunks: Default::default() }
+    pub fn new(recv: RecvStream, frame_len_max: usize) -> LaneReader {
+        let chunks = Default::default();
+        LaneReader { recv, decoder: FrameDecoder::new(), chunks, frame_len_max }
     }
 
     /// The first frame, which must be short and come by `deadline`.
@@ -87,10 +98,7 @@ impl LaneReader {
             if let Some(frame) = self.decoder.next_frame().map_err(LaneEnd::Malformed)? {
                 return Ok(frame);
             }
-            if self.decoder.buffered() > HELLO_LEN_MAX {
-                let len = self.decoder.buffered() as u64;
-                return Err(LaneEnd::Malformed(FrameError::TooLong { len }));
-            }
+            self.check_unfinished(HELLO_LEN_MAX)?;
             timeout_at(deadline, self.read()).await.map_err(|_| LaneEnd::Silent)??;
         }
     }
@@ -119,6 +127,7 @@ impl LaneReader {
             if !frames.is_empty() {
                 return Ok(());
             }
+            self.check_unfinished(self.frame_len_max)?;
             match stall {
                 Some(stall) if self.decoder.buffered() > 0 => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + stall);
@@ -133,6 +142,22 @@ impl LaneReader {
     pub fn stop(&mut self, code: quinn::VarInt) {
         // Fails only if the stream has ended, which is as good.
         let _ = self.recv.stop(code);
+    }
+
+    fn check_unfinished(&self, limit: usize) -> Result<(), LaneEnd> {
+        match self.decoder.buffered() {
+            held if held > FRAME_HEAD_LEN + limit => {
+                Err(LaneEnd::TooLong { len: held as u64, limit: limit as u64 })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads to the end, whatever it is.
+    #[cfg(test)]
+    pub(super) async fn drain(mut self) -> usize {
+        while self.read().await.is_ok() {}
+        self.decoder.buffered()
     }
 
     async fn read(&mut self) -> Result<(), LaneEnd> {
@@ -150,7 +175,7 @@ impl LaneReader {
 }
 
 /// Writes what comes into the outbox until there will be nothing more. With `stall`, the other side
-/// must take what is written within that time, plus what its length needs at [`RATE_MIN`].
+/// must take what is written within that time, plus what its length needs at 64 KiB a second.
 pub async fn write_lane(
     outbox: &Outbox,
     epoch: u64,

@@ -97,11 +97,13 @@ impl TlsMaterial {
         let own = |why: String| TlsError::OwnCertificate { file: file.to_owned(), why };
         // `certificates` gives at least one.
         let leaf = self.chain.first().ok_or_else(|| own("no certificate".to_owned()))?;
-        let identity = PeerIdentity::from_certificate(leaf).map_err(|error| own(error.to_string()))?;
+        let identity =
+            PeerIdentity::from_certificate(leaf).map_err(|error| own(error.to_string()))?;
         if identity != PeerIdentity::Node(node) {
             return Err(own(format!("it is of {identity}, but node.id is {}", node.0)));
         }
-        let name = ServerName::try_from(server_name(node)).map_err(|error| own(error.to_string()))?;
+        let name =
+            ServerName::try_from(server_name(node)).map_err(|error| own(error.to_string()))?;
         let verifier = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider())
             .build()
             .map_err(|error| TlsError::Rustls(error.to_string()))?;
@@ -117,10 +119,9 @@ impl TlsMaterial {
     /// [`TlsError::Rustls`], for example if key and certificate do not belong together.
     pub fn server(&self) -> Result<rustls::ServerConfig, TlsError> {
         let refused = |error: &dyn std::fmt::Display| TlsError::Rustls(error.to_string());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
-                .build()
-                .map_err(|error| refused(&error))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
+            .build()
+            .map_err(|error| refused(&error))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| refused(&error))?
@@ -184,7 +185,10 @@ fn explain(error: &rustls::Error) -> String {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "it is not valid yet; check this machine's clock".to_owned()
             }
-            CertificateError::UnknownIssuer => "it was not issued by the CA in tls.ca".to_owned(),
+            // The issuer's name is unknown, or known but with another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "it was not issued by the CA in tls.ca".to_owned()
+            }
             other => format!("{other}"),
         },
         other => other.to_string(),

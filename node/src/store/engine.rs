@@ -6,12 +6,14 @@
 //!   taken again as soon as there is room;
 //! - *out of space*: RocksDB itself ran into a full disk. As before, but the database is reopened
 //!   once there is room, because its log may end in half a record;
-//! - *failed*: a write or an fsync failed. What of it is on disk is unknown, and a second fsync
-//!   that succeeds would prove nothing about the first one's pages. Commits are refused until
+//! - *failed*: a write, an fsync or a flush failed. What of it is on disk is unknown, and a second
+//!   fsync that succeeds would prove nothing about the first one's pages. Commits are refused until
 //!   [`Engine::reopen`] has recovered from the disk what is really there.
 //!
 //! Reads go on in every state. One background thread fsyncs (`sync = interval`), syncs the mark,
-//! looks at free space and reopens after a full disk.
+//! looks at free space and RocksDB's background errors, and reopens after a full disk. On a
+//! background error it also stops RocksDB's background work: left alone, RocksDB would let a commit
+//! wait for a flush that cannot succeed, and the shard with it.
 //!
 //! Order within a commit: database (and its fsync, if `sync = always`), then the mark, then the
 //! acknowledgement; so the store never opens behind a mark that it could not have reached.
@@ -23,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holm_core::store::StoreError;
-use rocksdb::{DB, ErrorKind, WriteBatch, WriteOptions};
+use rocksdb::{DB, ErrorKind, WriteBatch, WriteOptions, properties};
 use tracing::{error, info};
 
 use super::error::{OpenError, no_space};
@@ -37,6 +39,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// Free space is looked at again after so much was committed, however short the time: a tenth of a
 /// second of writing must not use up a small reserve.
 const SPACE_CHECK_BYTES: u64 = 4 * 1024 * 1024;
+/// But not for every commit, however small the reserve.
+const SPACE_CHECK_BYTES_MIN: u64 = 64 * 1024;
+/// The shortest fsync interval: below it `sync = always` is cheaper.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Commits are taken again once this part (one sixteenth) of the reserve is free beyond it, so that
 /// the state does not flap.
 const RESUME_SHIFT: u32 = 4;
@@ -140,7 +146,8 @@ impl Engine {
         Ok(sequence)
     }
 
-    fn refuse_if_needed(&self, bytes: u64) -> Result<(), StoreError> {
+    /// Whether a commit would be taken now: two atomic loads, usually.
+    pub(super) fn writable(&self) -> Result<(), StoreError> {
         if self.refusing.load(Ordering::Acquire) {
             match &*held(&self.refusal) {
                 Some(Refusal::Failed(why)) => return Err(StoreError::Io(why.clone())),
@@ -148,14 +155,19 @@ impl Engine {
                 None => {}
             }
         }
-        let unchecked = self.unchecked_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if unchecked >= SPACE_CHECK_BYTES.min(self.options.min_free_bytes / 4) {
-            self.check_space();
-        }
         if self.short_of_space.load(Ordering::Acquire) {
             return Err(StoreError::Full);
         }
         Ok(())
+    }
+
+    fn refuse_if_needed(&self, bytes: u64) -> Result<(), StoreError> {
+        let unchecked = self.unchecked_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let often = SPACE_CHECK_BYTES.min(self.options.min_free_bytes / 4);
+        if unchecked >= often.max(SPACE_CHECK_BYTES_MIN) {
+            self.check_space();
+        }
+        self.writable()
     }
 
     /// Looks at the disk.
@@ -194,16 +206,52 @@ impl Engine {
     /// What a failed write means, and from now on.
     fn write_failed(&self, error: &rocksdb::Error) -> StoreError {
         let message = error.as_ref();
+        // A commit that waited for a flush when background work was stopped: nothing was written.
+        if error.kind() == ErrorKind::ShutdownInProgress
+            && let Err(refused) = self.writable()
+        {
+            return refused;
+        }
         // A record that could not be appended whole is never replayed. If the fsync failed it may
         // be, so a full disk found there is a failure like any other.
         let appending = !message.contains("sync");
-        if no_space(message) && appending && error.kind() == ErrorKind::IOError {
-            held(&self.refusal).get_or_insert(Refusal::OutOfSpace);
-            self.refusing.store(true, Ordering::Release);
-            error!(%error, "disk is full: writes refused until it has room");
+        if no_space(message) && appending {
+            self.out_of_space(message);
             return StoreError::Full;
         }
         self.fail(message.to_owned())
+    }
+
+    fn out_of_space(&self, why: &str) {
+        held(&self.refusal).get_or_insert(Refusal::OutOfSpace);
+        self.refusing.store(true, Ordering::Release);
+        error!(why, "disk is full: writes refused until it has room");
+    }
+
+    /// Looks for flushes and compactions that failed.
+    fn check_background(&self) {
+        if self.refusing.load(Ordering::Acquire) {
+            return;
+        }
+        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = guard.as_ref() else { return };
+        let errors = db.property_int_value(properties::BACKGROUND_ERRORS);
+        if errors.ok().flatten().unwrap_or_default() == 0 {
+            return;
+        }
+        // RocksDB does not say which error it was; a disk without room for a flush explains it.
+        if self.free_bytes.load(Ordering::Relaxed) < self.room_needed() {
+            self.out_of_space("a flush or compaction failed");
+        } else {
+            let log = self.paths.db.join("LOG");
+            self.fail(format!("a flush or compaction failed, see {}", log.display()));
+        }
+        db.cancel_all_background_work(false);
+    }
+
+    /// Below this, RocksDB cannot be expected to recover: it flushes what it replays.
+    fn room_needed(&self) -> u64 {
+        self.options.min_free_bytes.max(2 * self.options.write_buffer_bytes as u64)
     }
 
     fn fail(&self, why: String) -> StoreError {
@@ -265,7 +313,8 @@ impl Engine {
     /// After RocksDB met a full disk: starts afresh once there is room.
     fn resume_after_full(&self) {
         let out = *held(&self.refusal) == Some(Refusal::OutOfSpace);
-        if !out || self.short_of_space.load(Ordering::Acquire) {
+        let short = self.short_of_space.load(Ordering::Acquire);
+        if !out || short || self.free_bytes.load(Ordering::Relaxed) < self.room_needed() {
             return;
         }
         match self.reopen() {
@@ -293,7 +342,7 @@ impl Engine {
     fn run_upkeep(&self) {
         let wal_interval = match self.options.sync {
             SyncPolicy::Always => UPKEEP_INTERVAL,
-            SyncPolicy::Interval(interval) => interval,
+            SyncPolicy::Interval(interval) => interval.max(SYNC_INTERVAL_MIN),
         };
         let mut upkeep_due = Instant::now() + UPKEEP_INTERVAL;
         let mut stopping = held(&self.stopping);
@@ -320,6 +369,7 @@ impl Engine {
         }
         *upkeep_due = now + UPKEEP_INTERVAL;
         self.check_space();
+        self.check_background();
         self.resume_after_full();
         let _ = self.sync_mark();
     }

@@ -279,18 +279,18 @@ fn judge(
         return Some(AmnesiaReason::BehindMark { store, mark: needed });
     }
     if store < mark.written {
-        warn!(store, acknowledged = mark.written, "the machine restarted before an fsync: writes \
-            acknowledged under sync = interval are gone from this node");
+        warn!(
+            store,
+            acknowledged = mark.written,
+            "the machine restarted before an fsync: writes \
+            acknowledged under sync = interval are gone from this node"
+        );
     }
     None
 }
 
 /// Puts amnesia on file, where it stays until it is cleared.
-fn declare(
-    paths: &Paths,
-    options: &StoreOptions,
-    reason: &AmnesiaReason,
-) -> Result<(), OpenError> {
+fn declare(paths: &Paths, options: &StoreOptions, reason: &AmnesiaReason) -> Result<(), OpenError> {
     if !options.allow_amnesia {
         return Err(OpenError::Amnesia { dir: paths.dir.clone(), reason: reason.clone() });
     }

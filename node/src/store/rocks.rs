@@ -80,8 +80,8 @@ fn database_options(options: &StoreOptions, recovery: Recovery) -> Result<Option
     // Each log also says which one came before it; the crate has no setter for this. It would
     // object to what a lenient recovery leaves, so it is off there.
     let verify = recovery == Recovery::Strict;
-    let mut all = Options::default()
-        .get_options_from_string(format!("track_and_verify_wals={verify}"))?;
+    let mut all =
+        Options::default().get_options_from_string(format!("track_and_verify_wals={verify}"))?;
     all.set_wal_recovery_mode(match recovery {
         Recovery::Strict => DBRecoveryMode::AbsoluteConsistency,
         Recovery::Prefix => DBRecoveryMode::PointInTime,

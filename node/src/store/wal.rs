@@ -167,9 +167,13 @@ impl Records {
     }
 
     fn finish(&mut self, head: &[u8]) -> Result<(), &'static str> {
-        let Some((sequence, count)) = head.split_first_chunk::<8>().zip(head.last_chunk::<4>())
+        let Some((sequence, count)) = head
+            .split_first_chunk::<8>()
+            .zip(head.last_chunk::<4>())
             .filter(|_| head.len() == BATCH_HEADER_LEN)
-            .map(|((sequence, _), count)| (u64::from_le_bytes(*sequence), u32::from_le_bytes(*count)))
+            .map(|((sequence, _), count)| {
+                (u64::from_le_bytes(*sequence), u32::from_le_bytes(*count))
+            })
         else {
             return Err("a record too short for a write batch");
         };
@@ -206,9 +210,8 @@ fn record(block: &[u8], at: usize) -> Result<(u8, &[u8]), &'static str> {
 /// Whether a sound record that begins a batch lies anywhere at or behind `from`. After damage a
 /// record's length cannot be trusted, so every offset is tried.
 fn begins_record(block: &[u8], from: usize) -> bool {
-    (from..block.len()).any(|at| {
-        matches!(block.get(at + 6), Some(&(FULL | FIRST))) && record(block, at).is_ok()
-    })
+    (from..block.len())
+        .any(|at| matches!(block.get(at + 6), Some(&(FULL | FIRST))) && record(block, at).is_ok())
 }
 
 /// RocksDB stores checksums rotated and shifted, so that a checksum of bytes that hold checksums

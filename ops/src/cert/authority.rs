@@ -69,9 +69,8 @@ impl Authority {
             .map_err(|error| bad(format!("ca.key is no private key: {error}")))?;
         let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes())
             .map_err(|error| bad(format!("ca.pem is no PEM file: {error}")))?;
-        let cert = pem
-            .parse_x509()
-            .map_err(|error| bad(format!("ca.pem is no certificate: {error}")))?;
+        let cert =
+            pem.parse_x509().map_err(|error| bad(format!("ca.pem is no certificate: {error}")))?;
         if !cert.is_ca() {
             return Err(bad("ca.pem is not the certificate of a CA".to_owned()));
         }

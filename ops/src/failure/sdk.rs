@@ -8,7 +8,8 @@ use holm_client::{
 use super::{Failure, Status, refusal_hint, refusal_status};
 
 /// What to do when nobody answers.
-const UNREACHABLE: &str = "check that `holmd` runs on those nodes and that UDP gets through to them";
+const UNREACHABLE: &str =
+    "check that `holmd` runs on those nodes and that UDP gets through to them";
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Failure {
@@ -19,7 +20,9 @@ impl From<ConnectError> for Failure {
             ConnectError::UnknownRegion { .. } => {
                 (Status::Usage, "correct `--region`, HOLM_REGION or the cluster file's `region`")
             }
-            ConnectError::Socket(_) => (Status::Failed, "see `ulimit -n` for the limit on open files"),
+            ConnectError::Socket(_) => {
+                (Status::Failed, "see `ulimit -n` for the limit on open files")
+            }
             _ => (Status::Usage, "correct the cluster file; `holm demo` shows a working one"),
         };
         Failure::new(status, error.to_string(), hint)

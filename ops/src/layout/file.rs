@@ -136,7 +136,8 @@ impl LayoutFile {
         let factor = |size: usize| {
             // A factor that was asked for is never lowered silently: the nodes refuse it if a
             // region is too small.
-            replication.unwrap_or_else(|| REPLICATION.min(u8::try_from(size).unwrap_or(REPLICATION)))
+            replication
+                .unwrap_or_else(|| REPLICATION.min(u8::try_from(size).unwrap_or(REPLICATION)))
         };
         PlacementInfo {
             id: PlacementId(0),
@@ -157,7 +158,8 @@ fn placement((id, placement): (u16, &FilePlacement)) -> Result<PlacementInfo, Fa
             "use a power of two from 1 to 65536",
         ));
     }
-    let replication = placement.replication.iter().map(|(region, &factor)| (region.clone(), factor));
+    let replication =
+        placement.replication.iter().map(|(region, &factor)| (region.clone(), factor));
     Ok(PlacementInfo {
         id: PlacementId(id),
         name: placement.name.clone(),

@@ -50,6 +50,8 @@ pub enum Input {
     PeerUp(NodeId),
     /// There is none any more.
     PeerDown(NodeId),
+    /// The node was found to have lost state it once had.
+    Amnesia,
     /// Layout, buckets or secrets have changed.
     Cluster(Arc<ClusterState>),
 }

@@ -12,6 +12,7 @@ use crate::time::Mono;
 #[derive(Debug, Clone, Copy, Default)]
 struct Peer {
     up: bool,
+    losses: u64,
     srtt_us: u64,
     deviation_us: u64,
 }
@@ -31,7 +32,14 @@ impl Peers {
 
     /// Takes in that there is a connection, or none.
     pub(super) fn set_up(&mut self, node: NodeId, up: bool) {
-        self.peers.entry(node).or_default().up = up;
+        let peer = self.peers.entry(node).or_default();
+        peer.losses += u64::from(peer.up && !up);
+        peer.up = up;
+    }
+
+    /// How many connections to it have been lost: while that is the same, it is the same run.
+    pub(super) fn losses(&self, node: NodeId) -> u64 {
+        self.peers.get(&node).map_or(0, |peer| peer.losses)
     }
 
     /// Takes in how long an answer took.

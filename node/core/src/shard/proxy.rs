@@ -2,26 +2,42 @@
 //!
 //! The nearest replica that can be reached is tried first. One that refuses without having done
 //! anything is followed by the next; a write whose coordinator is lost after it was asked is
-//! *unknown* and is not tried elsewhere, because another coordinator would give it a second dot.
+//! *unknown* and is not tried elsewhere, because another coordinator would give it a second dot; for
+//! the same reason a repeated write goes to the coordinator it went to before, or nowhere.
 //! A request is passed on once: a node that is asked by another and cannot coordinate says so.
 
 use std::collections::BTreeSet;
 
 use holm_protocol::error::{NotReady, Outcome, RequestError, Retry};
-use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::ids::{NodeId, Partition, RequestId};
 use holm_protocol::message::{Reply, Request};
 
 use crate::peer::{OpId, PeerMessage};
 use crate::shard::event::Effect;
+use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, Route, Shard, Turn, answer};
 use crate::store::Store;
 use crate::time::Mono;
+
+/// A request to be passed on.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) request: Request,
+    /// Of a write: tells it from another under the same request id.
+    pub(super) fingerprint: u64,
+    /// Where it was passed on before.
+    pub(super) only: Option<NodeId>,
+}
 
 /// A request that was passed on.
 #[derive(Debug)]
 pub(super) struct ProxyOp {
     origin: Origin,
     request: Request,
+    /// Of a write: tells it from another under the same request id.
+    fingerprint: u64,
+    /// Whether this is a write that was passed on before.
+    repeated: bool,
     partition: Partition,
     /// In the order in which they are tried.
     candidates: Vec<NodeId>,
@@ -48,9 +64,10 @@ impl Shard {
         &mut self,
         origin: Origin,
         route: &Route,
-        request: Request,
+        passed: Passed,
         turn: &mut Turn<'_, S>,
     ) -> Result<(), RequestError> {
+        let Passed { request, fingerprint, only } = passed;
         if matches!(origin, Origin::Peer(..)) {
             let amnesia = route.replica && self.boot.amnesia;
             let reason = if amnesia { NotReady::Amnesia } else { NotReady::NotInLayout };
@@ -66,7 +83,8 @@ impl Shard {
         let deadline = self.deadline(turn.now, timeout_ms);
         let me = self.boot.node;
         let others = route.layout.replicas(route.partition).iter().copied();
-        let mut candidates: Vec<NodeId> = others.filter(|&node| node != me).collect();
+        let eligible = |&node: &NodeId| node != me && only.is_none_or(|only| only == node);
+        let mut candidates: Vec<NodeId> = others.filter(eligible).collect();
         candidates.sort_by_key(|&node| {
             let far = route.layout.region_of(node) != Some(route.region);
             (far, if far { self.peers.srtt_us(node) } else { 0 })
@@ -74,6 +92,8 @@ impl Shard {
         let op = Box::new(ProxyOp {
             origin,
             request,
+            fingerprint,
+            repeated: only.is_some(),
             partition: route.partition,
             candidates,
             target: me,
@@ -92,14 +112,19 @@ impl Shard {
     fn try_next<S: Store>(&mut self, id: OpId, mut op: Box<ProxyOp>, turn: &mut Turn<'_, S>) {
         let fresh = |node: &&NodeId| !op.tried.contains(node) && self.peers.is_up(**node);
         let Some(&target) = op.candidates.iter().find(fresh) else {
-            let error = match op.is_read() {
-                true => RequestError::ReadUnavailable { needed: 1, answered: 0 },
-                false => RequestError::WriteUnavailable { needed: 1, reachable: 0 },
+            let error = match (op.is_read(), op.repeated) {
+                (true, _) => RequestError::ReadUnavailable { needed: 1, answered: 0 },
+                (false, false) => RequestError::WriteUnavailable { needed: 1, reachable: 0 },
+                (false, true) => RequestError::CoordinatorLost,
             };
             return self.end_proxy(&op, Reply::Error(error), turn);
         };
         op.target = target;
         op.tried.insert(target);
+        if let Some(request) = write_id(&op.request) {
+            let fate = Fate::PassedOn { to: target, losses: self.peers.losses(target) };
+            self.window.begin(turn.now.mono, request, op.fingerprint, fate);
+        }
         let left_ms = turn.now.mono.ms_until(op.deadline).max(1);
         set_timeout(&mut op.request, left_ms as u32);
         let (partition, request) = (op.partition, op.request.clone());
@@ -186,6 +211,14 @@ impl Shard {
     fn end_proxy<S: Store>(&mut self, op: &ProxyOp, reply: Reply, turn: &mut Turn<'_, S>) {
         self.in_flight -= 1;
         answer(op.origin, reply, turn.out);
+    }
+}
+
+fn write_id(request: &Request) -> Option<RequestId> {
+    match request {
+        Request::Put(put) => Some(put.request),
+        Request::Delete(delete) => Some(delete.request),
+        Request::Get(_) | Request::Admin(_) => None,
     }
 }
 

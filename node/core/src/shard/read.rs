@@ -20,6 +20,7 @@ use crate::object::{Object, ObjectKind};
 use crate::peer::{Found, OpId, PeerMessage, Refusal, Want};
 use crate::quorum::{Quorum, Tally};
 use crate::shard::event::Effect;
+use crate::shard::proxy::Passed;
 use crate::shard::replica::drop_late;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
 use crate::store::Store;
@@ -59,10 +60,11 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) -> Result<(), RequestError> {
         let route = self.route(get.bucket, &get.key)?;
-        let quorum = self.quorum(&route, get.level.unwrap_or(route.info.policy.read_level))?;
         if !route.replica || self.boot.amnesia {
-            return self.proxy(origin, &route, Request::Get(get), turn);
+            let passed = Passed { request: Request::Get(get), fingerprint: 0, only: None };
+            return self.proxy(origin, &route, passed, turn);
         }
+        let quorum = self.quorum(&route, get.level.unwrap_or(route.info.policy.read_level))?;
         self.admit()?;
         self.counters.reads_coordinated += 1;
         let mut own = self.own_object(&route, &get, turn.store);
@@ -242,7 +244,7 @@ impl Shard {
     /// Does what the answers so far call for.
     fn step_read<S: Store>(&mut self, id: OpId, mut op: Box<ReadOp>, turn: &mut Turn<'_, S>) {
         loop {
-            match op.coordinator.next() {
+            match op.coordinator.step() {
                 Next::Answer => return self.finish_read(*op, turn),
                 Next::Impossible => return self.fail_read(*op, turn),
                 Next::AskWhole(nodes) => self.ask(id, &mut op, &nodes, Want::Full, turn),

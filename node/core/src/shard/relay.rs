@@ -111,6 +111,10 @@ impl Shard {
             let message = PeerMessage::Write { op: id, partition, bucket, key, object, fan_out };
             turn.out.push(Effect::Send { to, message });
         }
+        if op.is_settled() {
+            turn.out.extend(op.report(true));
+            return;
+        }
         self.timers.set(wake, id);
         self.ops.insert(id.0, Op::Relay(Box::new(op)));
     }

@@ -6,13 +6,13 @@
 
 use std::collections::VecDeque;
 
-use holm_protocol::ids::{Hlc, RequestId};
+use holm_protocol::dot::Dot;
+use holm_protocol::ids::{Hlc, NodeId, RequestId};
 use holm_protocol::message::Written;
 
 use crate::map::FixedMap;
 use crate::peer::OpId;
 use crate::time::Mono;
-use holm_protocol::dot::Dot;
 
 /// What became of a remembered write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,14 @@ pub enum Fate {
     InFlight(OpId),
     /// It was acknowledged, like this.
     Done(Box<Written>),
+    /// It was passed on to a coordinator, during this many-th connection to it. Only that
+    /// coordinator, in the same run, can apply it once.
+    PassedOn {
+        /// The coordinator.
+        to: NodeId,
+        /// Counts the connections to it that were lost before.
+        losses: u64,
+    },
     /// Its deadline passed before its level was met. The dot is taken.
     Unknown {
         /// The write's dot.
@@ -62,8 +70,8 @@ impl RequestWindow {
         self.entries.get(&request)
     }
 
-    /// Remembers a write that has just been given a dot.
-    pub fn begin(&mut self, now: Mono, request: RequestId, fingerprint: u64, op: OpId) {
+    /// Remembers a write that has just been given a dot, or been passed on.
+    pub fn begin(&mut self, now: Mono, request: RequestId, fingerprint: u64, fate: Fate) {
         while let Some(&(since, oldest)) = self.order.front() {
             let expired = since.plus_ms(self.window_ms) <= now;
             if !expired && self.order.len() < self.entries_max {
@@ -72,7 +80,6 @@ impl RequestWindow {
             self.order.pop_front();
             self.entries.remove(&oldest);
         }
-        let fate = Fate::InFlight(op);
         if self.entries.insert(request, Remembered { fingerprint, fate }).is_none() {
             self.order.push_back((now, request));
         }

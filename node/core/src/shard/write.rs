@@ -35,6 +35,7 @@ use crate::peer::{OpId, PeerMessage, Refusal};
 use crate::put::PutCoordinator;
 use crate::quorum::{Quorum, Tally};
 use crate::shard::event::{Effect, Effects};
+use crate::shard::proxy::Passed;
 use crate::shard::relay::Votes;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
@@ -138,11 +139,11 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) -> Result<(), RequestError> {
         let route = self.route(write.bucket, &write.key)?;
-        let quorum = self.quorum(&route, write.level.unwrap_or(route.info.policy.write_level))?;
         check_value(&route, &write)?;
         if !route.replica || self.boot.amnesia {
-            return self.proxy(origin, &route, write.into_request(), turn);
+            return self.pass_on(origin, &route, write, turn);
         }
+        let quorum = self.quorum(&route, write.level.unwrap_or(route.info.policy.write_level))?;
         if self.repeated(origin, (&route, &write, &quorum), turn)? {
             return Ok(());
         }
@@ -173,7 +174,7 @@ impl Shard {
         self.counters.writes_coordinated += 1;
 
         let id = self.new_op();
-        self.window.begin(turn.now.mono, write.request, fingerprint(&write), id);
+        self.window.begin(turn.now.mono, write.request, fingerprint(&write), Fate::InFlight(id));
         let key = crate::keys::user_key(&shared_key);
         let deadline = self.deadline(turn.now, write.timeout_ms);
         let op = self.write_op(turn.now, &route, quorum, deadline);
@@ -184,6 +185,30 @@ impl Shard {
             WriteOp { origins, request, partition, bucket, key, object, covers, dot, hlc, ..op };
         self.send_write(&route, id, op, turn.out);
         Ok(())
+    }
+
+    /// Passes a write on to a coordinator: a repeated one to the same, or to none.
+    fn pass_on<S: Store>(
+        &mut self,
+        origin: Origin,
+        route: &Route,
+        write: Write,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), RequestError> {
+        let (request, print) = (write.request, fingerprint(&write));
+        let only = match self.window.get(request) {
+            None => None,
+            Some(known) if known.fingerprint != print => {
+                let RequestId { client, sequence } = request;
+                return Err(RequestError::RequestIdReused { client, sequence });
+            }
+            Some(known) => match known.fate {
+                Fate::PassedOn { to, losses } if losses == self.peers.losses(to) => Some(to),
+                _ => return Err(RequestError::CoordinatorLost),
+            },
+        };
+        let passed = Passed { request: write.into_request(), fingerprint: print, only };
+        self.proxy(origin, route, passed, turn)
     }
 
     /// The state after the write, and its clock reading; nothing is changed yet.
@@ -447,6 +472,8 @@ impl Shard {
                 Some(Op::Write(op)) if op.origins.len() < ORIGINS_MAX => op.origins.push(origin),
                 _ => return Err(RequestError::CoordinatorLost),
             },
+            // Passed on before this node became a replica: only that coordinator knows.
+            Fate::PassedOn { .. } => return Err(RequestError::CoordinatorLost),
             Fate::Unknown { dot, hlc } => {
                 self.admit()?;
                 self.drive_again(origin, (dot, hlc), (route, write, quorum), turn)?;

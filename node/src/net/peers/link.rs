@@ -162,7 +162,12 @@ impl PeerLink {
 
     /// Makes a connection the link's, closing the one it replaces with `code`; `None` if the one
     /// there is stays.
-    pub(super) fn admit(&self, facts: Facts, connection: &Connection, code: VarInt) -> Option<Admitted> {
+    pub(super) fn admit(
+        &self,
+        facts: Facts,
+        connection: &Connection,
+        code: VarInt,
+    ) -> Option<Admitted> {
         let mut current = self.lock();
         let smaller = self.me.min(self.node);
         if current.as_ref().is_some_and(|old| keeps_old(&old.facts, &facts, smaller)) {
@@ -187,7 +192,7 @@ impl PeerLink {
     /// Ends a connection. `false` if it was no longer the link's.
     pub(super) fn retire(&self, admitted: &Admitted) -> bool {
         let mut current = self.lock();
-        if !current.as_ref().is_some_and(|old| old.generation == admitted.generation) {
+        if current.as_ref().is_none_or(|old| old.generation != admitted.generation) {
             return false;
         }
         *current = None;
@@ -228,7 +233,8 @@ mod tests {
     fn both_ends_keep_the_same_connection() {
         let now = Instant::now();
         let later = |ms| now + Duration::from_millis(ms);
-        let facts = |dialler, run, since| Facts { dialler: NodeId(dialler), run: Actor(run), since };
+        let facts =
+            |dialler, run, since| Facts { dialler: NodeId(dialler), run: Actor(run), since };
         let small = NodeId(1);
         let (a, b) = (facts(1, 9, now), facts(2, 9, later(5)));
         assert!(keeps_old(&a, &b, small), "the smaller id's dial stays");

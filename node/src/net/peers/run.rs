@@ -9,6 +9,7 @@ use holm_protocol::error::RequestError;
 use holm_protocol::frame::{Frame, put_frame};
 use holm_protocol::handshake::{self, Lane, PeerHello};
 use holm_protocol::ids::NodeId;
+use holm_protocol::limits::FRAME_LEN_MAX;
 use holm_protocol::message::{Reply, kind};
 use quinn::{Connection, SendStream, VarInt};
 use tokio::task::JoinSet;
@@ -93,7 +94,7 @@ async fn accept_lanes(
     while lanes.len() < 2 {
         let opened = timeout_at(deadline, connection.accept_bi()).await;
         let (mut send, recv) = opened.map_err(|_| Refusal::Silent)?.map_err(|_| Refusal::Lost)?;
-        let mut reader = LaneReader::new(recv);
+        let mut reader = LaneReader::new(recv, FRAME_LEN_MAX);
         let frame = first_frame(&mut reader, deadline).await;
         let id = frame.as_ref().map_or(0, |frame| frame.id);
         let taken = |lane| lanes.iter().any(|open| open.lane == lane);
@@ -132,7 +133,7 @@ pub(super) async fn open_lanes(
         let opened = timeout_at(deadline, connection.open_bi()).await;
         let (mut send, recv) = opened.map_err(|_| Refusal::Silent)?.map_err(|_| Refusal::Lost)?;
         say(shared, &mut send, kind::HELLO, 0, lane).await?;
-        halves.push(OpenLane { lane, send, reader: LaneReader::new(recv) });
+        halves.push(OpenLane { lane, send, reader: LaneReader::new(recv, FRAME_LEN_MAX) });
     }
     let mut first = None;
     for open in &mut halves {
@@ -214,9 +215,7 @@ async fn carry(
     for OpenLane { lane, mut send, reader } in lanes {
         let epoch = if lane == Lane::Bulk { admitted.bulk } else { admitted.requests };
         let writing = link.clone();
-        tasks.spawn(async move {
-            write_lane(writing.outbox(lane), epoch, &mut send, None).await
-        });
+        tasks.spawn(async move { write_lane(writing.outbox(lane), epoch, &mut send, None).await });
         tasks.spawn(read(shared.clone(), link.clone(), lane, admitted.generation, reader));
     }
     let mut rtt = interval(RTT_INTERVAL);

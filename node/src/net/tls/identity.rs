@@ -45,7 +45,9 @@ pub enum IdentityError {
         found: usize,
     },
     /// A URI that is not understood.
-    #[error("subject alternative name `{uri}` is neither holm://node/ID nor holm://client/NAME?roles=...")]
+    #[error(
+        "subject alternative name `{uri}` is neither holm://node/ID nor holm://client/NAME?roles=..."
+    )]
     Uri {
         /// It, cut to a sane length.
         uri: String,
@@ -85,7 +87,8 @@ impl PeerIdentity {
     pub fn from_certificate(der: &[u8]) -> Result<PeerIdentity, IdentityError> {
         let (_, certificate) =
             parse_x509_certificate(der).map_err(|_| IdentityError::Unparsable)?;
-        let names = certificate.subject_alternative_name().map_err(|_| IdentityError::Unparsable)?;
+        let names =
+            certificate.subject_alternative_name().map_err(|_| IdentityError::Unparsable)?;
         let names = names.map(|extension| extension.value.general_names.as_slice());
         let mut uris = names.unwrap_or_default().iter().filter_map(|name| match name {
             GeneralName::URI(uri) => uri.strip_prefix("holm://"),
@@ -111,7 +114,7 @@ impl PeerIdentity {
         if name.is_empty() || name.len() > NAME_LEN_MAX || !name.bytes().all(fit) {
             return None;
         }
-        let roles = roles.split(',').filter(|role| !role.is_empty());
+        let mut roles = roles.split(',').filter(|role| !role.is_empty());
         let roles = roles.try_fold(Roles::default(), |roles, role| {
             Some(roles.with(match role {
                 "read" => Role::Read,
@@ -140,18 +143,26 @@ mod tests {
     /// Goal: only the two forms name somebody. Method: spellings, right and nearly right.
     #[test]
     fn uris_are_read_strictly() {
-        let client = |name: &str, roles| {
-            Some(PeerIdentity::Client { name: name.to_owned(), roles })
-        };
+        let client =
+            |name: &str, roles| Some(PeerIdentity::Client { name: name.to_owned(), roles });
         let read = Roles::default().with(Role::Read);
         assert_eq!(PeerIdentity::from_uri("node/7"), Some(PeerIdentity::Node(NodeId(7))));
         assert_eq!(PeerIdentity::from_uri("client/app?roles=read"), client("app", read));
         assert_eq!(PeerIdentity::from_uri("client/app?roles="), client("app", Roles::default()));
         let all = "client/a@b?roles=read,write,admin";
         assert_eq!(PeerIdentity::from_uri(all), client("a@b", Roles::ALL));
-        for wrong in ["node/", "node/07", "node/+7", "node/7/x", "client/app", "client/?roles=read",
-            "client/a b?roles=read", "client/app?roles=root", "nodes/7", ""]
-        {
+        for wrong in [
+            "node/",
+            "node/07",
+            "node/+7",
+            "node/7/x",
+            "client/app",
+            "client/?roles=read",
+            "client/a b?roles=read",
+            "client/app?roles=root",
+            "nodes/7",
+            "",
+        ] {
             assert_eq!(PeerIdentity::from_uri(wrong), None, "{wrong}");
         }
         assert_eq!(PeerIdentity::from_certificate(b"junk"), Err(IdentityError::Unparsable));

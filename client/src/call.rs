@@ -1,0 +1,540 @@
+//! From a request to its answer: attempts, failover, repeats, hedges, deadlines.
+//!
+//! The rules, by what is known after an attempt failed:
+//!
+//! | | reads | writes |
+//! | --- | --- | --- |
+//! | refused, the request must change | error | error |
+//! | refused, nothing happened | next node, or the same later | the same |
+//! | never sent | next node | next node |
+//! | sent, and then lost or *unknown* | next node | same request id, same run of the same replica; else *unknown* |
+//! | deadline | error | *unknown* if it was sent, else error |
+//!
+//! Once a write is unknown it stays so until it is acknowledged: a later refusal says nothing about
+//! the first attempt. It is repeated only at a replica, because another node may pass the repeat to
+//! another coordinator, which does not know the first.
+//!
+//! Every call waits [`LAST_WORD`] beyond its deadline: a node that gives up at the deadline knows
+//! more than a client that does (which copies are durable), and its answer is on its way.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use holm_protocol::admin::{AdminReply, AdminRequest};
+use holm_protocol::error::{RequestError, Retry};
+use holm_protocol::ids::NodeId;
+use holm_protocol::message::{self, Reply, Request};
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::connection::Connection;
+use crate::error::{AdminError, CallError, Cause};
+use crate::lane::{Answer, Call, CloseReason, StartError};
+use crate::node::{Node, jittered};
+use crate::routing::{Choice, Scope};
+
+/// How long after its deadline a call still waits for a node's answer. With the sweep's grain and
+/// scheduling it keeps every call within its deadline plus 100 ms.
+const LAST_WORD: Duration = Duration::from_millis(50);
+
+/// Pause after every node was tried once; doubled with each further round.
+const ROUND_PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// Longest pause between rounds and between repeats.
+const ROUND_PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// Longest wait for a connection before another node is tried: a few round trips around the globe.
+const DIAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often an unknown write is sent again. A replica that could not make it known by then will
+/// not by the deadline.
+const REPEATS_MAX: u32 = 5;
+
+/// How long a node that cannot serve at all is passed over.
+const AVOID: Duration = Duration::from_millis(200);
+
+/// When a call must end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    started: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn new(timeout: Duration) -> Deadline {
+        Deadline { started: Instant::now(), timeout }
+    }
+
+    fn at(&self) -> Instant {
+        self.started + self.timeout
+    }
+
+    pub(crate) fn left(&self) -> Duration {
+        self.at().saturating_duration_since(Instant::now())
+    }
+
+    fn has_passed(&self) -> bool {
+        Instant::now() >= self.at()
+    }
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+enum Verdict {
+    /// It is done.
+    Done(Reply),
+    /// The request must change.
+    Refused(RequestError),
+    /// This client has too much in flight.
+    Full { in_flight: usize, limit: usize },
+    /// Nothing happened; ask the next node.
+    Elsewhere(Cause),
+    /// Nothing happened; wait this long first.
+    Later(Cause, Duration),
+    /// It may have happened.
+    Unknown(Cause),
+}
+
+/// One call's way through the cluster.
+struct Attempts<'a> {
+    cluster: &'a Arc<Cluster>,
+    scope: Scope<'a>,
+    deadline: Deadline,
+    /// Nodes asked or dialled in this round.
+    tried: Vec<NodeId>,
+    round: u32,
+    count: u32,
+    last: Cause,
+}
+
+impl Cluster {
+    /// Reads a key.
+    pub(crate) async fn get(
+        self: &Arc<Self>,
+        scope: Scope<'_>,
+        deadline: Deadline,
+        get: message::Get,
+    ) -> Result<message::Values, CallError> {
+        self.earn_hedge();
+        match self.read(scope, deadline, Request::Get(get)).await? {
+            (_, Reply::Values(values)) => Ok(values),
+            // `Verdict::Done` holds the request's own kind of answer only.
+            (node, _) => Err(CallError::Unknown { last: mismatch(node) }),
+        }
+    }
+
+    /// Sends what changes nothing: anywhere, as often as it takes, and twice at a time if slow.
+    async fn read(
+        self: &Arc<Self>,
+        scope: Scope<'_>,
+        deadline: Deadline,
+        mut request: Request,
+    ) -> Result<(NodeId, Reply), CallError> {
+        let mut attempts = Attempts::new(self, scope, deadline);
+        loop {
+            let (node, connection) = attempts.next().await?;
+            set_timeout(&mut request, deadline.left());
+            let (node, verdict) = attempts.ask_hedged(node, &connection, &request).await;
+            match verdict {
+                Verdict::Done(reply) => return Ok((node, reply)),
+                Verdict::Unknown(cause) => attempts.note(cause),
+                other => attempts.handle(node, other).await?,
+            }
+        }
+    }
+
+    /// Sends a put or delete: repeated only where that is safe.
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        scope: Scope<'_>,
+        deadline: Deadline,
+        mut request: Request,
+    ) -> Result<message::Written, CallError> {
+        let mut attempts = Attempts::new(self, scope, deadline);
+        loop {
+            let (node, connection) = attempts.next().await?;
+            set_timeout(&mut request, deadline.left());
+            match attempts.ask(&node, &connection, &request).await {
+                Verdict::Done(Reply::Written(written)) => return Ok(written),
+                Verdict::Done(_) => return Err(CallError::Unknown { last: mismatch(node.id()) }),
+                Verdict::Unknown(cause) => {
+                    attempts.note(cause);
+                    return attempts.repeat(&node, connection.run(), &mut request).await;
+                }
+                other => attempts.handle(node.id(), other).await?,
+            }
+        }
+    }
+
+    /// Sends a rare request.
+    pub(crate) async fn admin(
+        self: &Arc<Self>,
+        node: Option<NodeId>,
+        request: AdminRequest,
+    ) -> Result<(NodeId, AdminReply), AdminError> {
+        let scope = match node {
+            None => Scope::Any,
+            Some(node) if self.routing().node(node).is_none() => {
+                return Err(AdminError::UnknownNode { node });
+            }
+            Some(node) => Scope::Node(node),
+        };
+        let deadline = self.deadline(None);
+        let changes = !matches!(
+            request,
+            AdminRequest::View
+                | AdminRequest::Status
+                | AdminRequest::PlanLayout(_)
+                | AdminRequest::Explain { .. }
+        );
+        let request = Request::Admin(request);
+        let mut attempts = Attempts::new(self, scope, deadline);
+        loop {
+            let (node, connection) = attempts.next().await?;
+            match attempts.ask(&node, &connection, &request).await {
+                Verdict::Done(Reply::Admin(reply)) => return Ok((node.id(), *reply)),
+                Verdict::Done(_) => return Err(AdminError::UnexpectedReply { node: node.id() }),
+                Verdict::Unknown(last) if changes => return Err(AdminError::Unknown { last }),
+                Verdict::Unknown(cause) => attempts.note(cause),
+                // Only this node was meant: its refusal is the answer.
+                Verdict::Elsewhere(Cause::Refused { node, error })
+                    if matches!(scope, Scope::Node(_)) =>
+                {
+                    return Err(AdminError::Refused { node, error });
+                }
+                other => attempts.handle(node.id(), other).await?,
+            }
+        }
+    }
+}
+
+impl<'a> Attempts<'a> {
+    fn new(cluster: &'a Arc<Cluster>, scope: Scope<'a>, deadline: Deadline) -> Attempts<'a> {
+        let (tried, last) = (Vec::new(), Cause::NothingTried);
+        Attempts { cluster, scope, deadline, tried, round: 0, count: 0, last }
+    }
+
+    fn unavailable(&self) -> CallError {
+        CallError::Unavailable {
+            timeout: self.deadline.timeout,
+            attempts: self.count,
+            last: self.last.clone(),
+        }
+    }
+
+    fn note(&mut self, cause: Cause) {
+        tracing::debug!(attempt = self.count, %cause, "attempt failed");
+        self.last = cause;
+    }
+
+    /// The next node to ask, connected. After all were tried: a pause, and again from the first.
+    async fn next(&mut self) -> Result<(Arc<Node>, Arc<Connection>), CallError> {
+        loop {
+            if self.deadline.has_passed() {
+                return Err(self.unavailable());
+            }
+            let routing = self.cluster.routing();
+            if self.cluster.is_layout_stale(&routing) {
+                self.cluster.refresh_soon();
+            }
+            match routing.choose(&self.scope, &self.tried) {
+                Choice::Ready(node, connection) => {
+                    return Ok((node, connection));
+                }
+                Choice::Dial(node) => {
+                    self.tried.push(node.id());
+                    // The dial goes on without us; a third of what is left keeps time for others.
+                    let patience = match self.scope {
+                        Scope::Node(_) => self.deadline.left(),
+                        _ => (self.deadline.left() / 3).min(DIAL_PATIENCE),
+                    };
+                    match node.connected(Instant::now() + patience).await {
+                        Ok(connection) => return Ok((node, connection)),
+                        Err(error) => self.note(Cause::Unreachable { node: node.id(), error }),
+                    }
+                }
+                Choice::None => {
+                    let pause = ROUND_PAUSE_MIN * 2u32.saturating_pow(self.round.min(16));
+                    self.pause(pause.min(ROUND_PAUSE_MAX)).await;
+                    self.round += 1;
+                    self.tried.clear();
+                }
+            }
+        }
+    }
+
+    /// Waits with jitter, but not beyond the deadline.
+    async fn pause(&self, pause: Duration) {
+        let until = Instant::now() + jittered(pause);
+        tokio::time::sleep_until(until.min(self.deadline.at())).await;
+    }
+
+    /// Goes on after an attempt at `node` that is known to have changed nothing, or ends the call.
+    async fn handle(&mut self, node: NodeId, verdict: Verdict) -> Result<(), CallError> {
+        match verdict {
+            Verdict::Refused(error) => return Err(CallError::Refused { node, error }),
+            Verdict::Full { in_flight, limit } => {
+                return Err(CallError::Overloaded { in_flight, limit });
+            }
+            Verdict::Elsewhere(cause) => self.note(cause),
+            Verdict::Later(cause, pause) => {
+                self.note(cause);
+                self.pause(pause).await;
+            }
+            // Callers keep these to themselves.
+            Verdict::Unknown(last) => return Err(CallError::Unknown { last }),
+            Verdict::Done(_) => return Err(CallError::Unknown { last: mismatch(node) }),
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        node: &Node,
+        connection: &Connection,
+        request: &Request,
+    ) -> Result<Call, Verdict> {
+        if !self.tried.contains(&node.id()) {
+            self.tried.push(node.id());
+        }
+        match connection.start(request) {
+            Ok(call) => {
+                self.count += 1;
+                Ok(call)
+            }
+            Err(StartError::Full { in_flight, limit }) => Err(Verdict::Full { in_flight, limit }),
+            Err(StartError::Closed(reason)) => {
+                Err(Verdict::Elsewhere(closed(node.id(), false, reason)))
+            }
+        }
+    }
+
+    /// One attempt at one node.
+    async fn ask(&mut self, node: &Node, connection: &Connection, request: &Request) -> Verdict {
+        let started = Instant::now();
+        let call = match self.start(node, connection, request) {
+            Ok(call) => call,
+            Err(verdict) => return verdict,
+        };
+        let until = self.deadline.at() + LAST_WORD;
+        let answer = poll_fn(|cx| call.poll_answer(cx, until)).await;
+        let asked = Asked { node, connection, started };
+        self.judge(&asked, request, answer)
+    }
+
+    /// One attempt at one node, and at a second one if the first is late.
+    async fn ask_hedged(
+        &mut self,
+        node: Arc<Node>,
+        connection: &Connection,
+        request: &Request,
+    ) -> (NodeId, Verdict) {
+        let started = Instant::now();
+        let reach = self.scope.reach();
+        let late = if self.cluster.is_hedging() { node.latency().late_after(reach) } else { None };
+        let call = match self.start(&node, connection, request) {
+            Ok(call) => call,
+            Err(verdict) => return (node.id(), verdict),
+        };
+        let asked = Asked { node: &node, connection, started };
+        let until = self.deadline.at() + LAST_WORD;
+        if let Some(late) = late.filter(|late| started + *late < until) {
+            let answer = poll_fn(|cx| call.poll_answer(cx, started + late)).await;
+            if answer.is_some() {
+                return (node.id(), self.judge(&asked, request, answer));
+            }
+            if let Some((second, connection)) = self.second() {
+                let hedge =
+                    Asked { node: &second, connection: &connection, started: Instant::now() };
+                tracing::debug!(first = %node.id(), second = %second.id(), "hedging a late read");
+                if let Ok(other) = self.start(&second, &connection, request) {
+                    return self.race([(&asked, call), (&hedge, other)], request).await;
+                }
+            }
+        }
+        let answer = poll_fn(|cx| call.poll_answer(cx, until)).await;
+        (node.id(), self.judge(&asked, request, answer))
+    }
+
+    /// A node for a second try of a late read, if there is one and the budget allows.
+    fn second(&self) -> Option<(Arc<Node>, Arc<Connection>)> {
+        let found = self.cluster.routing().ready_replica(&self.scope, &self.tried)?;
+        self.cluster.spend_hedge().then_some(found)
+    }
+
+    /// The first good answer of two calls, or the last bad one.
+    async fn race(
+        &mut self,
+        calls: [(&Asked<'_>, Call); 2],
+        request: &Request,
+    ) -> (NodeId, Verdict) {
+        let until = self.deadline.at() + LAST_WORD;
+        let mut running = [true; 2];
+        loop {
+            let (won, answer) = poll_fn(|cx| {
+                for (index, (_, call)) in calls.iter().enumerate() {
+                    if running[index]
+                        && let Poll::Ready(answer) = call.poll_answer(cx, until)
+                    {
+                        return Poll::Ready((index, answer));
+                    }
+                }
+                Poll::Pending
+            })
+            .await;
+            let asked = calls[won].0;
+            let verdict = self.judge(asked, request, answer);
+            let is_last = !running[1 - won];
+            running[won] = false;
+            match verdict {
+                Verdict::Done(_) | Verdict::Refused(_) => {
+                    // The slower one took at least this long.
+                    if !is_last {
+                        let slower = calls[1 - won].0;
+                        let took = slower.started.elapsed();
+                        slower.node.latency().observe(self.scope.reach(), took);
+                    }
+                    return (asked.node.id(), verdict);
+                }
+                verdict if is_last => return (asked.node.id(), verdict),
+                Verdict::Elsewhere(cause) | Verdict::Later(cause, _) | Verdict::Unknown(cause) => {
+                    self.note(cause);
+                }
+                Verdict::Full { .. } => {}
+            }
+        }
+    }
+
+    /// What an answer means, and what it says about the node.
+    fn judge(&self, asked: &Asked<'_>, request: &Request, answer: Option<Answer>) -> Verdict {
+        let node = asked.node.id();
+        let frame = match answer {
+            None => {
+                let waited_ms = asked.started.elapsed().as_millis() as u64;
+                return Verdict::Unknown(Cause::NoAnswer { node, waited_ms });
+            }
+            Some(Answer::Closed { sent, reason }) => {
+                let cause = closed(node, sent, reason);
+                return if sent { Verdict::Unknown(cause) } else { Verdict::Elsewhere(cause) };
+            }
+            Some(Answer::Frame(frame)) => frame,
+        };
+        let reply = Reply::decode(&frame).map_err(|error| error.to_string());
+        match reply {
+            Ok(Reply::Error(error)) => self.judge_error(asked.node, error),
+            Ok(reply) if answers(&reply, request) => {
+                asked.node.latency().observe(self.scope.reach(), asked.started.elapsed());
+                Verdict::Done(reply)
+            }
+            Ok(_) => garbage(asked, format!("a frame of kind {} as answer", frame.kind)),
+            Err(what) => garbage(asked, what),
+        }
+    }
+
+    fn judge_error(&self, node: &Node, error: RequestError) -> Verdict {
+        match &error {
+            RequestError::NotReady { .. } => {
+                node.avoid_for(jittered(AVOID));
+                self.cluster.refresh_soon();
+            }
+            RequestError::UnknownBucket { .. } => self.cluster.refresh_soon(),
+            _ => {}
+        }
+        let pause = match &error {
+            RequestError::Overloaded { retry_after_ms, .. } => {
+                Duration::from_millis(u64::from(*retry_after_ms)).min(ROUND_PAUSE_MAX)
+            }
+            _ => ROUND_PAUSE_MIN,
+        };
+        let retry = error.retry();
+        match retry {
+            Retry::Never => Verdict::Refused(error),
+            Retry::Elsewhere => Verdict::Elsewhere(Cause::Refused { node: node.id(), error }),
+            Retry::Later => Verdict::Later(Cause::Refused { node: node.id(), error }, pause),
+            Retry::SameRequest => Verdict::Unknown(Cause::Refused { node: node.id(), error }),
+        }
+    }
+
+    /// Repeats a write whose outcome is unknown, at the same run of the same replica, until it is
+    /// acknowledged or cannot be.
+    async fn repeat(
+        mut self,
+        node: &Arc<Node>,
+        run: holm_protocol::ids::Actor,
+        request: &mut Request,
+    ) -> Result<message::Written, CallError> {
+        let unknown = |last: &Cause| CallError::Unknown { last: last.clone() };
+        if !self.cluster.routing().is_replica(&self.scope, node.id()) {
+            return Err(unknown(&self.last));
+        }
+        let mut pause = ROUND_PAUSE_MIN;
+        let mut repeats = 0;
+        while repeats < REPEATS_MAX {
+            self.pause(pause).await;
+            pause = (2 * pause).min(ROUND_PAUSE_MAX);
+            if self.deadline.has_passed() {
+                break;
+            }
+            let Ok(connection) = node.connected(self.deadline.at()).await else { continue };
+            if connection.run() != run {
+                return Err(CallError::Unknown { last: Cause::NodeRestarted { node: node.id() } });
+            }
+            set_timeout(request, self.deadline.left());
+            repeats += 1;
+            match self.ask(node, &connection, request).await {
+                Verdict::Done(Reply::Written(written)) => return Ok(written),
+                Verdict::Done(_) | Verdict::Refused(_) => break,
+                Verdict::Unknown(cause) => self.note(cause),
+                Verdict::Later(_, pause) => self.pause(pause).await,
+                Verdict::Elsewhere(_) | Verdict::Full { .. } => {}
+            }
+        }
+        Err(unknown(&self.last))
+    }
+}
+
+/// An attempt under way.
+struct Asked<'a> {
+    node: &'a Node,
+    connection: &'a Connection,
+    started: Instant,
+}
+
+fn garbage(asked: &Asked<'_>, what: String) -> Verdict {
+    asked.connection.fail(&what);
+    Verdict::Unknown(Cause::Garbage { node: asked.node.id(), what })
+}
+
+fn mismatch(node: NodeId) -> Cause {
+    Cause::Garbage { node, what: "the answer to another kind of request".to_owned() }
+}
+
+fn answers(reply: &Reply, request: &Request) -> bool {
+    matches!(
+        (reply, request),
+        (Reply::Written(_), Request::Put(_) | Request::Delete(_))
+            | (Reply::Values(_), Request::Get(_))
+            | (Reply::Admin(_), Request::Admin(_))
+    )
+}
+
+fn closed(node: NodeId, sent: bool, reason: CloseReason) -> Cause {
+    match reason {
+        CloseReason::Lost(why) => Cause::ConnectionLost { node, sent, why: why.to_string() },
+        CloseReason::Garbage(what) => Cause::Garbage { node, what: what.to_string() },
+        CloseReason::Refused(error) => Cause::Refused { node, error: *error },
+    }
+}
+
+/// Tells the node how long this client still waits.
+fn set_timeout(request: &mut Request, left: Duration) {
+    let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+    match request {
+        Request::Put(put) => put.timeout_ms = left_ms,
+        Request::Get(get) => get.timeout_ms = left_ms,
+        Request::Delete(delete) => delete.timeout_ms = left_ms,
+        Request::Admin(_) => {}
+    }
+}

@@ -1,0 +1,62 @@
+//! A set kept by reading, adding and writing back loses no element.
+//!
+//! The application's view of [`super::kept`]: clients on such a key read it, merge the siblings'
+//! sets, add their own element and put the result with the context of the read. What the database
+//! calls overwritten is then contained in what overwrote it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::check::kept::ACKNOWLEDGED_KEPT;
+use crate::check::{Verdict, Violation};
+use crate::history::{EventId, History, KeyId};
+
+/// A set as a value: the writing event, and all elements, each the event that added it.
+#[must_use]
+pub fn encode(event: EventId, elements: &BTreeSet<usize>) -> Bytes {
+    let list: Vec<String> = elements.iter().map(usize::to_string).collect();
+    Bytes::from(format!("{}:{}", event.0, list.join(",")))
+}
+
+/// The elements of a value; none if it is not a set.
+#[must_use]
+pub fn decode(value: &[u8]) -> BTreeSet<usize> {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let list = text.split_once(':').map_or("", |(_, list)| list);
+    list.split(',').filter_map(|element| element.parse().ok()).collect()
+}
+
+/// Checks the union of a key's final siblings.
+///
+/// # Errors
+/// An acknowledged element that is missing.
+pub fn check(history: &History, key: KeyId, siblings: &[Bytes]) -> Verdict {
+    let union: BTreeSet<usize> = siblings.iter().flat_map(|value| decode(value)).collect();
+    for (id, event) in history.events_of(key).filter(|(_, event)| event.is_owed()) {
+        let is_set = event.value.as_ref().is_some_and(|value| decode(value).contains(&id.0));
+        if is_set && !union.contains(&id.0) {
+            let how = format!("element {} is missing from {union:?}: {}", id.0, history.describe(id));
+            return Err(Violation::new(&ACKNOWLEDGED_KEPT, how));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::tests::{Told, dot};
+
+    /// Goal: a set comes back as it went in, and a missing element is told.
+    #[test]
+    fn good_and_bad() {
+        let mut told = Told::default();
+        let value = encode(EventId(0), &[0].into());
+        let a = told.history.begin(told.key, Some(value.clone()), told.saw(&[]), told.at());
+        told.acknowledge(a, dot(1, 1), &[1]);
+        assert_eq!(decode(&encode(EventId(7), &[0, 7].into())), [0, 7].into());
+        assert_eq!(check(&told.history, told.key, &[encode(EventId(7), &[0, 7].into())]), Ok(()));
+        assert!(check(&told.history, told.key, &[encode(EventId(7), &[7].into())]).is_err());
+    }
+}

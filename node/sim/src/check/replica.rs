@@ -1,0 +1,161 @@
+//! A replica's state only goes forward: checked at every commit, on what was on disk before and
+//! after.
+
+use std::collections::BTreeSet;
+
+use holm_core::clock::PartitionClock;
+use holm_core::object::{Object, State};
+use holm_protocol::dot::Dot;
+use holm_protocol::version_vector::Relation;
+
+use crate::check::{Property, Verdict, Violation};
+use crate::history::{History, KeyId};
+
+/// I4.
+pub const NOTHING_RETURNS: Property = Property {
+    name: "nothing overwritten returns to a replica",
+    invariant: "I4",
+    statement: "a commit never adds a live dot that the object's context covered before, and never shrinks a context",
+    source: "TESTING 1, P4; Almeida, Shoker, Baquero, JPDC 2018, section 7",
+};
+
+/// I5.
+pub const NOTHING_VANISHES: Property = Property {
+    name: "nothing vanishes from a replica",
+    invariant: "I5",
+    statement: "a commit removes a live dot only if the new context covers a write that saw it",
+    source: "TESTING 1, P6: no false dominance",
+};
+
+/// I3's premise.
+pub const CLOCK_NAMES_ALL: Property = Property {
+    name: "the clock has seen what objects name",
+    invariant: "I3",
+    statement: "after a commit the partition clock contains every dot that a changed object names",
+    source: "DESIGN 7: object and log entry are of one commit",
+};
+
+/// One object's change.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// Whose object.
+    pub key: KeyId,
+    /// The object before the commit.
+    pub before: &'a Object,
+    /// And after it.
+    pub after: &'a Object,
+    /// The words for where.
+    pub place: &'a str,
+}
+
+/// Checks one object's change in one commit.
+///
+/// # Errors
+/// Which rule it breaks.
+pub fn check(history: &History, change: Change<'_>) -> Verdict {
+    let Change { key, before, after, place } = change;
+    let name = String::from_utf8_lossy(&history.key(key).name).into_owned();
+    let returned = |how: String| Err(Violation::new(&NOTHING_RETURNS, format!("{place}: {how}")));
+    if let Err(broken) = after.check() {
+        return returned(format!("{name} is no object: {broken}"));
+    }
+    if matches!(
+        after.context.relation(&before.context),
+        Relation::Before | Relation::Concurrent
+    ) {
+        return returned(format!("the context of {name} shrinks"));
+    }
+    let live_before: BTreeSet<Dot> = before.live_dots().collect();
+    let live_after: BTreeSet<Dot> = after.live_dots().collect();
+    for &dot in live_after.difference(&live_before) {
+        if before.context.covers(dot) {
+            return returned(format!("{dot} of {name} was gone and is back"));
+        }
+    }
+    for &dot in live_before.difference(&live_after) {
+        let explained = match (&before.state, &after.state) {
+            (State::Latest(before), State::Latest(after)) => after.hlc() >= before.hlc(),
+            _ => history
+                .by_dot(history.key(key).partition, dot)
+                .is_none_or(|id| history.is_overwritten(id, &after.context)),
+        };
+        if !explained {
+            let how = format!("{place}: {dot} of {name} is gone, and nobody who saw it wrote");
+            return Err(Violation::new(&NOTHING_VANISHES, how));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a partition clock knows all dots of an object.
+///
+/// # Errors
+/// A dot that it does not.
+pub fn check_clock(clock: &PartitionClock, object: &Object, place: &str) -> Verdict {
+    match object.named_dots().find(|&dot| !clock.contains(dot)) {
+        None => Ok(()),
+        Some(dot) => {
+            let how = format!("{place}: an object names {dot}, which the clock has not seen");
+            Err(Violation::new(&CLOCK_NAMES_ALL, how))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use holm_core::object::{ObjectKind, Sibling};
+    use holm_protocol::ids::Hlc;
+
+    use super::*;
+    use crate::check::tests::{Told, covers, dot};
+
+    fn object(live: &[(u64, u64)], covered: &[(u64, u64)]) -> Object {
+        let mut object = Object::new(ObjectKind::Siblings);
+        for &(actor, counter) in live {
+            let value = Bytes::from(format!("{actor}:{counter}"));
+            object.put(&covers(&[]), Sibling::new(dot(actor, counter), Hlc(1), value));
+        }
+        object.context.merge(&covers(covered));
+        object
+    }
+
+    fn verdict(told: &Told, before: &Object, after: &Object) -> Option<&'static Property> {
+        let change = Change { key: told.key, before, after, place: "n1" };
+        check(&told.history, change).err().map(|violation| violation.property)
+    }
+
+    /// Goal: adding siblings and overwriting what was seen pass; a zombie, a shrunk context and a
+    /// sibling dropped unseen do not.
+    #[test]
+    fn good_and_bad() {
+        let mut told = Told::default();
+        let (a, b) = (told.put("a", &[]), told.put("b", &[]));
+        let c = told.put("c", &[(1, 1)]);
+        told.acknowledge(a, dot(1, 1), &[1]);
+        told.acknowledge(b, dot(2, 1), &[1]);
+        told.acknowledge(c, dot(3, 1), &[1]);
+        let one = object(&[(1, 1)], &[]);
+        let two = object(&[(1, 1), (2, 1)], &[]);
+        let overwritten = object(&[(3, 1), (2, 1)], &[(1, 1)]);
+        assert_eq!(verdict(&told, &object(&[], &[]), &one), None);
+        assert_eq!(verdict(&told, &one, &two), None);
+        assert_eq!(verdict(&told, &two, &overwritten), None);
+        let dropped = object(&[(3, 1)], &[(1, 1), (2, 1)]);
+        assert_eq!(verdict(&told, &two, &dropped), Some(&NOTHING_VANISHES));
+        let zombie = object(&[(3, 1), (2, 1), (1, 1)], &[]);
+        assert_eq!(verdict(&told, &overwritten, &zombie), Some(&NOTHING_RETURNS));
+        assert_eq!(verdict(&told, &overwritten, &two), Some(&NOTHING_RETURNS));
+    }
+
+    /// Goal: a clock that lacks a named dot is told.
+    #[test]
+    fn clocks_lag_or_not() {
+        let mut clock = PartitionClock::new();
+        let object = object(&[(1, 1)], &[(2, 3)]);
+        clock.insert(dot(1, 1));
+        assert!(check_clock(&clock, &object, "n1").is_err());
+        clock.insert(dot(2, 3));
+        assert_eq!(check_clock(&clock, &object, "n1"), Ok(()));
+    }
+}

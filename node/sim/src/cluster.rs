@@ -1,0 +1,469 @@
+//! The world: nodes with real shards, simulated disks, clocks and links, in one thread.
+//!
+//! Everything that will happen is in one queue ([`queue`]). A node's shell is played here as the
+//! real one works: a shard's inbox is drained in a batch, what it sends leaves at once, the batch is
+//! committed some time later, and then its acknowledgements leave. Between the two the node can
+//! die. Messages travel as encoded frames and are decoded on arrival, so the codecs are under test.
+//!
+//! Connections follow the links: when a node dies or a link is cut in either direction, both ends
+//! notice after a while; what is sent until then is lost, as is what is sent without a connection.
+//! A node that starts is connected after a round trip. What was on its way arrives all the same,
+//! also at the receiver's next run: more than QUIC would do, and allowed (I8).
+
+mod faults;
+mod node;
+mod queue;
+mod shell;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use holm_core::context::ContextSecrets;
+use holm_core::layout::Layout;
+use holm_core::object::Object;
+use holm_core::shard::config::{ClusterState, ShardConfig};
+use holm_core::shard::event::Counters;
+use holm_core::store::Table;
+use holm_protocol::bucket::{BucketInfo, BucketKind, BucketPolicy};
+use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::message::{Reply, Request};
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+use crate::check::{bounds, deadline, equal_clocks};
+use crate::net::{Delay, Net};
+use crate::plan::{Shape, Timing};
+use crate::referee::Referee;
+use crate::rng::stream;
+use crate::store::{SimStore, SyncMode};
+use crate::tamper::Tamper;
+use crate::trace::{Trace, What};
+
+use node::Node;
+use queue::{Event, Queue};
+
+pub use faults::FaultTally;
+
+/// The bucket that keeps siblings.
+pub const SIBLINGS: BucketId = BucketId(1);
+/// The bucket in which the last writer wins.
+pub const LWW: BucketId = BucketId(2);
+
+/// A client's call of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CallResult {
+    /// The node answered.
+    Reply(Reply),
+    /// There was no node to send it to: nothing happened.
+    NotSent,
+    /// The node died, or its answer did not come: nobody knows.
+    Disconnected,
+}
+
+/// What a step brought to the driver.
+#[derive(Debug)]
+pub enum Happened {
+    /// Nothing that concerns it.
+    Nothing,
+    /// An alarm that it has set.
+    Alarm(u64),
+    /// The end of a call.
+    Answer(CallId, CallResult),
+}
+
+#[derive(Debug)]
+struct Call {
+    client: u64,
+    region: usize,
+    node: NodeId,
+    run: u32,
+    asked_us: u64,
+    timeout_us: u64,
+    repeated: u32,
+    frame: Bytes,
+    /// Its answer was lost on the way: the node is not to blame.
+    answer_lost: bool,
+}
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Regions, nodes, replicas, partitions, shards.
+    pub shape: Shape,
+    /// Every shard's limits.
+    pub shard: ShardConfig,
+    /// When commits are safe.
+    pub sync: SyncMode,
+    /// How long things take.
+    pub timing: Timing,
+    /// Decides everything that the plan does not.
+    pub seed: u64,
+    /// A bug put back.
+    pub tamper: Option<Tamper>,
+    /// Steps of the trace that are kept.
+    pub steps_max: usize,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Cluster {
+    setup: Setup,
+    now_us: u64,
+    queue: Queue,
+    nodes: BTreeMap<NodeId, Node>,
+    net: Net,
+    layout: Arc<Layout>,
+    state: Arc<ClusterState>,
+    rng: ChaCha8Rng,
+    calls: BTreeMap<CallId, Call>,
+    next_call: u64,
+    /// Thousandths of answers to clients that are lost.
+    replies_lost: u32,
+    trace: Trace,
+    referee: Referee,
+    tally: FaultTally,
+    counters_of_the_dead: Counters,
+}
+
+impl Cluster {
+    /// A cluster whose nodes start at time 0.
+    #[must_use]
+    pub fn new(setup: Setup) -> Cluster {
+        let layout = Arc::new(setup.shape.layout());
+        let secrets = ContextSecrets::new([7; 32]);
+        let state = ClusterState {
+            layout: Some(layout.clone()),
+            buckets: [(SIBLINGS, "carts", BucketKind::Siblings), (LWW, "flags", BucketKind::Lww)]
+                .into_iter()
+                .map(|(id, name, kind)| {
+                    let policy = BucketPolicy { kind, ..BucketPolicy::default() };
+                    (id, BucketInfo { id, name: name.to_owned(), policy })
+                })
+                .collect(),
+            secrets: Some(secrets.clone()),
+        };
+        let regions = setup.shape.nodes();
+        let nodes = regions
+            .iter()
+            .map(|(&id, &region)| (id, Node::new(id, region, SimStore::new(setup.sync))))
+            .collect();
+        let net = Net::new(regions, setup.timing.delays.clone(), stream(setup.seed, "net"));
+        let mut cluster = Cluster {
+            now_us: 0,
+            queue: Queue::default(),
+            nodes,
+            net,
+            referee: Referee::new(layout.clone(), secrets),
+            layout,
+            state: Arc::new(state),
+            rng: stream(setup.seed, "cluster"),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            replies_lost: 0,
+            trace: Trace::new(setup.steps_max),
+            tally: FaultTally::default(),
+            counters_of_the_dead: Counters::default(),
+            setup,
+        };
+        let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
+        for id in ids {
+            if cluster.setup.tamper == Some(Tamper::AcknowledgedBeforeSync) {
+                cluster.set_store_faults(id, |faults| faults.syncs_lie = true);
+            }
+            cluster.boot(id);
+        }
+        cluster
+    }
+
+    /// The simulated time, microseconds.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// The layout.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The referee.
+    #[must_use]
+    pub fn referee(&self) -> &Referee {
+        &self.referee
+    }
+
+    /// The referee, to be told what clients do.
+    pub fn referee_mut(&mut self) -> &mut Referee {
+        &mut self.referee
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// How often each fault had an effect.
+    #[must_use]
+    pub fn tally(&self) -> FaultTally {
+        let mut tally = self.tally;
+        tally.net(self.net.tally());
+        self.nodes.values().for_each(|node| tally.store(node.store.tally()));
+        tally
+    }
+
+    /// What all shards have counted, those of earlier runs too.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = self.counters_of_the_dead;
+        for slot in self.nodes.values().flat_map(|node| &node.slots) {
+            add_counters(&mut sum, slot.shard.counters());
+        }
+        sum
+    }
+
+    /// All nodes.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.keys().copied()
+    }
+
+    /// Whether a node runs.
+    #[must_use]
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.is_up)
+    }
+
+    /// Whether a node runs and holds what it has promised.
+    #[must_use]
+    pub fn is_whole(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.is_up && !node.amnesia)
+    }
+
+    /// How often a node was started.
+    #[must_use]
+    pub fn run_of(&self, node: NodeId) -> u32 {
+        self.nodes.get(&node).map_or(0, |node| node.run)
+    }
+
+    /// The region of a node.
+    #[must_use]
+    pub fn region_of(&self, node: NodeId) -> usize {
+        self.nodes.get(&node).map_or(0, |node| node.region)
+    }
+
+    /// Sets an alarm: [`Happened::Alarm`] with this number at this time.
+    pub fn alarm(&mut self, at_us: u64, number: u64) {
+        self.queue.plan(at_us.max(self.now_us), Event::Alarm(number));
+    }
+
+    /// Calls a node for a client in a region. `repeated` counts earlier tries of the same request.
+    pub fn call(
+        &mut self,
+        (client, region): (u64, usize),
+        node: NodeId,
+        mut request: Request,
+        repeated: u32,
+    ) -> CallId {
+        if let Some(tamper) = self.setup.tamper {
+            tamper.request(&mut request, repeated);
+        }
+        self.next_call += 1;
+        let id = CallId(self.next_call);
+        let timeout_ms = match &request {
+            Request::Put(put) => put.timeout_ms,
+            Request::Get(get) => get.timeout_ms,
+            Request::Delete(delete) => delete.timeout_ms,
+            Request::Admin(_) => 0,
+        };
+        let mut frame = BytesMut::new();
+        request.encode(id.0, &mut frame);
+        let timeout_us = u64::from(timeout_ms) * 1000;
+        let (asked_us, frame) = (self.now_us, frame.freeze());
+        let run = 0;
+        let call =
+            Call { client, region, node, run, asked_us, timeout_us, repeated, frame, answer_lost: false };
+        self.calls.insert(id, call);
+        let delay_us = self.client_delay(region, node);
+        self.queue.plan(self.now_us + delay_us, Event::Request { call: id });
+        id
+    }
+
+    /// A client stops waiting for a call.
+    pub fn give_up(&mut self, id: CallId) {
+        let Some(call) = self.calls.remove(&id) else { return };
+        let Some(node) = self.nodes.get(&call.node) else { return };
+        let calm = node.is_up
+            && node.run == call.run
+            && node.disturbed_us < call.asked_us
+            && !call.answer_lost;
+        if calm && call.run > 0 {
+            let travel_us = 4 * self.longest_client_delay();
+            let place = call.node.to_string();
+            let allowed_us = call.timeout_us + travel_us;
+            let verdict = deadline::check(call.asked_us, self.now_us, allowed_us, &place);
+            self.referee.judge(verdict);
+        }
+    }
+
+    /// The most that a client's message takes one way, microseconds.
+    #[must_use]
+    pub fn longest_client_delay(&self) -> u64 {
+        let most = |delay: &Delay| delay.base_us + delay.jitter_us;
+        self.setup.timing.delays.iter().flatten().map(most).max().unwrap_or(0)
+    }
+
+    fn client_delay(&mut self, region: usize, node: NodeId) -> u64 {
+        let to = self.region_of(node);
+        self.net.delay(region, to).draw(&mut self.rng)
+    }
+
+    /// When something happens next.
+    #[must_use]
+    pub fn next_us(&self) -> Option<u64> {
+        self.queue.next_us()
+    }
+
+    /// Lets the next thing happen. `None` when nothing is to happen any more.
+    pub fn step(&mut self) -> Option<Happened> {
+        let (at_us, event) = self.queue.next()?;
+        debug_assert!(at_us >= self.now_us);
+        self.now_us = at_us;
+        match event {
+            Event::Alarm(number) => return Some(Happened::Alarm(number)),
+            Event::Answer { call, result, frame } => return Some(self.answered(call, result, frame)),
+            Event::Peer { from, to, frame } => self.deliver(from, to, frame),
+            Event::Request { call } => self.on_request(call),
+            Event::Run { node, run, shard } => self.run_batch(node, run, shard),
+            Event::Commit { node, run, shard } => self.commit_batch(node, run, shard),
+            Event::Wake { node, run, shard, at_us } => self.wake(node, run, shard, at_us),
+            Event::Sync { node, run } => self.sync(node, run),
+            Event::Link { node, peer } => self.look_at_link(node, peer),
+            Event::Boot { node } => self.boot(node),
+            Event::StepAside { node, run } => self.step_aside(node, run),
+            Event::Recover { node, run, shard } => self.recover(node, run, shard),
+        }
+        Some(Happened::Nothing)
+    }
+
+    fn answered(&mut self, id: CallId, result: CallResult, frame: Bytes) -> Happened {
+        let Some(call) = self.calls.remove(&id) else { return Happened::Nothing };
+        let (client, node) = (call.client, call.node);
+        match &result {
+            CallResult::Reply(_) => {
+                self.trace.step(self.now_us, What::Reply { client, node, frame });
+            }
+            CallResult::NotSent => self.note(format!("c{client} cannot reach {node}")),
+            CallResult::Disconnected => self.note(format!("c{client} loses {node}")),
+        }
+        Happened::Answer(id, result)
+    }
+
+    fn note(&mut self, text: String) {
+        self.trace.note(self.now_us, text);
+    }
+
+    /// What a node's disk holds under a key, whatever is wrong with the disk.
+    #[must_use]
+    pub fn stored(&self, node: NodeId, bucket: BucketId, key: &[u8]) -> Option<Object> {
+        let partition = self.partition(bucket, key)?;
+        let mut object_key = Vec::new();
+        holm_core::keys::object_key(&mut object_key, partition, bucket, key);
+        let row = self.nodes.get(&node)?.store.row(Table::Objects, &object_key)?;
+        Object::decode(row).ok()
+    }
+
+    /// The partition of a key.
+    #[must_use]
+    pub fn partition(&self, bucket: BucketId, key: &[u8]) -> Option<Partition> {
+        let placement = self.state.buckets.get(&bucket)?.policy.placement;
+        self.layout.partition(placement, bucket, key)
+    }
+
+    /// The replicas of a key that run and hold what they promised.
+    #[must_use]
+    pub fn whole_replicas(&self, bucket: BucketId, key: &[u8]) -> Vec<NodeId> {
+        let Some(partition) = self.partition(bucket, key) else { return Vec::new() };
+        let replicas = self.layout.replicas(partition).iter().copied();
+        replicas.filter(|&node| self.is_whole(node)).collect()
+    }
+
+    /// Compares replicas with equal clocks, and every shard's counters with their limits.
+    pub fn check_replicas(&mut self) {
+        let mut verdict = Ok(());
+        for node in self.nodes.values() {
+            for slot in &node.slots {
+                let place = node.id.to_string();
+                let counters = slot.shard.counters();
+                verdict = verdict
+                    .and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
+            }
+        }
+        for &partition in self.setup.shape.partitions().iter() {
+            verdict = verdict.and_then(|()| self.check_partition(partition));
+        }
+        self.referee.judge(verdict);
+    }
+
+    fn check_partition(&self, partition: Partition) -> crate::check::Verdict {
+        let shard = holm_core::shard::config::shard_of(partition, self.setup.shape.shards);
+        let clock_of = |id: NodeId| {
+            let node = self.nodes.get(&id)?;
+            // A clock runs ahead of the disk while a batch is open.
+            let slot = node.slots.get(shard).filter(|slot| !slot.is_busy && !node.is_doubtful)?;
+            slot.shard.partition(partition).map(|state| (id, state.clock()))
+        };
+        let replicas: Vec<_> =
+            self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
+        for (at, &one) in replicas.iter().enumerate() {
+            for &other in &replicas[at + 1..] {
+                equal_clocks::check(partition, one, other, |id| self.live_dots(id, partition))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
+        let prefix = partition.to_u32().to_be_bytes();
+        let Some(node) = self.nodes.get(&node) else { return equal_clocks::LiveDots::new() };
+        let rows = node.store.rows_below(Table::Objects, &prefix);
+        rows.filter_map(|(key, row)| {
+            let live: Vec<_> = Object::decode(row).ok()?.live_dots().collect();
+            (!live.is_empty()).then(|| (key.to_vec(), live))
+        })
+        .collect()
+    }
+
+    /// Draws how long the next write of a batch takes on a node.
+    fn disk_us(&mut self, node: NodeId) -> u64 {
+        let slowness = self.nodes.get(&node).map_or(1, |node| node.slowness);
+        self.setup.timing.disk.draw(&mut self.rng) * slowness
+    }
+
+    fn strikes(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+    }
+}
+
+fn add_counters(sum: &mut Counters, more: Counters) {
+    sum.writes_coordinated += more.writes_coordinated;
+    sum.reads_coordinated += more.reads_coordinated;
+    sum.objects_joined += more.objects_joined;
+    sum.late_siblings_dropped += more.late_siblings_dropped;
+    sum.read_repairs += more.read_repairs;
+    sum.reads_hedged += more.reads_hedged;
+    sum.writes_resent += more.writes_resent;
+    sum.overloads += more.overloads;
+    sum.proxied += more.proxied;
+    sum.peer_rejections += more.peer_rejections;
+    sum.repeated_requests += more.repeated_requests;
+    sum.lingering_dropped += more.lingering_dropped;
+    sum.commits_failed += more.commits_failed;
+    sum.corrupt_objects += more.corrupt_objects;
+    sum.siblings_max = sum.siblings_max.max(more.siblings_max);
+}

@@ -1,0 +1,224 @@
+//! Links between nodes: how long messages take, and what becomes of them.
+//!
+//! In fair weather a link is what a QUIC lane is: in order, without loss, with a base delay and
+//! jitter. The weather adds loss, doubles and messages that overtake others, which is more than
+//! QUIC does to a lane, and all of what reconnecting does to it. A cut link drops what is sent
+//! over it and what is on its way. Links are directed: a cut can be one-way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holm_protocol::ids::NodeId;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+/// A delay: its least, and how much is added at random, microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delay {
+    /// Every message takes at least this long.
+    pub base_us: u64,
+    /// Up to this much more.
+    pub jitter_us: u64,
+}
+
+impl Delay {
+    /// One message's delay. The square makes long ones rare, as on real links.
+    pub fn draw(self, rng: &mut ChaCha8Rng) -> u64 {
+        if self.jitter_us == 0 {
+            return self.base_us;
+        }
+        let part: f64 = rng.random();
+        self.base_us + (part * part * self.jitter_us as f64) as u64
+    }
+}
+
+/// What happens to messages between nodes, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Weather {
+    /// Messages that vanish.
+    pub loss: u32,
+    /// Messages that arrive twice.
+    pub duplicate: u32,
+    /// Messages that are held up and may be overtaken.
+    pub reorder: u32,
+    /// How long these, and second copies, are held up at most, microseconds.
+    pub hold_us: u64,
+}
+
+/// How often each thing happened to messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetTally {
+    /// Messages sent.
+    pub sent: u64,
+    /// Lost to the weather.
+    pub lost: u64,
+    /// Doubled.
+    pub duplicated: u64,
+    /// Held up.
+    pub reordered: u64,
+    /// Dropped by a cut.
+    pub cut: u64,
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Net {
+    regions: BTreeMap<NodeId, usize>,
+    /// Delay between regions, one way; the diagonal is within a region.
+    delays: Vec<Vec<Delay>>,
+    weather: Weather,
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    /// When the last message that kept its place arrives, per link.
+    last_arrival: BTreeMap<(NodeId, NodeId), u64>,
+    rng: ChaCha8Rng,
+    tally: NetTally,
+}
+
+impl Net {
+    /// Fair weather over all links.
+    #[must_use]
+    pub fn new(regions: BTreeMap<NodeId, usize>, delays: Vec<Vec<Delay>>, rng: ChaCha8Rng) -> Net {
+        Net {
+            regions,
+            delays,
+            weather: Weather::default(),
+            cuts: BTreeSet::new(),
+            last_arrival: BTreeMap::new(),
+            rng,
+            tally: NetTally::default(),
+        }
+    }
+
+    /// Changes the weather.
+    pub fn set_weather(&mut self, weather: Weather) {
+        self.weather = weather;
+    }
+
+    /// The weather.
+    #[must_use]
+    pub fn weather(&self) -> Weather {
+        self.weather
+    }
+
+    /// Cuts or mends one direction of a link.
+    pub fn set_cut(&mut self, from: NodeId, to: NodeId, cut: bool) {
+        if cut {
+            self.cuts.insert((from, to));
+        } else {
+            self.cuts.remove(&(from, to));
+        }
+    }
+
+    /// Mends everything and clears the sky.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.weather = Weather::default();
+    }
+
+    /// Whether messages get through in this direction.
+    #[must_use]
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        !self.cuts.is_empty() && self.cuts.contains(&(from, to))
+    }
+
+    /// The delay between two regions, one way.
+    #[must_use]
+    pub fn delay(&self, from: usize, to: usize) -> Delay {
+        self.delays[from][to]
+    }
+
+    /// The least time of a round trip between two nodes, microseconds.
+    #[must_use]
+    pub fn round_trip_us(&self, a: NodeId, b: NodeId) -> u64 {
+        2 * self.delay(self.regions[&a], self.regions[&b]).base_us
+    }
+
+    /// When copies of a message sent now arrive. None, one or two.
+    pub fn send(&mut self, now_us: u64, from: NodeId, to: NodeId) -> [Option<u64>; 2] {
+        self.tally.sent += 1;
+        if self.is_cut(from, to) {
+            self.tally.cut += 1;
+            return [None, None];
+        }
+        let Weather { loss, duplicate, reorder, hold_us } = self.weather;
+        let delay = self.delay(self.regions[&from], self.regions[&to]);
+        let direct_us = now_us + delay.draw(&mut self.rng);
+        if self.strikes(loss) {
+            self.tally.lost += 1;
+            return [None, None];
+        }
+        let first = if self.strikes(reorder) {
+            self.tally.reordered += 1;
+            direct_us + self.rng.random_range(0..=hold_us)
+        } else {
+            let last = self.last_arrival.entry((from, to)).or_default();
+            *last = (*last).max(direct_us);
+            *last
+        };
+        let second = self.strikes(duplicate).then(|| {
+            self.tally.duplicated += 1;
+            first + self.rng.random_range(0..=hold_us)
+        });
+        [Some(first), second]
+    }
+
+    /// Counts a message that a cut caught on its way.
+    pub fn caught_by_cut(&mut self) {
+        self.tally.cut += 1;
+    }
+
+    /// How often each thing happened.
+    #[must_use]
+    pub fn tally(&self) -> NetTally {
+        self.tally
+    }
+
+    fn strikes(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::stream;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn net() -> Net {
+        let delay = Delay { base_us: 100, jitter_us: 1000 };
+        Net::new([(A, 0), (B, 0)].into(), vec![vec![delay]], stream(1, "net"))
+    }
+
+    /// Goal: in fair weather messages keep their order and none is lost.
+    #[test]
+    fn fair_links_keep_order() {
+        let mut net = net();
+        let arrivals: Vec<u64> = (0..100).filter_map(|at| net.send(at, A, B)[0]).collect();
+        assert_eq!(arrivals.len(), 100);
+        assert!(arrivals.is_sorted());
+    }
+
+    /// Goal: each kind of bad weather does what it says. Method: all of it at once.
+    #[test]
+    fn bad_weather_strikes() {
+        let mut net = net();
+        net.set_weather(Weather { loss: 200, duplicate: 200, reorder: 200, hold_us: 50_000 });
+        let arrivals: Vec<u64> = (0..1000).filter_map(|at| net.send(at, A, B)[0]).collect();
+        let tally = net.tally();
+        assert!(!arrivals.is_sorted());
+        assert!(tally.lost > 100 && tally.duplicated > 100 && tally.reordered > 100);
+        assert_eq!(arrivals.len() as u64, tally.sent - tally.lost);
+    }
+
+    /// Goal: a cut has a direction.
+    #[test]
+    fn cuts_are_one_way() {
+        let mut net = net();
+        net.set_cut(A, B, true);
+        assert_eq!(net.send(0, A, B), [None, None]);
+        assert!(net.send(0, B, A)[0].is_some());
+        net.heal();
+        assert!(net.send(0, A, B)[0].is_some());
+    }
+}

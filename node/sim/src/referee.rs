@@ -1,0 +1,388 @@
+//! The referee: gathers what clients are told and what replicas hold, and calls the rules.
+//!
+//! The first violation is kept; the run then ends.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holm_core::clock::PartitionClock;
+use holm_core::context::ContextSecrets;
+use holm_core::keys::OBJECT_KEY_HEAD_LEN;
+use holm_core::layout::Layout;
+use holm_core::object::{Object, State};
+use holm_core::peer::PeerMessage;
+use holm_core::shard::partition::decode_record;
+use holm_core::store::Table;
+use holm_protocol::dot::Dot;
+use holm_protocol::error::Outcome as Told;
+use holm_protocol::ids::{BucketId, Hlc, NodeId, Partition};
+use holm_protocol::level::Level;
+use holm_protocol::message::{Reply, Values, Written};
+use holm_protocol::version_vector::VersionVector;
+
+use crate::check::{
+    Verdict, Violation, answers, converged, dots, elements, gone, kept, latest, quorum_reads,
+    receipts, replica, values,
+};
+use crate::cluster::CallResult;
+use crate::history::{Answer, EventId, History, KeyId, Outcome};
+use crate::store::Changed;
+
+/// How calls ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutcomeTally {
+    /// Writes that were acknowledged.
+    pub acknowledged: u64,
+    /// Writes that certainly did not happen.
+    pub not_done: u64,
+    /// Writes of which nobody knows.
+    pub unknown: u64,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Reads that were not.
+    pub reads_failed: u64,
+    /// Most siblings in one answer.
+    pub siblings_max: u64,
+    /// Writes repeated under their request id.
+    pub repeats: u64,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Referee {
+    history: History,
+    layout: Arc<Layout>,
+    secrets: ContextSecrets,
+    answers: Vec<Answer>,
+    violation: Option<Violation>,
+    tally: OutcomeTally,
+}
+
+impl Referee {
+    /// Before anything has happened.
+    #[must_use]
+    pub fn new(layout: Arc<Layout>, secrets: ContextSecrets) -> Referee {
+        Referee {
+            history: History::new(),
+            layout,
+            secrets,
+            answers: Vec::new(),
+            violation: None,
+            tally: OutcomeTally::default(),
+        }
+    }
+
+    /// What clients asked and were told.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// How calls ended.
+    #[must_use]
+    pub fn tally(&self) -> OutcomeTally {
+        self.tally
+    }
+
+    /// The first rule that was broken.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Takes in what a check says.
+    pub fn judge(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.violation.get_or_insert(violation);
+        }
+    }
+
+    /// Names a key.
+    pub fn add_key(&mut self, bucket: BucketId, name: Bytes, is_lww: bool) -> KeyId {
+        let placement = holm_protocol::ids::PlacementId(0);
+        let partition = self.layout.partition(placement, bucket, &name);
+        let partition = partition.unwrap_or(Partition::from_u32(0));
+        self.history.add_key((bucket, name), partition, is_lww)
+    }
+
+    /// A client is about to write, with the context of an earlier answer. The value is made from
+    /// the write's number, so that it is unique.
+    pub fn begin_write(
+        &mut self,
+        key: KeyId,
+        value: impl FnOnce(EventId) -> Option<Bytes>,
+        context: &Bytes,
+        (level, now_us): (Level, u64),
+    ) -> (EventId, Option<Bytes>) {
+        let saw = self.open(key, context);
+        let value = value(EventId(self.history.len()));
+        (self.history.begin(key, value.clone(), saw, (level, now_us)), value)
+    }
+
+    /// A client repeats a write.
+    pub fn repeats(&mut self) {
+        self.tally.repeats += 1;
+    }
+
+    /// A client was told what became of one try of its write.
+    pub fn write_told(&mut self, id: EventId, now_us: u64, result: &CallResult) {
+        if let CallResult::Reply(Reply::Written(written)) = result {
+            self.acknowledged(id, now_us, written);
+        }
+    }
+
+    /// A client is done with a write. `is_undone` if each try certainly did nothing.
+    pub fn end_write(&mut self, id: EventId, is_undone: bool) {
+        let event = self.history.event_mut(id);
+        match event.outcome {
+            Outcome::Acknowledged => self.tally.acknowledged += 1,
+            _ if is_undone => {
+                event.outcome = Outcome::NotDone;
+                self.tally.not_done += 1;
+                // Its effect may have been seen before its writer was told.
+                if event.dot.is_some() {
+                    let verdict = values::may_be_seen(&self.history, id, "a replica or a message");
+                    self.judge(verdict);
+                }
+            }
+            _ => {
+                event.outcome = Outcome::Unknown;
+                self.tally.unknown += 1;
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, id: EventId, now_us: u64, written: &Written) {
+        let verdict = dots::learn(&mut self.history, id, written.dot);
+        self.judge(verdict);
+        let region = self.layout.region_of(written.receipt.coordinator);
+        let event = self.history.event_mut(id);
+        event.outcome = Outcome::Acknowledged;
+        event.hlc = Some(written.hlc);
+        event.region = region;
+        if event.acknowledged_us.is_none() {
+            event.acknowledged_us = Some(now_us);
+        }
+        event.durable.extend(written.receipt.replicas.iter().map(|entry| entry.node));
+        let (key, level) = (event.key, event.level);
+        let partition = self.history.key(key).partition;
+        let verdict = receipts::check(&self.layout, partition, level, &written.receipt);
+        self.judge(verdict);
+        // What a writer may overwrite next: its own write, and what it had seen.
+        let covers = self.open(key, &written.context);
+        let event = self.history.event(id);
+        let seen = self.history.events_of(key).filter_map(|(_, other)| other.dot);
+        let shown = seen.filter(|&dot| {
+            covers.covers(dot) && (event.dot == Some(dot) || event.saw.covers(dot))
+        });
+        let shown: Vec<Dot> = shown.collect();
+        let verdict = self.check_writers_context(Answer { key, shown, covers });
+        self.judge(verdict);
+    }
+
+    /// The context after a write covers nothing that the writer has not seen, unless somebody else
+    /// who had seen it has overwritten it.
+    fn check_writers_context(&self, answer: Answer) -> Verdict {
+        if self.history.key(answer.key).is_lww {
+            return Ok(());
+        }
+        for (id, event) in self.history.events_of(answer.key) {
+            let Some(dot) = event.dot else { continue };
+            let is_hidden = event.value.is_some()
+                && answer.covers.covers(dot)
+                && !answer.shown.contains(&dot);
+            // Whoever overwrote it, anywhere: the writer's context need not cover that.
+            let is_dead = self.history.events_of(answer.key).any(|(other, by)| {
+                other != id && by.may_have_happened() && by.saw.covers(dot)
+            });
+            if is_hidden && !is_dead {
+                let how = format!("a writer's context covers {}", self.history.describe(id));
+                return Err(Violation::new(&answers::VISIBLE_OR_OVERWRITTEN, how));
+            }
+        }
+        Ok(())
+    }
+
+    /// A client was told what a key holds, or that it cannot be read.
+    pub fn read_told(&mut self, key: KeyId, level: Level, asked_us: u64, result: &CallResult) {
+        let CallResult::Reply(Reply::Values(values)) = result else {
+            self.tally.reads_failed += 1;
+            return;
+        };
+        self.tally.reads += 1;
+        self.tally.siblings_max = self.tally.siblings_max.max(values.siblings.len() as u64);
+        let covers = self.open(key, &values.context);
+        let verdict = self.check_read(key, level, values);
+        self.judge(verdict);
+        let shown = values.siblings.iter().map(|sibling| sibling.dot).collect();
+        let answer = Answer { key, shown, covers: covers.clone() };
+        let verdict = answers::check(&self.history, &answer);
+        self.judge(verdict);
+        self.answers.push(answer);
+        let Some(region) = self.layout.region_of(values.receipt.coordinator) else { return };
+        let included = values.receipt.replicas.iter().map(|entry| entry.node).collect();
+        let read = quorum_reads::Read { key, asked_us, level, region, included, covers };
+        let verdict = quorum_reads::check(&self.history, &self.layout, &read);
+        self.judge(verdict);
+    }
+
+    fn check_read(&mut self, key: KeyId, level: Level, values: &Values) -> Verdict {
+        let partition = self.history.key(key).partition;
+        receipts::check(&self.layout, partition, level, &values.receipt)?;
+        let seen = values.siblings.iter().map(|s| (s.dot, s.hlc, &s.value));
+        for (dot, hlc, value) in seen {
+            self.learn_value(key, (dot, hlc), value, "an answer")?;
+        }
+        Ok(())
+    }
+
+    fn learn_value(
+        &mut self,
+        key: KeyId,
+        (dot, hlc): (Dot, Hlc),
+        value: &Bytes,
+        place: &str,
+    ) -> Verdict {
+        let id = values::writer_of(&self.history, key, value, place)?;
+        self.history.event_mut(id).hlc = Some(hlc);
+        dots::learn(&mut self.history, id, dot)
+    }
+
+    /// What a client's context covers.
+    fn open(&mut self, key: KeyId, context: &Bytes) -> VersionVector {
+        let Key { bucket, name } = self.key_of(key);
+        match self.secrets.open(bucket, &name, context) {
+            Ok(covers) => covers,
+            Err(error) => {
+                let how = format!("context of {}: {error}", String::from_utf8_lossy(&name));
+                self.judge(Err(Violation::new(&answers::CONTEXT_GENUINE, how)));
+                VersionVector::new()
+            }
+        }
+    }
+
+    fn key_of(&self, key: KeyId) -> Key {
+        let key = self.history.key(key);
+        Key { bucket: key.bucket, name: key.name.clone() }
+    }
+
+    /// A message arrived: learns the dots of the values in it.
+    pub fn delivered(&mut self, message: &PeerMessage) {
+        let (bucket, key, object) = match message {
+            PeerMessage::Write { bucket, key, object, .. }
+            | PeerMessage::Repair { bucket, key, object, .. } => (bucket, key, object),
+            _ => return,
+        };
+        let Some(key) = self.history.key_id(*bucket, key) else { return };
+        if let Ok(object) = Object::decode(object) {
+            let verdict = self.saw_object(key, &object, "a message");
+            self.judge(verdict);
+        }
+    }
+
+    fn saw_object(&mut self, key: KeyId, object: &Object, place: &str) -> Verdict {
+        for sibling in object.siblings() {
+            self.learn_value(key, (sibling.dot, sibling.hlc), &sibling.value, place)?;
+        }
+        Ok(())
+    }
+
+    /// A node committed these rows. `clock` gives its partition clocks.
+    pub fn committed<'a>(
+        &mut self,
+        node: NodeId,
+        rows: &[Changed],
+        clock: impl Fn(Partition) -> Option<&'a PartitionClock>,
+    ) {
+        let place = node.to_string();
+        for row in rows.iter().filter(|row| row.table == Table::Objects) {
+            let Some((partition, key)) = self.row_key(&row.key) else { continue };
+            let verdict = self.check_row(key, row, &place, clock(partition));
+            self.judge(verdict);
+        }
+    }
+
+    fn check_row(
+        &mut self,
+        key: KeyId,
+        row: &Changed,
+        place: &str,
+        clock: Option<&PartitionClock>,
+    ) -> Verdict {
+        let decode = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|b| Object::decode(b).ok());
+        let Some(after) = decode(&row.after) else { return Ok(()) };
+        self.saw_object(key, &after, place)?;
+        let before = decode(&row.before).unwrap_or_else(|| Object::new(after.kind()));
+        let change = replica::Change { key, before: &before, after: &after, place };
+        replica::check(&self.history, change)?;
+        clock.map_or(Ok(()), |clock| replica::check_clock(clock, &after, place))
+    }
+
+    fn row_key(&self, row: &[u8]) -> Option<(Partition, KeyId)> {
+        let (head, name) = row.split_at_checked(OBJECT_KEY_HEAD_LEN)?;
+        let partition = u32::from_be_bytes(head[..4].try_into().ok()?);
+        let bucket = BucketId(u32::from_be_bytes(head[4..].try_into().ok()?));
+        let key = self.history.key_id(bucket, &Bytes::copy_from_slice(name))?;
+        Some((Partition::from_u32(partition), key))
+    }
+
+    /// A node's disk lost these rows, by a fault that may do that.
+    pub fn lost(&mut self, node: NodeId, rows: &[Changed]) {
+        for row in rows.iter().filter(|row| row.table == Table::Log) {
+            let Some(head) = row.key.first_chunk::<4>() else { continue };
+            let partition = Partition::from_u32(u32::from_be_bytes(*head));
+            let record = row.after.as_deref().map(decode_record);
+            for entry in record.and_then(Result::ok).unwrap_or_default() {
+                self.history.lose(node, partition, entry.dot);
+            }
+        }
+    }
+
+    /// Checks a key at the end, on all its replicas that hold what they promised.
+    pub fn check_final(&mut self, key: KeyId, replicas: &[(NodeId, Object)]) {
+        let verdict = self.final_verdict(key, replicas);
+        self.judge(verdict);
+    }
+
+    fn final_verdict(&mut self, key: KeyId, replicas: &[(NodeId, Object)]) -> Verdict {
+        let name = String::from_utf8_lossy(&self.history.key(key).name).into_owned();
+        converged::check(&name, replicas)?;
+        let Some((node, object)) = replicas.first() else { return Ok(()) };
+        self.saw_object(key, object, &node.to_string())?;
+        let live: Vec<Dot> = object.siblings().iter().map(|sibling| sibling.dot).collect();
+        kept::check(&self.history, key, &live, &object.context)?;
+        gone::check(&self.history, key, &live)?;
+        if let State::Latest(entry) = &object.state {
+            let dot = object.live_dots().next();
+            latest::check(&self.history, key, entry.hlc().map(|hlc| (hlc, dot)))?;
+        }
+        let siblings: Vec<Bytes> = object.siblings().iter().map(|s| s.value.clone()).collect();
+        elements::check(&self.history, key, &siblings)
+    }
+
+    /// Checks everything that was said, with all that is known at the end.
+    pub fn check_history(&mut self) {
+        let mut verdict = values::nothing_undone_was_seen(&self.history);
+        for answer in &self.answers {
+            verdict = verdict.and_then(|()| answers::check(&self.history, answer));
+        }
+        self.judge(verdict);
+    }
+}
+
+/// A key's name, by value.
+#[derive(Debug)]
+struct Key {
+    bucket: BucketId,
+    name: Bytes,
+}
+
+/// Whether a result says that this try of a write certainly did nothing.
+#[must_use]
+pub fn is_undone(result: &CallResult) -> bool {
+    match result {
+        CallResult::Reply(Reply::Error(error)) => error.outcome() == Told::NothingHappened,
+        CallResult::NotSent => true,
+        CallResult::Reply(_) | CallResult::Disconnected => false,
+    }
+}

@@ -1,0 +1,433 @@
+//! A disk that can be told to misbehave.
+//!
+//! Commits are atomic, as RocksDB's write batches are. What a commit wrote is at first *volatile*
+//! (in the page cache); [`SimStore::sync`] makes it safe, which `sync = always` does within the
+//! commit. A process that is killed loses nothing that was committed; a power cut loses the
+//! volatile batches, newest first, all or some of them. After an I/O error nobody knows whether
+//! the batch is on the disk: it shows after the next [`SimStore::reopen`].
+//!
+//! Full disks are refused twice, as real ones are: usually at [`Store::writable`], and when a batch
+//! turns out too large, at its commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holm_core::store::{Row, Store, StoreError, Table};
+
+/// Free bytes under which nothing new is taken on. Small, so that some batches are found too large
+/// only at their commit.
+const RESERVE_BYTES: usize = 256;
+
+/// When a commit is safe from a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Before it is acknowledged.
+    Always,
+    /// Up to this many milliseconds later.
+    Interval {
+        /// Between two syncs.
+        ms: u64,
+    },
+}
+
+/// What is wrong with the disk right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreFaults {
+    /// Commits fail with an I/O error. The batch may turn out to be on the disk after all.
+    pub commits_fail: bool,
+    /// Reads and scans fail with an I/O error.
+    pub reads_fail: bool,
+    /// A sync reports success and does nothing: the disk that lies.
+    pub syncs_lie: bool,
+}
+
+/// One row that a commit changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Its table.
+    pub table: Table,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value before.
+    pub before: Option<Vec<u8>>,
+    /// Its value after.
+    pub after: Option<Vec<u8>>,
+}
+
+/// How often each misbehaviour was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreTally {
+    /// Commits that succeeded.
+    pub commits: u64,
+    /// Commits or questions refused because the disk was full.
+    pub full: u64,
+    /// Commits that failed with an I/O error.
+    pub commits_failed: u64,
+    /// Reads that failed with an I/O error.
+    pub reads_failed: u64,
+    /// Damaged values that were read.
+    pub damaged_reads: u64,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct SimStore {
+    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+    staged: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    mode: SyncMode,
+    /// The last commit, until somebody has looked at it.
+    last: Vec<Changed>,
+    /// Committed and not synced, oldest first.
+    volatile: Vec<Vec<Changed>>,
+    /// A batch whose commit failed and which may be on the disk.
+    uncertain: Option<Vec<(Table, Vec<u8>, Option<Vec<u8>>)>>,
+    damaged: BTreeSet<(Table, Vec<u8>)>,
+    bytes: usize,
+    capacity_bytes: Option<usize>,
+    faults: StoreFaults,
+    tally: StoreTally,
+}
+
+impl SimStore {
+    /// An empty disk.
+    #[must_use]
+    pub fn new(mode: SyncMode) -> SimStore {
+        SimStore {
+            tables: Table::ALL.iter().map(|&table| (table, BTreeMap::new())).collect(),
+            staged: Vec::new(),
+            mode,
+            last: Vec::new(),
+            volatile: Vec::new(),
+            uncertain: None,
+            damaged: BTreeSet::new(),
+            bytes: 0,
+            capacity_bytes: None,
+            faults: StoreFaults::default(),
+            tally: StoreTally::default(),
+        }
+    }
+
+    /// When commits become safe.
+    #[must_use]
+    pub fn mode(&self) -> SyncMode {
+        self.mode
+    }
+
+    /// Changes what is wrong with the disk.
+    pub fn set_faults(&mut self, faults: StoreFaults) {
+        self.faults = faults;
+    }
+
+    /// What is wrong with the disk.
+    #[must_use]
+    pub fn faults(&self) -> StoreFaults {
+        self.faults
+    }
+
+    /// Leaves room for this many more bytes, or for all there will be.
+    pub fn set_free(&mut self, free_bytes: Option<usize>) {
+        self.capacity_bytes = free_bytes.map(|free| self.bytes + free);
+    }
+
+    /// Whether there is room.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.capacity_bytes.is_none_or(|capacity| self.bytes + RESERVE_BYTES <= capacity)
+    }
+
+    /// Flips a bit in what reads of this row see, until it is written again or healed.
+    pub fn damage(&mut self, table: Table, key: &[u8]) {
+        self.damaged.insert((table, key.to_vec()));
+    }
+
+    /// Whether a read of this row sees damage.
+    #[must_use]
+    pub fn is_damaged(&self, table: Table, key: &[u8]) -> bool {
+        !self.damaged.is_empty() && self.damaged.contains(&(table, key.to_vec()))
+    }
+
+    /// Takes every fault away.
+    pub fn heal(&mut self) {
+        self.faults = StoreFaults { syncs_lie: self.faults.syncs_lie, ..StoreFaults::default() };
+        self.capacity_bytes = None;
+        self.damaged.clear();
+    }
+
+    /// How often each misbehaviour was met.
+    #[must_use]
+    pub fn tally(&self) -> StoreTally {
+        self.tally
+    }
+
+    /// The committed rows of a table, whatever the faults: for the referee.
+    pub fn rows(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.tables.get(&table).into_iter().flatten().map(|(k, v)| (k.as_slice(), v.as_slice()))
+    }
+
+    /// The committed rows of a table whose keys start with `prefix`, whatever the faults.
+    pub fn rows_below<'a>(
+        &'a self,
+        table: Table,
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let rows = self.tables.get(&table).into_iter();
+        rows.flat_map(move |rows| rows.range(prefix.to_vec()..))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// One committed row, whatever the faults: for the referee.
+    #[must_use]
+    pub fn row(&self, table: Table, key: &[u8]) -> Option<&[u8]> {
+        self.tables.get(&table)?.get(key).map(Vec::as_slice)
+    }
+
+    /// What the last commit changed. Empty if it has been taken already.
+    pub fn take_last(&mut self) -> Vec<Changed> {
+        let last = std::mem::take(&mut self.last);
+        if self.is_volatile() {
+            self.volatile.push(last.clone());
+        }
+        last
+    }
+
+    fn is_volatile(&self) -> bool {
+        self.mode != SyncMode::Always || self.faults.syncs_lie
+    }
+
+    /// Makes everything committed safe from power cuts.
+    pub fn sync(&mut self) {
+        if !self.faults.syncs_lie {
+            self.volatile.clear();
+        }
+    }
+
+    /// Batches that a power cut would lose.
+    #[must_use]
+    pub fn volatile(&self) -> usize {
+        self.volatile.len()
+    }
+
+    /// The power fails: all but the oldest `keep` volatile batches are gone. Gives what was lost,
+    /// newest first.
+    pub fn power_cut(&mut self, keep: usize) -> Vec<Changed> {
+        self.take_last();
+        self.uncertain = None;
+        let mut lost = Vec::new();
+        for batch in self.volatile.split_off(keep.min(self.volatile.len())).into_iter().rev() {
+            for row in batch.into_iter().rev() {
+                self.write(row.table, row.key.clone(), row.before.clone());
+                lost.push(row);
+            }
+        }
+        self.volatile.clear();
+        lost
+    }
+
+    /// The disk is replaced by an empty one. Gives what was on it.
+    pub fn wipe(&mut self) -> Vec<Changed> {
+        let mut lost = Vec::new();
+        for (&table, rows) in &mut self.tables {
+            for (key, value) in std::mem::take(rows) {
+                lost.push(Changed { table, key, before: None, after: Some(value) });
+            }
+        }
+        self.volatile.clear();
+        self.last.clear();
+        self.uncertain = None;
+        self.damaged.clear();
+        self.bytes = 0;
+        lost
+    }
+
+    /// A process opens the disk anew. A batch whose commit had failed shows now, or never.
+    pub fn reopen(&mut self, uncertain_is_there: bool) {
+        self.staged.clear();
+        self.take_last();
+        if let Some(batch) = self.uncertain.take()
+            && uncertain_is_there
+        {
+            self.apply(batch);
+            self.take_last();
+        }
+    }
+
+    fn apply(&mut self, batch: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>) {
+        for (table, key, after) in batch {
+            let before = self.write(table, key.clone(), after.clone());
+            self.last.push(Changed { table, key, before, after });
+        }
+    }
+
+    fn write(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let rows = self.tables.entry(table).or_default();
+        if !self.damaged.is_empty() {
+            self.damaged.remove(&(table, key.clone()));
+        }
+        let key_bytes = key.len();
+        let before = match value {
+            Some(value) => {
+                self.bytes += key_bytes + value.len();
+                rows.insert(key, value)
+            }
+            None => rows.remove(&key),
+        };
+        self.bytes -= before.as_ref().map_or(0, |value| key_bytes + value.len());
+        before
+    }
+
+    fn check_read(&mut self) -> Result<(), StoreError> {
+        if self.faults.reads_fail {
+            self.tally.reads_failed += 1;
+            return Err(StoreError::Io("simulated read error".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Store for SimStore {
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.check_read()?;
+        let mut value = self.tables.get(&table).and_then(|rows| rows.get(key)).cloned();
+        if let Some(value) = &mut value
+            && self.is_damaged(table, key)
+        {
+            self.tally.damaged_reads += 1;
+            let middle = value.len() / 2;
+            if let Some(byte) = value.get_mut(middle) {
+                *byte ^= 0x10;
+            }
+        }
+        Ok(value)
+    }
+
+    fn scan(
+        &mut self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.check_read()?;
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let rows = self.tables.get(&table).into_iter();
+        let rows = rows.flat_map(|rows| rows.range(from.to_vec()..to.to_vec()));
+        Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn writable(&mut self) -> Result<(), StoreError> {
+        if self.has_room() {
+            return Ok(());
+        }
+        self.tally.full += 1;
+        Err(StoreError::Full)
+    }
+
+    fn stage_put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.staged.push((table, key.to_vec(), Some(value.to_vec())));
+    }
+
+    fn stage_delete(&mut self, table: Table, key: &[u8]) {
+        self.staged.push((table, key.to_vec(), None));
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.take_last();
+        let batch = std::mem::take(&mut self.staged);
+        if self.faults.commits_fail {
+            self.tally.commits_failed += 1;
+            self.uncertain = Some(batch);
+            return Err(StoreError::Io("simulated write error".to_owned()));
+        }
+        let added: usize = batch.iter().map(|(_, k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum();
+        if self.capacity_bytes.is_some_and(|capacity| self.bytes + added > capacity) {
+            self.tally.full += 1;
+            return Err(StoreError::Full);
+        }
+        self.tally.commits += 1;
+        self.apply(batch);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &mut SimStore, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        store.stage_put(Table::Objects, key, value);
+        store.commit()
+    }
+
+    /// Goal: a kill loses nothing committed, a power cut exactly what was not synced. Method: one
+    /// synced and two volatile commits, one of which is kept.
+    #[test]
+    fn only_a_power_cut_loses_the_volatile_tail() {
+        let mut store = SimStore::new(SyncMode::Interval { ms: 10 });
+        put(&mut store, b"a", b"1").unwrap();
+        store.take_last();
+        store.sync();
+        put(&mut store, b"a", b"2").unwrap();
+        put(&mut store, b"b", b"3").unwrap();
+        store.reopen(true);
+        assert_eq!(store.get(Table::Objects, b"b"), Ok(Some(b"3".to_vec())));
+        let lost = store.power_cut(1);
+        assert_eq!(lost.len(), 1);
+        assert_eq!(store.get(Table::Objects, b"a"), Ok(Some(b"2".to_vec())));
+        assert_eq!(store.get(Table::Objects, b"b"), Ok(None));
+    }
+
+    /// Goal: with `sync = always` a power cut loses nothing, unless the disk lies.
+    #[test]
+    fn a_disk_that_lies_loses_what_it_acknowledged() {
+        for lies in [false, true] {
+            let mut store = SimStore::new(SyncMode::Always);
+            store.set_faults(StoreFaults { syncs_lie: lies, ..StoreFaults::default() });
+            put(&mut store, b"a", b"1").unwrap();
+            store.sync();
+            assert_eq!(store.power_cut(0).len(), usize::from(lies));
+            assert_eq!(store.get(Table::Objects, b"a").unwrap().is_none(), lies);
+        }
+    }
+
+    /// Goal: a failed commit changes nothing now, and what it did shows at the next opening.
+    #[test]
+    fn a_failed_commit_shows_after_reopening_or_never() {
+        for there in [false, true] {
+            let mut store = SimStore::new(SyncMode::Always);
+            store.set_faults(StoreFaults { commits_fail: true, ..StoreFaults::default() });
+            assert!(put(&mut store, b"a", b"1").is_err());
+            assert_eq!(store.get(Table::Objects, b"a"), Ok(None));
+            store.heal();
+            store.reopen(there);
+            assert_eq!(store.get(Table::Objects, b"a").unwrap().is_some(), there);
+        }
+    }
+
+    /// Goal: a full disk refuses before and at the commit, keeps nothing of the batch, and takes
+    /// writes again when there is room.
+    #[test]
+    fn a_full_disk_refuses_and_recovers() {
+        let mut store = SimStore::new(SyncMode::Always);
+        store.set_free(Some(RESERVE_BYTES));
+        assert_eq!(store.writable(), Ok(()));
+        assert_eq!(put(&mut store, b"a", &[0; 2 * RESERVE_BYTES]), Err(StoreError::Full));
+        assert_eq!(store.rows(Table::Objects).count(), 0);
+        assert_eq!(put(&mut store, b"a", b"1"), Ok(()));
+        assert_eq!(store.writable(), Err(StoreError::Full));
+        store.heal();
+        assert_eq!(store.writable(), Ok(()));
+    }
+
+    /// Goal: damage is seen by reads only, and gone when the row is written anew.
+    #[test]
+    fn damage_lasts_until_the_next_write() {
+        let mut store = SimStore::new(SyncMode::Always);
+        put(&mut store, b"a", b"1").unwrap();
+        store.damage(Table::Objects, b"a");
+        assert_ne!(store.get(Table::Objects, b"a"), Ok(Some(b"1".to_vec())));
+        put(&mut store, b"a", b"2").unwrap();
+        assert_eq!(store.get(Table::Objects, b"a"), Ok(Some(b"2".to_vec())));
+    }
+}

@@ -1,0 +1,385 @@
+//! What happened, for people and for comparing runs.
+//!
+//! Steps are kept as the bytes that travelled and put into words only when somebody reads them:
+//! most runs end well and nobody does. The digest covers every step, so two runs with the same
+//! digest took the same steps (I12).
+//!
+//! Words: nodes are `n1`, a dot is `n1.2:5` (the fifth write of the second run of node 1), a value
+//! written as that dot is `n1.2:5="text"`, a context is `[n1.2:5]`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Write as _};
+
+use bytes::Bytes;
+use holm_core::object::Object;
+use holm_core::peer::{Found, PeerMessage, Want};
+use holm_protocol::dot::Dot;
+use holm_protocol::frame::FrameDecoder;
+use holm_protocol::ids::{Actor, NodeId};
+use holm_protocol::message::{Reply, Request};
+
+/// Steps kept for the report of a violation.
+pub const STEPS_KEPT: usize = 400;
+
+/// Characters of a value that are shown.
+const VALUE_SHOWN: usize = 16;
+
+/// A running hash. Not cryptographic: it compares runs of the same program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u64);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Digest::new()
+    }
+}
+
+impl Digest {
+    /// Of nothing.
+    #[must_use]
+    pub fn new() -> Digest {
+        Digest(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Takes in a number.
+    pub fn word(&mut self, word: u64) {
+        // FNV-1a by words, with a shift so that high bits reach low ones.
+        let mixed = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        self.0 = mixed ^ (mixed >> 29);
+    }
+
+    /// Takes in bytes, and how many there are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.word(u64::from_le_bytes(word));
+        }
+    }
+
+    /// The hash.
+    #[must_use]
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// A message of one node reached another.
+    Peer {
+        /// The sender.
+        from: NodeId,
+        /// The receiver.
+        to: NodeId,
+        /// The message's frame.
+        frame: Bytes,
+    },
+    /// A message between nodes did not arrive.
+    Dropped {
+        /// The sender.
+        from: NodeId,
+        /// The receiver.
+        to: NodeId,
+        /// The message's frame.
+        frame: Bytes,
+    },
+    /// A client's request reached a node.
+    Request {
+        /// The client.
+        client: u64,
+        /// The node.
+        node: NodeId,
+        /// The request's frame.
+        frame: Bytes,
+    },
+    /// A node's answer reached a client.
+    Reply {
+        /// The client.
+        client: u64,
+        /// The node.
+        node: NodeId,
+        /// The answer's frame.
+        frame: Bytes,
+    },
+    /// A shard committed.
+    Commit {
+        /// The node.
+        node: NodeId,
+        /// How many rows it changed.
+        rows: u64,
+    },
+    /// Anything rare: a fault, a start, a stop.
+    Note(String),
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// When, in simulated microseconds.
+    pub at_us: u64,
+    /// What.
+    pub what: What,
+}
+
+/// The names of actors: the node, and the how-manieth of its runs.
+#[derive(Debug, Clone, Default)]
+pub struct Names(BTreeMap<Actor, (NodeId, u32)>);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Trace {
+    names: Names,
+    steps: VecDeque<Step>,
+    steps_max: usize,
+    count: u64,
+    digest: Digest,
+}
+
+impl Trace {
+    /// A trace that keeps the last `steps_max` steps.
+    #[must_use]
+    pub fn new(steps_max: usize) -> Trace {
+        let (names, steps) = (Names::default(), VecDeque::new());
+        Trace { names, steps, steps_max, count: 0, digest: Digest::new() }
+    }
+
+    /// Names an actor.
+    pub fn name(&mut self, actor: Actor, node: NodeId, run: u32) {
+        self.names.0.insert(actor, (node, run));
+    }
+
+    /// Takes in a step.
+    pub fn step(&mut self, at_us: u64, what: What) {
+        self.count += 1;
+        self.digest.word(at_us);
+        let (kind, from, to, bytes) = match &what {
+            What::Peer { from, to, frame } => (1, from.0, to.0, frame.as_ref()),
+            What::Dropped { from, to, frame } => (2, from.0, to.0, frame.as_ref()),
+            What::Request { client, node, frame } => (3, *client, node.0, frame.as_ref()),
+            What::Reply { client, node, frame } => (4, *client, node.0, frame.as_ref()),
+            What::Commit { node, rows } => (5, node.0, *rows, &[][..]),
+            What::Note(text) => (6, 0, 0, text.as_bytes()),
+        };
+        self.digest.word(kind);
+        self.digest.word(from);
+        self.digest.word(to);
+        self.digest.bytes(bytes);
+        if self.steps.len() >= self.steps_max {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(Step { at_us, what });
+    }
+
+    /// Takes in a rare step.
+    pub fn note(&mut self, at_us: u64, text: String) {
+        self.step(at_us, What::Note(text));
+    }
+
+    /// The hash over all steps.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest.value()
+    }
+
+    /// How many steps there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The kept steps.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter()
+    }
+
+    /// The kept steps in words, with times.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        self.steps.iter().map(|step| {
+            let ms = step.at_us as f64 / 1000.0;
+            format!("{ms:10.3} ms  {}", self.words(&step.what))
+        })
+    }
+
+    /// A step in words.
+    #[must_use]
+    pub fn words(&self, what: &What) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.names.write(what, &mut out);
+        out
+    }
+
+    /// A dot's name.
+    #[must_use]
+    pub fn dot(&self, dot: Dot) -> String {
+        self.names.dot(dot)
+    }
+}
+
+impl Names {
+    fn dot(&self, dot: Dot) -> String {
+        match self.0.get(&dot.actor) {
+            Some((node, run)) => format!("{node}.{run}:{}", dot.counter),
+            None => dot.to_string(),
+        }
+    }
+
+    fn write(&self, what: &What, out: &mut String) -> fmt::Result {
+        match what {
+            What::Peer { from, to, frame } => {
+                write!(out, "{from} -> {to} ")?;
+                self.peer(frame, out)
+            }
+            What::Dropped { from, to, frame } => {
+                write!(out, "{from} -x {to} ")?;
+                self.peer(frame, out)
+            }
+            What::Request { client, node, frame } => {
+                write!(out, "c{client} -> {node} ")?;
+                self.request(frame, out)
+            }
+            What::Reply { client, node, frame } => {
+                write!(out, "{node} -> c{client} ")?;
+                self.reply(frame, out)
+            }
+            What::Commit { node, rows } => write!(out, "{node} commits {rows} rows"),
+            What::Note(text) => out.write_str(text),
+        }
+    }
+
+    fn peer(&self, frame: &Bytes, out: &mut String) -> fmt::Result {
+        let Some(message) = whole_frame(frame).and_then(|f| PeerMessage::decode(&f).ok()) else {
+            return out.write_str("undecodable");
+        };
+        match message {
+            PeerMessage::Write { key, object, fan_out, .. } => {
+                write!(out, "write {} {}", text(&key), self.object(&object))?;
+                if !fan_out.is_empty() {
+                    write!(out, ", pass on to {}", list(&fan_out))?;
+                }
+                Ok(())
+            }
+            PeerMessage::WriteReply { durable, refused, .. } => {
+                write!(out, "durable at {}", list(&durable))?;
+                for (node, refusal) in refused {
+                    write!(out, ", refused by {node} ({refusal:?})")?;
+                }
+                Ok(())
+            }
+            PeerMessage::Read { key, want, .. } => {
+                let want = if want == Want::Full { "object" } else { "digest" };
+                write!(out, "read {want} of {}", text(&key))
+            }
+            PeerMessage::ReadReply { found, .. } => match found {
+                Found::Object(object) => write!(out, "found {}", self.object(&object)),
+                Found::Digest(digest) => write!(out, "found digest {:04x}", digest & 0xffff),
+                Found::Absent => out.write_str("found nothing"),
+                Found::Refused(refusal) => write!(out, "refused ({refusal:?})"),
+            },
+            PeerMessage::Repair { key, object, .. } => {
+                write!(out, "repair {} {}", text(&key), self.object(&object))
+            }
+            PeerMessage::Proxy { request, .. } => {
+                out.write_str("asks for its client: ")?;
+                self.a_request(&request, out)
+            }
+            PeerMessage::ProxyReply { reply, .. } => {
+                out.write_str("for your client: ")?;
+                self.a_reply(&reply, out)
+            }
+            PeerMessage::Inspect { key, .. } => write!(out, "inspect {}", text(&key)),
+            PeerMessage::InspectReply { .. } => out.write_str("inspected"),
+        }
+    }
+
+    fn object(&self, bytes: &[u8]) -> String {
+        let Ok(object) = Object::decode(bytes) else { return "damaged object".to_owned() };
+        let values: Vec<String> = object
+            .siblings()
+            .iter()
+            .map(|s| format!("{}={}", self.dot(s.dot), shown(&s.value)))
+            .collect();
+        let context: Vec<String> = object.context.iter().map(|dot| self.dot(dot)).collect();
+        format!("{{{}}} [{}]", values.join(", "), context.join(" "))
+    }
+
+    fn request(&self, frame: &Bytes, out: &mut String) -> fmt::Result {
+        match whole_frame(frame).and_then(|f| Request::decode(&f).ok()) {
+            Some(request) => self.a_request(&request, out),
+            None => out.write_str("undecodable"),
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "beside its likes, which name dots")]
+    fn a_request(&self, request: &Request, out: &mut String) -> fmt::Result {
+        let at = |level: Option<_>| level.map_or(String::new(), |level| format!(" at {level}"));
+        match request {
+            Request::Get(get) => write!(out, "get {}{}", text(&get.key), at(get.level)),
+            Request::Put(put) => {
+                let blind = if put.context.is_empty() { "blind " } else { "" };
+                let (key, value) = (text(&put.key), shown(&put.value));
+                write!(out, "{blind}put {key}={value}{}", at(put.level))
+            }
+            Request::Delete(delete) => {
+                write!(out, "delete {}{}", text(&delete.key), at(delete.level))
+            }
+            Request::Admin(_) => out.write_str("admin"),
+        }
+    }
+
+    fn reply(&self, frame: &Bytes, out: &mut String) -> fmt::Result {
+        match whole_frame(frame).and_then(|f| Reply::decode(&f).ok()) {
+            Some(reply) => self.a_reply(&reply, out),
+            None => out.write_str("undecodable"),
+        }
+    }
+
+    fn a_reply(&self, reply: &Reply, out: &mut String) -> fmt::Result {
+        match reply {
+            Reply::Written(written) => {
+                let nodes: Vec<NodeId> = written.receipt.replicas.iter().map(|e| e.node).collect();
+                write!(out, "written {} on {}", self.dot(written.dot), list(&nodes))
+            }
+            Reply::Values(values) => {
+                let siblings: Vec<String> = values
+                    .siblings
+                    .iter()
+                    .map(|s| format!("{}={}", self.dot(s.dot), shown(&s.value)))
+                    .collect();
+                let nodes: Vec<NodeId> = values.receipt.replicas.iter().map(|e| e.node).collect();
+                write!(out, "values {{{}}} by {}", siblings.join(", "), list(&nodes))
+            }
+            Reply::Admin(_) => out.write_str("admin reply"),
+            Reply::Error(error) => write!(out, "error: {error}"),
+        }
+    }
+}
+
+/// The one frame in these bytes.
+#[must_use]
+pub fn whole_frame(bytes: &Bytes) -> Option<holm_protocol::frame::Frame> {
+    let mut decoder = FrameDecoder::new();
+    decoder.push(bytes);
+    let frame = decoder.next_frame().ok()??;
+    (decoder.buffered() == 0).then_some(frame)
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    let names: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    if names.is_empty() { "nobody".to_owned() } else { names.join(" ") }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn shown(value: &[u8]) -> String {
+    let value = text(value);
+    match value.char_indices().nth(VALUE_SHOWN) {
+        Some((cut, _)) => format!("\"{}...\"", &value[..cut]),
+        None => format!("{value:?}"),
+    }
+}

@@ -1,0 +1,438 @@
+//! The control thread: cluster metadata, operators' requests, and what a node knows of the others.
+//!
+//! Metadata (layout, buckets, secrets) is a value that joins ([`Metadata::merge`]). A node pushes
+//! its own to whoever it meets with another version, and to everyone when it changes; what a push
+//! changes here is persisted before it is used, and passed on. So it spreads to all nodes, and
+//! settles.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{BufMut, BytesMut};
+use holm_core::hlc::HlcClock;
+use holm_core::metadata::Metadata;
+use holm_core::shard::event::Counters;
+use holm_core::store::{Store, StoreError, Table};
+use holm_protocol::admin::{AdminReply, AdminRequest, LinkRule, NodeStatus};
+use holm_protocol::error::{NotReady, RequestError, StoreFault};
+use holm_protocol::frame::{Frame, put_frame};
+use holm_protocol::handshake::{Lane, MetadataVersion};
+use holm_protocol::ids::{Actor, NodeId};
+use holm_protocol::message::Reply;
+
+use crate::net::counters::Counter;
+use crate::net::devnet::{LinkEffect, LinkRules};
+use crate::net::lane::ReplySink;
+use crate::net::peers::PeerPool;
+use crate::router::Router;
+use crate::store::RocksStore;
+
+/// Commands that may wait. Operators' requests and metadata are rare; beyond this they are refused
+/// or lost, and metadata is pushed again at the next meeting.
+const COMMANDS_MAX: usize = 256;
+
+/// Frame kind of a node's whole metadata, on bulk lanes.
+const METADATA: u8 = 128;
+
+/// Frame kind of "I knew you with another store", on bulk lanes. Body: the remembered store (16
+/// bytes, big-endian).
+const STORE_CHANGED: u8 = 129;
+
+const METADATA_KEY: &[u8] = b"cluster/metadata";
+const AMNESIA_KEY: &[u8] = b"node/amnesia";
+
+/// How often the control thread looks whether to stop.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Something for the control thread.
+#[derive(Debug)]
+pub enum Command {
+    /// A request of an operator or a client that concerns no key.
+    Admin {
+        /// Where the answer goes.
+        replies: ReplySink,
+        /// The request's number.
+        frame: u64,
+        /// What is asked.
+        request: AdminRequest,
+    },
+    /// A message on a bulk lane.
+    Bulk {
+        /// The node.
+        from: NodeId,
+        /// The message.
+        frame: Frame,
+    },
+    /// A node was met.
+    PeerUp {
+        /// The node.
+        node: NodeId,
+        /// Its store's name.
+        store: u128,
+        /// The metadata it holds.
+        metadata: MetadataVersion,
+    },
+}
+
+/// Where commands are put. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ControlInbox {
+    sender: SyncSender<Command>,
+    dropped: Arc<Counter>,
+}
+
+impl ControlInbox {
+    /// An inbox and its other end.
+    #[must_use]
+    pub fn new() -> (ControlInbox, Receiver<Command>) {
+        let (sender, receiver) = sync_channel(COMMANDS_MAX);
+        (ControlInbox { sender, dropped: Arc::default() }, receiver)
+    }
+
+    /// Puts a command in. An operator's request that does not fit is refused.
+    pub fn send(&self, command: Command) {
+        if let Err(error) = self.sender.try_send(command) {
+            self.dropped.increment();
+            let (std::sync::mpsc::TrySendError::Full(command)
+            | std::sync::mpsc::TrySendError::Disconnected(command)) = error;
+            if let Command::Admin { replies, frame, .. } = command {
+                let limit = COMMANDS_MAX as u32;
+                let error = RequestError::Overloaded { in_flight: limit, limit, retry_after_ms: 200 };
+                replies.send(frame, &Reply::Error(error));
+            }
+        }
+    }
+}
+
+/// What several threads want to know of a node's state.
+#[derive(Debug)]
+pub struct NodeState {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub run: Actor,
+    /// When it started.
+    pub started: Instant,
+    /// Whether it lost state it once had.
+    pub amnesia: AtomicBool,
+    /// Whether it is stopping.
+    pub stopping: AtomicBool,
+    /// Whether a shard or the control thread cannot go on.
+    pub broken: Arc<AtomicBool>,
+    /// The layout's version, and the partitions the node holds.
+    pub layout: Mutex<(u64, bool, u32)>,
+    /// Each shard's counters, as of its last turn.
+    pub counters: Vec<Arc<Mutex<Counters>>>,
+    /// The store, to ask for room and failures.
+    pub store: Mutex<RocksStore>,
+    /// The other nodes.
+    pub pool: PeerPool,
+}
+
+impl NodeState {
+    /// The store, for figures. Shards have handles of their own.
+    pub fn store(&self) -> MutexGuard<'_, RocksStore> {
+        // Nothing is staged in this handle, so a panic leaves nothing half done.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the node does not serve requests as it should; empty if it does.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        let (version, member, _) = *self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        if version == 0 {
+            reasons.push("no layout has been applied (holm layout apply)".to_owned());
+        } else if !member {
+            reasons.push("this node is not in the layout".to_owned());
+        }
+        if self.amnesia.load(Ordering::Acquire) {
+            reasons.push("amnesia: the store lost state; reads are left to the others".to_owned());
+        }
+        if self.store().space().full {
+            reasons.push("the disk is full: writes are refused".to_owned());
+        }
+        if let Some(failure) = self.store().failure() {
+            reasons.push(format!("the store failed, writes are refused: {failure}"));
+        }
+        if self.stopping.load(Ordering::Acquire) {
+            reasons.push("the node is stopping".to_owned());
+        }
+        if self.broken.load(Ordering::Acquire) {
+            reasons.push("a thread of the node cannot go on; see its log".to_owned());
+        }
+        reasons
+    }
+
+    /// The node's state for operators.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let (layout_version, _, partitions) =
+            *self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons = self.reasons();
+        NodeStatus {
+            node: self.node,
+            run: self.run,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            layout_version,
+            ready: if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) },
+            amnesia: self.amnesia.load(Ordering::Acquire),
+            peers: self.pool.status(),
+            in_flight: self.counters().iter().map(|counters| counters.in_flight as u32).sum(),
+            partitions,
+        }
+    }
+
+    /// Each shard's counters.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counters> {
+        let read = |c: &Arc<Mutex<Counters>>| *c.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counters.iter().map(read).collect()
+    }
+}
+
+/// See the module's head.
+pub struct Control {
+    metadata: Metadata,
+    state: Arc<NodeState>,
+    store: RocksStore,
+    router: Arc<Router>,
+    rules: Option<LinkRules>,
+    hlc: HlcClock,
+    stores: BTreeMap<NodeId, u128>,
+}
+
+impl Control {
+    /// Reads the persisted metadata and puts it in force.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn new(
+        cluster: &str,
+        state: Arc<NodeState>,
+        router: Arc<Router>,
+        rules: Option<LinkRules>,
+    ) -> Result<Control, StoreError> {
+        let mut store = state.store().for_shard();
+        let metadata = match store.get(Table::Meta, METADATA_KEY)? {
+            Some(bytes) => Metadata::decode(&bytes)
+                .map_err(|error| StoreError::Corrupt(format!("cluster metadata: {error}")))?,
+            None => Metadata::new(cluster),
+        };
+        let hlc = HlcClock::new();
+        let stores = BTreeMap::new();
+        let control = Control { metadata, state, store, router, rules, hlc, stores };
+        control.put_in_force();
+        Ok(control)
+    }
+
+    /// Whether amnesia is on record that others told of.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the record cannot be read.
+    pub fn recorded_amnesia(store: &mut RocksStore) -> Result<bool, StoreError> {
+        Ok(store.get(Table::Meta, AMNESIA_KEY)?.is_some())
+    }
+
+    /// Works until the node stops. To be called on a thread of its own.
+    pub fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            match commands.recv_timeout(PATIENCE) {
+                Ok(command) => self.handle(command),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.state.stopping.load(Ordering::Acquire) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Admin { replies, frame, request } => {
+                let reply = match self.admin(request) {
+                    Ok(reply) => Reply::Admin(Box::new(reply)),
+                    Err(error) => Reply::Error(error),
+                };
+                replies.send(frame, &reply);
+            }
+            Command::Bulk { from, frame } => self.on_bulk(from, &frame),
+            Command::PeerUp { node, store, metadata } => {
+                if metadata != self.metadata.version() {
+                    self.push(&[node]);
+                }
+                if let Err(error) = self.remember_store(node, store) {
+                    tracing::warn!(%node, %error, "cannot remember the node's store");
+                }
+            }
+        }
+    }
+
+    fn admin(&mut self, request: AdminRequest) -> Result<AdminReply, RequestError> {
+        match request {
+            AdminRequest::View => Ok(AdminReply::View(self.metadata.view())),
+            AdminRequest::Status => Ok(AdminReply::Status(self.state.status())),
+            AdminRequest::Bucket(change) => {
+                if self.metadata.version().layout == 0 {
+                    return Err(RequestError::NotReady { reason: NotReady::NoLayout });
+                }
+                let version = self.hlc.now(wall_ms());
+                let mut next = self.metadata.clone();
+                let info = next.change_bucket(&change, version, self.state.node)?;
+                self.adopt(next, None)?;
+                tracing::info!(bucket = info.name, id = info.id.0, "bucket changed");
+                Ok(AdminReply::Bucket(info))
+            }
+            AdminRequest::PlanLayout(proposal) => {
+                self.metadata.plan_layout(&proposal).map(AdminReply::Layout)
+            }
+            AdminRequest::ApplyLayout(proposal) => {
+                let mut next = self.metadata.clone();
+                let summary = next.apply_layout(&proposal, rand::random())?;
+                self.adopt(next, None)?;
+                tracing::info!(version = summary.version, "layout applied");
+                Ok(AdminReply::Layout(summary))
+            }
+            AdminRequest::Links(rules) => self.set_links(&rules).map(|()| AdminReply::Done),
+            _ => Err(RequestError::Malformed { what: "unknown admin request".to_owned() }),
+        }
+    }
+
+    fn on_bulk(&mut self, from: NodeId, frame: &Frame) {
+        match frame.kind {
+            METADATA => {
+                let merged = Metadata::decode(&frame.body).map_err(|e| e.to_string());
+                let merged = merged.and_then(|theirs| {
+                    let mut next = self.metadata.clone();
+                    next.merge(theirs).map(|changed| (next, changed)).map_err(|e| e.to_string())
+                });
+                match merged {
+                    Ok((next, true)) => {
+                        if let Err(error) = self.adopt(next, Some(from)) {
+                            tracing::error!(%from, %error, "cannot keep cluster metadata");
+                        }
+                    }
+                    Ok((_, false)) => {}
+                    Err(error) => tracing::error!(%from, error, "cluster metadata refused"),
+                }
+            }
+            STORE_CHANGED => self.on_store_changed(from),
+            kind => tracing::warn!(%from, kind, "unknown message on a bulk lane"),
+        }
+    }
+
+    /// Persists metadata, puts it in force, and passes it on.
+    fn adopt(&mut self, next: Metadata, from: Option<NodeId>) -> Result<(), RequestError> {
+        self.store.stage_put(Table::Meta, METADATA_KEY, &next.encode());
+        self.store.commit().map_err(|error| {
+            tracing::error!(%error, "cannot persist cluster metadata");
+            let fault = match error {
+                StoreError::Full => StoreFault::Full,
+                _ => StoreFault::Io,
+            };
+            RequestError::Store { fault }
+        })?;
+        self.metadata = next;
+        self.put_in_force();
+        let others: Vec<NodeId> = match self.metadata.layout() {
+            Some(layout) => layout.nodes().iter().map(|node| node.id).collect(),
+            None => Vec::new(),
+        };
+        let others: Vec<NodeId> =
+            others.into_iter().filter(|&n| n != self.state.node && Some(n) != from).collect();
+        self.push(&others);
+        Ok(())
+    }
+
+    fn put_in_force(&self) {
+        let node = self.state.node;
+        if let Some(layout) = self.metadata.layout() {
+            let member = layout.node(node).is_some();
+            let partitions = layout.partitions_of(node).count() as u32;
+            *self.state.layout.lock().unwrap_or_else(PoisonError::into_inner) =
+                (layout.version(), member, partitions);
+            self.state.pool.set_peers(layout.nodes().iter().map(|node| (node.id, node.addr)));
+        }
+        self.router.set_cluster(Arc::new(self.metadata.state()), self.metadata.version());
+    }
+
+    fn push(&self, nodes: &[NodeId]) {
+        if nodes.is_empty() {
+            return;
+        }
+        let mut frame = BytesMut::new();
+        let encoded = self.metadata.encode();
+        put_frame(&mut frame, METADATA, 0, |out| out.put_slice(&encoded));
+        for &node in nodes {
+            // A node that cannot be reached gets it when it is met again.
+            let _ = self.state.pool.send(node, Lane::Bulk, &frame);
+        }
+    }
+
+    /// Compares a node's store with the one it had when it was last met: only the others can tell
+    /// that a node has lost its whole disk.
+    fn remember_store(&mut self, node: NodeId, store: u128) -> Result<(), StoreError> {
+        let key = [b"peer/store/".as_slice(), &node.0.to_be_bytes()].concat();
+        let known = match self.stores.get(&node) {
+            Some(&known) => Some(known),
+            None => {
+                let bytes = self.store.get(Table::Meta, &key)?;
+                bytes.and_then(|b| b.try_into().ok()).map(u128::from_be_bytes)
+            }
+        };
+        if known == Some(store) {
+            self.stores.insert(node, store);
+            return Ok(());
+        }
+        if let Some(known) = known {
+            tracing::warn!(%node, "node came back with another store: it has lost its disk");
+            let mut frame = BytesMut::new();
+            put_frame(&mut frame, STORE_CHANGED, 0, |out| out.put_u128(known));
+            let _ = self.state.pool.send(node, Lane::Bulk, &frame);
+        }
+        self.store.stage_put(Table::Meta, &key, &store.to_be_bytes());
+        self.store.commit()?;
+        self.stores.insert(node, store);
+        Ok(())
+    }
+
+    /// Another node knew this one with another store: everything acknowledged before is gone.
+    fn on_store_changed(&mut self, from: NodeId) {
+        if self.state.amnesia.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::error!(%from, "amnesia: another node knew this one with another store; \
+            reads are left to the others");
+        self.store.stage_put(Table::Meta, AMNESIA_KEY, &from.0.to_be_bytes());
+        if let Err(error) = self.store.commit() {
+            tracing::error!(%error, "cannot record the amnesia");
+        }
+        self.router.declare_amnesia();
+    }
+
+    fn set_links(&self, rules: &[LinkRule]) -> Result<(), RequestError> {
+        let links = self.rules.as_ref().ok_or(RequestError::NotDevelopment)?;
+        let unknown = |node| RequestError::LayoutRefused { why: format!("{node} is not in it") };
+        let mut effects = Vec::new();
+        for rule in rules {
+            let layout = self.metadata.layout();
+            let node = layout.and_then(|layout| layout.node(rule.to));
+            let addr = node.ok_or_else(|| unknown(rule.to))?.addr;
+            let delay = Duration::from_micros(rule.delay_us);
+            effects.push((addr, LinkEffect { delay, cut: rule.cut }));
+        }
+        links.set(effects);
+        Ok(())
+    }
+}
+
+fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    wall.as_millis() as u64
+}

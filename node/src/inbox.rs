@@ -1,0 +1,181 @@
+//! A shard's inbox: events from the network thread to a shard thread, in batches.
+//!
+//! One short lock for a whole batch, one wake-up when the inbox turns non-empty; the shard takes
+//! everything at once. Bounded: requests of clients and of other nodes are refused when
+//! `requests_max` events wait. Answers and changes of the cluster are few compared with the requests
+//! that caused them and are taken up to [`ANSWERS_FACTOR`] times that, then dropped and counted, as
+//! if the network had lost them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holm_core::peer::PeerMessage;
+use holm_core::shard::config::ClusterState;
+use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::message::Request;
+
+use crate::net::lane::ReplySink;
+
+/// Each request leads to at most one answer from each of a few replicas. Arbitrary beyond that.
+const ANSWERS_FACTOR: usize = 8;
+
+/// What a shard thread is woken for.
+#[derive(Debug)]
+pub enum Event {
+    /// A request of a client.
+    Client {
+        /// Where its answer goes.
+        replies: ReplySink,
+        /// The client's lane.
+        lane: u64,
+        /// The request's number there.
+        frame: u64,
+        /// What is asked.
+        request: Request,
+    },
+    /// An operator asks where a key lives.
+    Explain {
+        /// Where the answer goes.
+        replies: ReplySink,
+        /// The client's lane.
+        lane: u64,
+        /// The request's number there.
+        frame: u64,
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Bytes,
+    },
+    /// A message of another node.
+    Peer {
+        /// The node.
+        from: NodeId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// A node can be reached, or not any more.
+    Reachable(NodeId, bool),
+    /// Layout, buckets or secrets have changed.
+    Cluster(Arc<ClusterState>),
+    /// The node lost state it once had.
+    Amnesia,
+    /// Finish: checkpoint, and end the thread.
+    Stop,
+}
+
+impl Event {
+    fn is_request(&self) -> bool {
+        match self {
+            Event::Client { .. } | Event::Explain { .. } => true,
+            Event::Peer { message, .. } => matches!(
+                message,
+                PeerMessage::Write { .. }
+                    | PeerMessage::Read { .. }
+                    | PeerMessage::Repair { .. }
+                    | PeerMessage::Proxy { .. }
+                    | PeerMessage::Inspect { .. }
+            ),
+            Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => false,
+        }
+    }
+
+    fn is_essential(&self) -> bool {
+        matches!(self, Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop)
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Inbox {
+    waiting: Mutex<VecDeque<Event>>,
+    filled: Condvar,
+    requests_max: usize,
+    depth: AtomicUsize,
+    dropped: AtomicU64,
+}
+
+impl Inbox {
+    /// An empty inbox.
+    #[must_use]
+    pub fn new(requests_max: usize) -> Inbox {
+        Inbox {
+            waiting: Mutex::default(),
+            filled: Condvar::new(),
+            requests_max,
+            depth: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts events in, and empties `events`. Requests that did not fit are handed back in
+    /// `refused`, to be answered.
+    pub fn push(&self, events: &mut Vec<Event>, refused: &mut Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut waiting = self.lock();
+        let was_empty = waiting.is_empty();
+        for event in events.drain(..) {
+            let request = event.is_request();
+            let limit = if request { self.requests_max } else { self.requests_max * ANSWERS_FACTOR };
+            if waiting.len() < limit || event.is_essential() {
+                waiting.push_back(event);
+            } else if request {
+                refused.push(event);
+            } else {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.depth.store(waiting.len(), Ordering::Relaxed);
+        let wake = was_empty && !waiting.is_empty();
+        drop(waiting);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Puts one event in that is never refused.
+    pub fn push_essential(&self, event: Event) {
+        debug_assert!(event.is_essential());
+        self.push(&mut vec![event], &mut Vec::new());
+    }
+
+    /// Takes everything that waits, or nothing if nothing comes within `patience`.
+    pub fn take(&self, patience: Duration, batch: &mut VecDeque<Event>) {
+        let mut waiting = self.lock();
+        if waiting.is_empty() {
+            waiting = match self.filled.wait_timeout(waiting, patience) {
+                Ok((waiting, _)) => waiting,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        std::mem::swap(&mut *waiting, batch);
+        self.depth.store(0, Ordering::Relaxed);
+    }
+
+    /// How many events wait.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    /// How many requests may wait.
+    #[must_use]
+    pub fn requests_max(&self) -> usize {
+        self.requests_max
+    }
+
+    /// How many answers of other nodes were dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        // Nothing under the lock can panic half-way through a change.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,229 @@
+//! Every metric there is, by subject. Nothing is computed here: figures are read and named.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use holm_core::shard::event::Counters;
+use holm_protocol::admin::{NodeStatus, PeerStatus};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::page::{Labels, Page, bytes, plain, seconds};
+use super::{KINDS, LEVELS, OUTCOMES, RequestMetrics, Sources, place, process};
+use crate::inbox::Inbox;
+use crate::net::counters::NetCounters;
+use crate::store::RocksStore;
+
+/// Microseconds in a second, as latencies are observed and shown.
+const US_PER_SECOND: f64 = 1e6;
+
+/// One thing a shard counts: name, meaning, and where it is.
+type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
+
+/// What only grows.
+const SHARD_COUNTERS: [ShardFigure; 14] = [
+    ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
+    ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
+    ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
+    ("late_siblings_dropped", "Siblings that arrived after they were overwritten.", |c| {
+        c.late_siblings_dropped
+    }),
+    ("read_repairs", "Objects sent to stale replicas after a read.", |c| c.read_repairs),
+    ("reads_hedged", "Reads that asked further replicas because of a late answer.", |c| {
+        c.reads_hedged
+    }),
+    ("writes_resent", "Writes sent again to replicas that were silent.", |c| c.writes_resent),
+    ("overloads", "Requests refused because too many were in flight.", |c| c.overloads),
+    ("proxied", "Requests passed on to another node.", |c| c.proxied),
+    ("peer_rejections", "Messages of nodes that make no sense.", |c| c.peer_rejections),
+    ("repeated_requests", "Writes answered from the idempotence window.", |c| c.repeated_requests),
+    ("lingering_dropped", "Answered writes let go before all replicas had them.", |c| {
+        c.lingering_dropped
+    }),
+    ("commits_failed", "Commits that failed.", |c| c.commits_failed),
+    ("corrupt_objects", "Objects that did not match their checksum.", |c| c.corrupt_objects),
+];
+
+/// What is so much now.
+const SHARD_GAUGES: [ShardFigure; 3] = [
+    ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
+    ("in_flight", "Client requests in flight.", |c| c.in_flight),
+    ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
+];
+
+/// What a node says of itself, under the prefix `holm`.
+#[derive(Debug)]
+pub(super) struct NodeCollector {
+    pub(super) sources: Sources,
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page::new(encoder);
+        let Sources { state, requests, net, inboxes } = &self.sources;
+        let status = state.status();
+        node(&mut page, &status)?;
+        request_figures(&mut page, requests)?;
+        shard_figures(&mut page, &state.counters())?;
+        inbox_figures(&mut page, inboxes)?;
+        store_figures(&mut page, &state.store())?;
+        net_figures(&mut page, net)?;
+        peer_figures(&mut page, &status.peers)?;
+        page.gauge(
+            &bytes("peer_queued", "Messages waiting for all other nodes."),
+            state.pool.queued_bytes() as u64,
+        )
+    }
+}
+
+fn node(page: &mut Page<'_>, status: &NodeStatus) -> fmt::Result {
+    let facts = vec![
+        ("version", status.version.clone()),
+        ("node", status.node.0.to_string()),
+        ("run", status.run.to_string()),
+    ];
+    page.info(&plain("build", "The software, the node, and its run."), &facts)?;
+    let ready = u64::from(status.ready.is_ok());
+    page.gauge(&plain("node_ready", "1 if the node serves requests as it should."), ready)?;
+    let amnesia = u64::from(status.amnesia);
+    page.gauge(&plain("node_amnesia", "1 if the node lost state it once had."), amnesia)?;
+    page.gauge(&seconds("node_uptime", "Time since the node started."), status.uptime_s)?;
+    page.gauge(&plain("layout_version", "Version of the layout; 0: none."), status.layout_version)?;
+    let partitions = u64::from(status.partitions);
+    page.gauge(&plain("partitions", "Partitions the node holds a replica of."), partitions)
+}
+
+fn request_figures(page: &mut Page<'_>, requests: &RequestMetrics) -> fmt::Result {
+    let mut rows = Vec::new();
+    for (k, kind) in KINDS.iter().enumerate() {
+        for (l, level) in LEVELS.iter().enumerate() {
+            for (o, outcome) in OUTCOMES.iter().enumerate() {
+                let count = requests.answered(place(k, l, o));
+                // Of hundreds of combinations, those that happened, and one for each kind so that
+                // there is a zero to start from.
+                if count > 0 || (l, o) == (0, 0) {
+                    let labels = [("kind", *kind), ("level", *level), ("outcome", *outcome)];
+                    rows.push((labels.map(|(name, value)| (name, value.to_owned())).into(), count));
+                }
+            }
+        }
+    }
+    page.counters(
+        &plain("requests", "Requests answered by this node's shards, by the level they named."),
+        rows,
+    )?;
+    let latency = KINDS.iter().zip(&requests.latency).map(|(kind, histogram)| {
+        (vec![("kind", (*kind).to_owned())], histogram.snapshot(US_PER_SECOND))
+    });
+    page.histograms(
+        &seconds("request_latency", "From a request's arrival at its shard to its answer."),
+        US_PER_SECOND,
+        latency,
+    )?;
+    let siblings = [(Labels::new(), requests.siblings.snapshot(1.0))];
+    page.histograms(&plain("answer_siblings", "Siblings in answers to gets."), 1.0, siblings)
+}
+
+fn shard_figures(page: &mut Page<'_>, shards: &[Counters]) -> fmt::Result {
+    let each = |read: fn(&Counters) -> u64| {
+        shards.iter().enumerate().map(move |(shard, counters)| (label(shard), read(counters)))
+    };
+    for (name, help, read) in SHARD_COUNTERS {
+        page.counters(&plain(&format!("shard_{name}"), help), each(read))?;
+    }
+    for (name, help, read) in SHARD_GAUGES {
+        page.gauges(&plain(&format!("shard_{name}"), help), each(read))?;
+    }
+    let help = "Decoded objects kept in memory.";
+    page.gauges(&bytes("shard_cache", help), each(|counters| counters.cache_bytes))
+}
+
+fn inbox_figures(page: &mut Page<'_>, inboxes: &[Arc<Inbox>]) -> fmt::Result {
+    let each = |read: fn(&Inbox) -> u64| {
+        inboxes.iter().enumerate().map(move |(shard, inbox)| (label(shard), read(inbox)))
+    };
+    let depth = plain("inbox_depth", "Events waiting in a shard's inbox.");
+    page.gauges(&depth, each(|inbox| inbox.depth() as u64))?;
+    let limit = plain("inbox_limit", "Requests that may wait in a shard's inbox.");
+    page.gauges(&limit, each(|inbox| inbox.requests_max() as u64))?;
+    let dropped = plain("inbox_dropped", "Answers of other nodes dropped at a full inbox.");
+    page.counters(&dropped, each(Inbox::dropped))
+}
+
+fn store_figures(page: &mut Page<'_>, store: &RocksStore) -> fmt::Result {
+    let (stats, space, durable) = (store.stats(), store.space(), store.durable());
+    let failed = u64::from(store.failure().is_some());
+    page.gauge(&bytes("store_memtable", "RocksDB's write buffers."), stats.memtable_bytes)?;
+    let help = "RocksDB's shared cache, write buffers included.";
+    page.gauge(&bytes("store_cache", help), stats.cache_bytes)?;
+    page.gauge(&bytes("store_table", "RocksDB's live tables on disk."), stats.table_bytes)?;
+    let help = "What compaction has to rewrite, estimated.";
+    page.gauge(&bytes("store_compaction_pending", help), stats.compaction_pending_bytes)?;
+    let stopped = u64::from(stats.write_stopped);
+    page.gauge(&plain("store_write_stopped", "1 if RocksDB holds all writes back."), stopped)?;
+    let help = "Rate to which RocksDB slows writes down, bytes a second; 0: not slowed.";
+    page.gauge(&plain("store_write_delayed_rate", help), stats.write_delayed_rate)?;
+    let help = "RocksDB's background errors since it was opened.";
+    page.gauge(&plain("store_background_errors", help), stats.background_errors)?;
+    page.counter(&plain("store_commits", "Group commits acknowledged."), stats.commits)?;
+    page.counter(&bytes("store_commit", "Sizes of these commits."), stats.commit_bytes)?;
+    let commit_seconds = Duration::from_nanos(stats.commit_nanos).as_secs_f64();
+    page.counter(&seconds("store_commit", "Time spent in these commits."), commit_seconds)?;
+    page.gauge(&bytes("store_free", "Free space on the store's disk."), space.free_bytes)?;
+    let full = u64::from(space.full);
+    page.gauge(&plain("store_full", "1 if writes are refused for want of space."), full)?;
+    page.gauge(&plain("store_failed", "1 if writes are refused after an I/O error."), failed)?;
+    let help = "Sequence number of the last acknowledged commit.";
+    page.gauge(&plain("store_written_sequence", help), durable.written)?;
+    let help = "Sequence number up to which everything is fsynced.";
+    page.gauge(&plain("store_synced_sequence", help), durable.synced)
+}
+
+fn net_figures(page: &mut Page<'_>, net: &NetCounters) -> fmt::Result {
+    for (name, help, count) in net.each() {
+        page.counter(&plain(&format!("net_{name}"), help), count)?;
+    }
+    Ok(())
+}
+
+fn peer_figures(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
+    let labels = |peer: &PeerStatus| vec![("peer", peer.node.0.to_string())];
+    let connected = peers.iter().map(|peer| (labels(peer), u64::from(peer.connected)));
+    page.gauges(&plain("peer_connected", "1 if there is a connection to the node."), connected)?;
+    let rtt = peers.iter().filter(|peer| peer.connected);
+    let rtt = rtt.map(|peer| (labels(peer), peer.rtt_us as f64 / US_PER_SECOND));
+    page.gauges(&seconds("peer_rtt", "Smoothed round-trip time to the node."), rtt)
+}
+
+fn label(shard: usize) -> Labels {
+    vec![("shard", shard.to_string())]
+}
+
+/// What the operating system says of the process, under the names that all exporters use.
+#[derive(Debug)]
+pub(super) struct ProcessCollector {
+    /// Since 1970.
+    pub(super) started: Duration,
+}
+
+impl Collector for ProcessCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page::new(encoder);
+        let started = seconds("process_start_time", "When the process started, since 1970.");
+        page.gauge(&started, self.started.as_secs_f64())?;
+        if let Some(resident) = process::resident_bytes() {
+            page.gauge(&bytes("process_resident_memory", "Memory in RAM."), resident)?;
+        }
+        if let Some(cpu) = process::cpu_seconds() {
+            page.counter(&seconds("process_cpu", "Processor time used."), cpu)?;
+        }
+        if let Some(files) = process::open_files() {
+            page.gauge(&plain("process_open_fds", "Open files and sockets."), files)?;
+        }
+        if let Some(files) = process::open_files_max() {
+            page.gauge(&plain("process_max_fds", "How many may be open."), files)?;
+        }
+        Ok(())
+    }
+}

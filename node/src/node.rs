@@ -1,0 +1,236 @@
+//! A whole node: its threads, in the order in which they start and stop.
+//!
+//! | thread | does |
+//! | --- | --- |
+//! | network | QUIC, HTTP, the router (one tokio runtime) |
+//! | shard 0..S | the protocol, one store commit a turn |
+//! | control | metadata, operators |
+//! | store's own | fsync interval, high-water mark |
+//!
+//! Stopping: new requests are refused, shards finish their turn and write checkpoints, answers leave,
+//! the store is closed. What is cut short by a kill instead is found again in log and checkpoints.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use holm_core::shard::config::{Boot, ShardConfig};
+use holm_core::store::StoreError;
+use holm_protocol::ids::Actor;
+
+use crate::config::{Config, Sync};
+use crate::control::{Control, ControlInbox, NodeState};
+use crate::http;
+use crate::inbox::{Event, Inbox};
+use crate::metrics::{Exposition, RequestMetrics, Sources};
+use crate::net::counters::NetCounters;
+use crate::net::endpoint::EndpointError;
+use crate::net::hello::LocalNode;
+use crate::net::peers::PeerPool;
+use crate::net::{Network, Parts};
+use crate::router::Router;
+use crate::shard_thread::{ShardThread, fresh_actor};
+use crate::store::{OpenError, RocksStore, StoreIdentity, StoreOptions, SyncPolicy};
+
+/// How long answers may take to leave when the node stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a node could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store cannot be read, or not be closed properly.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network cannot be started.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The HTTP listener cannot be started.
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+    /// A thread cannot be started.
+    #[error("cannot start thread {name}: {source}")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread could not go on: the node steps aside rather than answer wrongly.
+    #[error("a thread of the node could not go on; its last error is in the log")]
+    Broken,
+}
+
+/// A running node.
+pub struct Node {
+    state: Arc<NodeState>,
+    router: Arc<Router>,
+    inboxes: Vec<Arc<Inbox>>,
+    threads: Vec<JoinHandle<()>>,
+    network: Network,
+    http: http::HttpServer,
+}
+
+impl Node {
+    /// Opens the store and starts everything. Must be called on the network thread's runtime.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing runs then.
+    pub async fn start(config: Config) -> Result<Node, NodeError> {
+        let started = Instant::now();
+        let (mut store, opened) = RocksStore::open(store_options(&config), identity(&config))?;
+        let recorded = Control::recorded_amnesia(&mut store)?;
+        if let Some(reason) = &opened.amnesia {
+            tracing::error!(%reason, "amnesia: the store may lack acknowledged writes; this node \
+                takes writes, and leaves reads to the others");
+        }
+        let run = fresh_actor();
+        let shards = config.node.shards.max(1);
+        let counters = Arc::new(NetCounters::default());
+        let queue_bytes_max = config.limits.peer_queue_bytes_max;
+        let pool = PeerPool::new(config.node.id, queue_bytes_max, counters.clone());
+        let inbox = || Arc::new(Inbox::new(config.limits.inbox_max));
+        let inboxes: Vec<Arc<Inbox>> = (0..shards).map(|_| inbox()).collect();
+        let (control_inbox, commands) = ControlInbox::new();
+        let router = Router::new(config.node.id, inboxes.clone(), control_inbox, pool.clone());
+        let router = Arc::new(router);
+        let metrics = Arc::new(RequestMetrics::new());
+        let state = Arc::new(NodeState {
+            node: config.node.id,
+            run,
+            started,
+            amnesia: AtomicBool::new(opened.amnesia.is_some() || recorded),
+            stopping: AtomicBool::new(false),
+            broken: Arc::default(),
+            layout: Mutex::default(),
+            counters: (0..shards).map(|_| Arc::default()).collect(),
+            store: Mutex::new(store.for_shard()),
+            pool: pool.clone(),
+        });
+        let mut threads = Vec::new();
+        for (shard, inbox) in inboxes.iter().enumerate() {
+            let thread = ShardThread {
+                config: shard_config(&config, shards),
+                boot: boot(&config, run, &state, (shard, shards)),
+                store: store.for_shard(),
+                inbox: inbox.clone(),
+                pool: pool.clone(),
+                metrics: metrics.clone(),
+                counters: state.counters[shard].clone(),
+                broken: state.broken.clone(),
+                started,
+            };
+            threads.push(spawn(&format!("shard-{shard}"), move || thread.run())?);
+        }
+        let local = LocalNode {
+            cluster: config.cluster.id.clone(),
+            node: config.node.id,
+            run,
+            store: opened.store_id,
+            fingerprint: config.settings_fingerprint(),
+        };
+        let parts = Parts { local, handler: router.clone(), pool, counters: counters.clone() };
+        let network = Network::start(&config, parts)?;
+        let rules = network.link_rules().cloned();
+        let control = Control::new(&config.cluster.id, state.clone(), router.clone(), rules)?;
+        threads.push(spawn("control", move || control.run(&commands))?);
+        let exposition = Exposition::new(Sources {
+            state: state.clone(),
+            requests: metrics,
+            net: counters,
+            inboxes: inboxes.clone(),
+        });
+        let http = http::HttpServer::start(config.listen.http, state.clone(), exposition).await?;
+        tracing::info!(
+            node = %config.node.id,
+            %run,
+            quic = %config.listen.quic,
+            http = %config.listen.http,
+            shards,
+            fresh = opened.fresh,
+            "node started"
+        );
+        Ok(Node { state, router, inboxes, threads, network, http })
+    }
+
+    /// Whether a thread could not go on.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.state.broken.load(Ordering::Acquire)
+    }
+
+    /// Reads certificates and key again.
+    pub fn reload(&self) {
+        if let Err(error) = self.network.reload_certificates() {
+            tracing::error!(%error, "certificates not reloaded: the old ones stay in use");
+        }
+    }
+
+    /// Stops everything, in order.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the store could not be closed properly, or a thread could not go on.
+    pub async fn stop(self) -> Result<(), NodeError> {
+        tracing::info!("node stops");
+        let broken = self.is_broken();
+        self.state.stopping.store(true, Ordering::Release);
+        self.router.stop();
+        self.inboxes.iter().for_each(|inbox| inbox.push_essential(Event::Stop));
+        // Shards end within a turn; waiting for them must not hold up the network, which still
+        // carries their last answers.
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+        });
+        let panicked = joined.await.unwrap_or(1);
+        self.network.shutdown(GRACE).await;
+        self.http.stop().await;
+        self.state.store().close()?;
+        tracing::info!("node stopped");
+        if broken || panicked > 0 { Err(NodeError::Broken) } else { Ok(()) }
+    }
+}
+
+fn store_options(config: &Config) -> StoreOptions {
+    let mut options = StoreOptions::new(&config.node.data_dir);
+    options.sync = match config.store.sync {
+        Sync::Always => SyncPolicy::Always,
+        Sync::Interval => SyncPolicy::Interval(config.store.sync_interval),
+    };
+    options.cache_bytes = config.store.cache_bytes;
+    options.write_buffer_bytes = config.store.write_buffer_bytes;
+    options.min_free_bytes = config.store.min_free_bytes;
+    options
+}
+
+fn identity(config: &Config) -> StoreIdentity {
+    StoreIdentity { cluster: config.cluster.id.clone(), node: config.node.id }
+}
+
+fn shard_config(config: &Config, shards: usize) -> ShardConfig {
+    ShardConfig {
+        in_flight_max: (config.limits.in_flight_max / shards).max(1),
+        cache_bytes_max: config.limits.cache_objects_bytes / shards,
+        max_clock_skew_ms: config.limits.max_clock_skew_ms,
+        ..ShardConfig::default()
+    }
+}
+
+fn boot(config: &Config, run: Actor, state: &NodeState, shard: (usize, usize)) -> Boot {
+    Boot {
+        node: config.node.id,
+        actor: run,
+        amnesia: state.amnesia.load(Ordering::Acquire),
+        shard: shard.0,
+        shards: shard.1,
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NodeError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|source| NodeError::Thread { name: name.to_owned(), source })
+}

@@ -1,0 +1,262 @@
+//! The router: from frames to inboxes, on the network thread.
+//!
+//! It decodes, checks the role, finds the partition's shard, and puts whole batches into inboxes.
+//! What no shard is needed for goes to the control thread. Everything refused here is answered here;
+//! nothing blocks.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use holm_core::peer::{Found, PeerMessage, Refusal};
+use holm_core::shard::config::{ClusterState, shard_of};
+use holm_protocol::admin::AdminRequest;
+use holm_protocol::error::{NotReady, RequestError, Role};
+use holm_protocol::frame::Frame;
+use holm_protocol::handshake::{Lane, MetadataVersion, PeerHello};
+use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::message::{Reply, Request};
+
+use crate::control::{Command, ControlInbox};
+use crate::inbox::{Event, Inbox};
+use crate::net::counters::Counter;
+use crate::net::handler::{ClientConn, Handler};
+use crate::net::peers::PeerPool;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Router {
+    node: NodeId,
+    inboxes: Vec<Arc<Inbox>>,
+    control: ControlInbox,
+    pool: PeerPool,
+    cluster: RwLock<Arc<ClusterState>>,
+    metadata: Mutex<MetadataVersion>,
+    stopping: AtomicBool,
+    /// Frames of other nodes that are no messages.
+    pub malformed_peer_frames: Counter,
+    /// Requests refused because an inbox was full.
+    pub refused_overload: Counter,
+}
+
+impl Router {
+    /// A router to these shards.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        inboxes: Vec<Arc<Inbox>>,
+        control: ControlInbox,
+        pool: PeerPool,
+    ) -> Router {
+        Router {
+            node,
+            inboxes,
+            control,
+            pool,
+            cluster: RwLock::default(),
+            metadata: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            malformed_peer_frames: Counter::default(),
+            refused_overload: Counter::default(),
+        }
+    }
+
+    /// From now on requests are routed by this.
+    pub fn set_cluster(&self, cluster: Arc<ClusterState>, version: MetadataVersion) {
+        for inbox in &self.inboxes {
+            inbox.push_essential(Event::Cluster(cluster.clone()));
+        }
+        *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = cluster;
+        *self.metadata.lock().unwrap_or_else(PoisonError::into_inner) = version;
+    }
+
+    /// Tells every shard that the node lost state it once had.
+    pub fn declare_amnesia(&self) {
+        self.inboxes.iter().for_each(|inbox| inbox.push_essential(Event::Amnesia));
+    }
+
+    /// Refuses new requests from now on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Events that wait in all inboxes.
+    #[must_use]
+    pub fn depths(&self) -> Vec<usize> {
+        self.inboxes.iter().map(|inbox| inbox.depth()).collect()
+    }
+
+    /// Tells every shard whether a node can be reached.
+    fn reachable(&self, node: NodeId, up: bool) {
+        for inbox in &self.inboxes {
+            inbox.push_essential(Event::Reachable(node, up));
+        }
+    }
+
+    fn client_event(
+        &self,
+        client: &ClientConn,
+        frame: &Frame,
+        cluster: &ClusterState,
+    ) -> Result<Option<(usize, Event)>, RequestError> {
+        let request = Request::decode(frame)
+            .map_err(|error| RequestError::Malformed { what: error.to_string() })?;
+        let needed = match &request {
+            Request::Get(_) => Some(Role::Read),
+            Request::Put(_) | Request::Delete(_) => Some(Role::Write),
+            Request::Admin(AdminRequest::View) => None,
+            Request::Admin(_) => Some(Role::Admin),
+        };
+        if let Some(needed) = needed.filter(|&needed| !client.roles.has(needed)) {
+            return Err(RequestError::Unauthorized { needed });
+        }
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(RequestError::NotReady { reason: NotReady::Stopping });
+        }
+        let (replies, lane, id) = (client.replies.clone(), client.id, frame.id);
+        let (bucket, key) = match &request {
+            Request::Put(put) => (put.bucket, &put.key),
+            Request::Get(get) => (get.bucket, &get.key),
+            Request::Delete(delete) => (delete.bucket, &delete.key),
+            Request::Admin(AdminRequest::Explain { bucket, key }) => (*bucket, key),
+            Request::Admin(_) => {
+                let Request::Admin(request) = request else { return Ok(None) };
+                self.control.send(Command::Admin { replies, frame: id, request });
+                return Ok(None);
+            }
+        };
+        let shard = self.shard_of_key(cluster, bucket, key)?;
+        let event = match request {
+            Request::Admin(AdminRequest::Explain { bucket, key }) => {
+                Event::Explain { replies, lane, frame: id, bucket, key }
+            }
+            request => Event::Client { replies, lane, frame: id, request },
+        };
+        Ok(Some((shard, event)))
+    }
+
+    fn shard_of_key(
+        &self,
+        cluster: &ClusterState,
+        bucket: BucketId,
+        key: &[u8],
+    ) -> Result<usize, RequestError> {
+        let not_ready = RequestError::NotReady { reason: NotReady::NoLayout };
+        let Some(layout) = &cluster.layout else { return Err(not_ready) };
+        let info = cluster.buckets.get(&bucket).ok_or(RequestError::UnknownBucket { bucket })?;
+        let partition = layout.partition(info.policy.placement, bucket, key).ok_or(not_ready)?;
+        Ok(shard_of(partition, self.inboxes.len()))
+    }
+
+    /// Puts events into inboxes, and answers what did not fit.
+    fn deliver(&self, events: &mut [Vec<Event>]) {
+        let mut refused = Vec::new();
+        for (inbox, events) in self.inboxes.iter().zip(events) {
+            inbox.push(events, &mut refused);
+        }
+        for event in refused {
+            self.refused_overload.increment();
+            self.refuse(event);
+        }
+    }
+
+    fn refuse(&self, event: Event) {
+        match event {
+            Event::Client { replies, frame, .. } | Event::Explain { replies, frame, .. } => {
+                replies.send(frame, &Reply::Error(self.overloaded()));
+            }
+            Event::Peer { from, message } => {
+                if let Some(answer) = refusal(self.node, &message, self.overloaded()) {
+                    let mut out = bytes::BytesMut::new();
+                    answer.encode(&mut out);
+                    // Not sent is lost: the other node's deadline covers it.
+                    let _ = self.pool.send(from, Lane::Requests, &out);
+                }
+            }
+            Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => {}
+        }
+    }
+
+    fn overloaded(&self) -> RequestError {
+        let limit = self.inboxes.iter().map(|inbox| inbox.requests_max()).sum::<usize>() as u32;
+        let in_flight = self.depths().iter().sum::<usize>() as u32;
+        // What waits in a full inbox is worked off within some ten milliseconds.
+        RequestError::Overloaded { in_flight, limit, retry_after_ms: 50 }
+    }
+}
+
+impl Handler for Router {
+    fn on_client_frames(&self, client: &ClientConn, frames: &mut Vec<Frame>) {
+        let cluster = self.cluster.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut events: Vec<Vec<Event>> = self.inboxes.iter().map(|_| Vec::new()).collect();
+        for frame in frames.drain(..) {
+            match self.client_event(client, &frame, &cluster) {
+                Ok(Some((shard, event))) => events[shard].push(event),
+                Ok(None) => {}
+                Err(error) => client.replies.send(frame.id, &Reply::Error(error)),
+            }
+        }
+        self.deliver(&mut events);
+    }
+
+    fn on_peer_frames(&self, from: NodeId, lane: Lane, frames: &mut Vec<Frame>) {
+        if lane == Lane::Bulk {
+            for frame in frames.drain(..) {
+                self.control.send(Command::Bulk { from, frame });
+            }
+            return;
+        }
+        let mut events: Vec<Vec<Event>> = self.inboxes.iter().map(|_| Vec::new()).collect();
+        for frame in frames.drain(..) {
+            match PeerMessage::decode(&frame) {
+                Ok(message) => {
+                    let shard = shard_of(message.partition(), self.inboxes.len());
+                    events[shard].push(Event::Peer { from, message });
+                }
+                Err(error) => {
+                    self.malformed_peer_frames.increment();
+                    tracing::warn!(%from, kind = frame.kind, %error, "message of a node refused");
+                }
+            }
+        }
+        self.deliver(&mut events);
+    }
+
+    fn on_peer_up(&self, node: NodeId, hello: &PeerHello) {
+        tracing::info!(%node, run = %hello.run, "node reachable");
+        self.reachable(node, true);
+        self.control.send(Command::PeerUp { node, store: hello.store, metadata: hello.metadata });
+    }
+
+    fn on_peer_down(&self, node: NodeId) {
+        tracing::info!(%node, "node unreachable");
+        self.reachable(node, false);
+    }
+
+    fn metadata_version(&self) -> MetadataVersion {
+        *self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What to tell a node whose message did not fit.
+fn refusal(me: NodeId, message: &PeerMessage, overloaded: RequestError) -> Option<PeerMessage> {
+    let refusal = Refusal::Overloaded;
+    Some(match message {
+        PeerMessage::Write { op, partition, .. } => PeerMessage::WriteReply {
+            op: *op,
+            partition: *partition,
+            durable: vec![],
+            refused: vec![(me, refusal)],
+        },
+        PeerMessage::Read { op, partition, .. } => PeerMessage::ReadReply {
+            op: *op,
+            partition: *partition,
+            found: Found::Refused(refusal),
+        },
+        PeerMessage::Proxy { op, partition, .. } => PeerMessage::ProxyReply {
+            op: *op,
+            partition: *partition,
+            reply: Reply::Error(overloaded),
+        },
+        _ => return None,
+    })
+}

@@ -1,0 +1,277 @@
+//! The thread around one shard: inbox, store, clock and network for the pure state machine.
+//!
+//! One turn: take everything that waits; handle it; let messages to other nodes leave; commit once;
+//! let acknowledgements and answers leave. Frames are gathered per receiver and appended to its
+//! outbox in one piece, so that a turn wakes each writer once.
+//!
+//! When a commit fails the shard refuses writes and goes on reading (I11). A disk that was full and
+//! has room again is taken up under a fresh actor; any other failure stays until a restart, because
+//! what a failed fsync left behind is unknown.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::BytesMut;
+use holm_core::peer::PeerMessage;
+use holm_core::shard::Shard;
+use holm_core::shard::config::{Boot, ShardConfig};
+use holm_core::shard::event::{Caller, Counters, Effect, Effects, Input};
+use holm_core::store::{Store, StoreError};
+use holm_core::time::{Mono, Now, WallMs};
+use holm_protocol::admin::AdminReply;
+use holm_protocol::error::StoreFault;
+use holm_protocol::handshake::Lane;
+use holm_protocol::ids::{Actor, NodeId};
+use holm_protocol::message::{Reply, Request};
+
+use crate::inbox::{Event, Inbox};
+use crate::metrics::{Operation, RequestMetrics};
+use crate::net::lane::ReplySink;
+use crate::net::peers::PeerPool;
+use crate::net::peers::link::PeerLink;
+use crate::store::RocksStore;
+
+/// How long an idle shard sleeps at most, so that it notices by itself that the disk has room again.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// What a shard thread works with.
+#[derive(Debug)]
+pub struct ShardThread {
+    /// The shard's limits.
+    pub config: ShardConfig,
+    /// Who it is.
+    pub boot: Boot,
+    /// Its disk.
+    pub store: RocksStore,
+    /// Its inbox.
+    pub inbox: Arc<Inbox>,
+    /// The other nodes.
+    pub pool: PeerPool,
+    /// Where its requests are counted and timed.
+    pub metrics: Arc<RequestMetrics>,
+    /// Where it leaves its counters.
+    pub counters: Arc<Mutex<Counters>>,
+    /// Set when it can do no more: the node must stop.
+    pub broken: Arc<AtomicBool>,
+    /// When the node started.
+    pub started: Instant,
+}
+
+/// A request of a client that the shard has not answered.
+#[derive(Debug)]
+struct Call {
+    replies: ReplySink,
+    lane: u64,
+    frame: u64,
+    operation: Operation,
+}
+
+/// The running thread's state.
+struct Running {
+    parts: ShardThread,
+    shard: Shard,
+    calls: Vec<Option<Call>>,
+    free: Vec<u64>,
+    links: BTreeMap<NodeId, (Arc<PeerLink>, BytesMut)>,
+    answers: BTreeMap<u64, (ReplySink, BytesMut, u32)>,
+    encoded: BytesMut,
+}
+
+impl ShardThread {
+    /// Runs until it is told to stop. To be called on a thread of its own.
+    pub fn run(self) {
+        let mut running = Running {
+            shard: Shard::new(self.config.clone(), self.boot),
+            parts: self,
+            calls: Vec::new(),
+            free: Vec::new(),
+            links: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            encoded: BytesMut::new(),
+        };
+        if let Err(error) = running.run() {
+            tracing::error!(shard = running.parts.boot.shard, %error, "shard cannot go on");
+            running.parts.broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Running {
+    fn run(&mut self) -> Result<(), StoreError> {
+        let mut batch = VecDeque::new();
+        let mut effects = Effects::new();
+        let mut stopping = false;
+        while !stopping {
+            let patience = self.patience();
+            self.parts.inbox.take(patience, &mut batch);
+            let now = self.now();
+            for event in batch.drain(..) {
+                match self.input(event) {
+                    Some(input) => {
+                        self.shard.handle(now, input, &mut self.parts.store, &mut effects)?;
+                    }
+                    None => stopping = true,
+                }
+            }
+            self.shard.tick(now, &mut self.parts.store, &mut effects);
+            self.carry_out(&mut effects);
+            // What happened is in the effects, for everyone who waits; here it is for the operator.
+            if let Err(error) = self.shard.commit(now, &mut self.parts.store, &mut effects) {
+                let shard = self.parts.boot.shard;
+                tracing::error!(shard, %error, "commit failed: writes are refused");
+            }
+            self.carry_out(&mut effects);
+            self.try_resume();
+            *self.parts.counters.lock().unwrap_or_else(PoisonError::into_inner) =
+                self.shard.counters();
+        }
+        if self.shard.stopped().is_none() {
+            self.shard.checkpoint(&mut self.parts.store)?;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        let mono = Mono(self.parts.started.elapsed().as_micros() as u64);
+        // A clock before 1970 reads as 0: the hybrid clock then counts by itself.
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { mono, wall: WallMs(wall.as_millis() as u64) }
+    }
+
+    fn patience(&self) -> Duration {
+        let Some(Mono(at)) = self.shard.next_wakeup() else { return IDLE };
+        let now = self.parts.started.elapsed().as_micros() as u64;
+        Duration::from_micros(at.saturating_sub(now)).min(IDLE)
+    }
+
+    /// An event as the core knows it; `None` to stop.
+    fn input(&mut self, event: Event) -> Option<Input> {
+        Some(match event {
+            Event::Client { replies, lane, frame, request } => {
+                let operation = operation(&request);
+                let caller = self.call(Call { replies, lane, frame, operation });
+                Input::Client { caller, request }
+            }
+            Event::Explain { replies, lane, frame, bucket, key } => {
+                let operation = Operation::Explain;
+                let caller = self.call(Call { replies, lane, frame, operation });
+                Input::Explain { caller, bucket, key }
+            }
+            Event::Peer { from, message } => Input::Peer { from, message },
+            Event::Reachable(node, true) => Input::PeerUp(node),
+            Event::Reachable(node, false) => Input::PeerDown(node),
+            Event::Cluster(cluster) => Input::Cluster(cluster),
+            Event::Amnesia => Input::Amnesia,
+            Event::Stop => return None,
+        })
+    }
+
+    /// Gives a call a number. Bounded by the shard's limit on requests in flight, and by the
+    /// answers it gives at once.
+    fn call(&mut self, call: Call) -> Caller {
+        let lane = call.lane;
+        match self.free.pop() {
+            Some(place) => {
+                self.calls[place as usize] = Some(call);
+                Caller { lane, request: place }
+            }
+            None => {
+                self.calls.push(Some(call));
+                Caller { lane, request: self.calls.len() as u64 - 1 }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effects: &mut Effects) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { to, message } => self.send(&to, &message),
+                Effect::Reply { caller, reply, since } => self.reply(caller, &reply, Some(since)),
+                Effect::Explained { caller, result } => {
+                    let reply = match result {
+                        Ok(explanation) => {
+                            Reply::Admin(Box::new(AdminReply::Explain(explanation)))
+                        }
+                        Err(error) => Reply::Error(error),
+                    };
+                    self.reply(caller, &reply, None);
+                }
+            }
+        }
+        for (link, frames) in self.links.values_mut() {
+            if !frames.is_empty() {
+                // Not sent is lost, and counted by the link: the core repeats what matters.
+                let _ = link.send(Lane::Requests, frames);
+                frames.clear();
+            }
+        }
+        while let Some((_, (replies, frames, count))) = self.answers.pop_first() {
+            replies.send_encoded(count, &frames);
+        }
+    }
+
+    fn send(&mut self, to: &[NodeId], message: &PeerMessage) {
+        self.encoded.clear();
+        message.encode(&mut self.encoded);
+        for &node in to {
+            let pool = &self.parts.pool;
+            let (_, frames) =
+                self.links.entry(node).or_insert_with(|| (pool.link(node), BytesMut::new()));
+            frames.extend_from_slice(&self.encoded);
+        }
+    }
+
+    fn reply(&mut self, caller: Caller, reply: &Reply, since: Option<Mono>) {
+        let place = caller.request as usize;
+        let Some(call) = self.calls.get_mut(place).and_then(Option::take) else { return };
+        self.free.push(caller.request);
+        let code = match reply {
+            Reply::Error(error) => error.code(),
+            Reply::Values(values) => {
+                self.parts.metrics.observe_siblings(values.siblings.len());
+                0
+            }
+            _ => 0,
+        };
+        if let Some(Mono(since)) = since {
+            let now = self.parts.started.elapsed().as_micros() as u64;
+            self.parts.metrics.observe(call.operation, code, now.saturating_sub(since));
+        }
+        let (_, frames, count) = self
+            .answers
+            .entry(call.lane)
+            .or_insert_with(|| (call.replies, BytesMut::new(), 0));
+        reply.encode(call.frame, frames);
+        *count += 1;
+    }
+
+    /// Takes up writing again once a full disk has room.
+    fn try_resume(&mut self) {
+        if self.shard.stopped() != Some(StoreFault::Full) {
+            return;
+        }
+        if self.parts.store.writable().is_ok() {
+            let actor = fresh_actor();
+            self.shard.resume(actor);
+            let shard = self.parts.boot.shard;
+            tracing::info!(shard, %actor, "the disk has room again: writes are taken");
+        }
+    }
+}
+
+fn operation(request: &Request) -> Operation {
+    match request {
+        Request::Put(put) => Operation::Put(put.level),
+        Request::Get(get) => Operation::Get(get.level),
+        Request::Delete(delete) => Operation::Delete(delete.level),
+        Request::Admin(_) => Operation::Explain,
+    }
+}
+
+/// A new actor: random, never 0 (I1).
+#[must_use]
+pub fn fresh_actor() -> Actor {
+    Actor(rand::random::<u64>().max(1))
+}
