@@ -17,13 +17,14 @@
 //! Every call waits [`LAST_WORD`] beyond its deadline: a node that gives up at the deadline knows
 //! more than a client that does (which copies are durable), and its answer is on its way.
 
+mod verdict;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use holm_protocol::admin::{AdminReply, AdminRequest};
-use holm_protocol::error::{RequestError, Retry};
 use holm_protocol::ids::NodeId;
 use holm_protocol::message::{self, Reply, Request};
 use tokio::time::Instant;
@@ -31,9 +32,11 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::connection::Connection;
 use crate::error::{AdminError, CallError, Cause};
-use crate::lane::{Answer, Call, CloseReason, StartError};
+use crate::lane::{Call, StartError};
 use crate::node::{Node, jittered};
 use crate::routing::{Choice, Scope};
+
+use verdict::{Asked, Verdict, closed, mismatch};
 
 /// How long after its deadline a call still waits for a node's answer. With the sweep's grain and
 /// scheduling it keeps every call within its deadline plus 100 ms.
@@ -51,9 +54,6 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 /// How often an unknown write is sent again. A replica that could not make it known by then will
 /// not by the deadline.
 const REPEATS_MAX: u32 = 5;
-
-/// How long a node that cannot serve at all is passed over.
-const AVOID: Duration = Duration::from_millis(200);
 
 /// When a call must end.
 #[derive(Debug, Clone, Copy)]
@@ -78,23 +78,6 @@ impl Deadline {
     fn has_passed(&self) -> bool {
         Instant::now() >= self.at()
     }
-}
-
-/// What an attempt came to.
-#[derive(Debug)]
-enum Verdict {
-    /// It is done.
-    Done(Reply),
-    /// The request must change.
-    Refused(RequestError),
-    /// This client has too much in flight.
-    Full { in_flight: usize, limit: usize },
-    /// Nothing happened; ask the next node.
-    Elsewhere(Cause),
-    /// Nothing happened; wait this long first.
-    Later(Cause, Duration),
-    /// It may have happened.
-    Unknown(Cause),
 }
 
 /// One call's way through the cluster.
@@ -321,7 +304,7 @@ impl<'a> Attempts<'a> {
         let until = self.deadline.at() + LAST_WORD;
         let answer = poll_fn(|cx| call.poll_answer(cx, until)).await;
         let asked = Asked { node, connection, started };
-        self.judge(&asked, request, answer)
+        asked.judge(self.cluster, self.scope.reach(), request, answer)
     }
 
     /// One attempt at one node, and at a second one if the first is late.
@@ -343,7 +326,7 @@ impl<'a> Attempts<'a> {
         if let Some(late) = late.filter(|late| started + *late < until) {
             let answer = poll_fn(|cx| call.poll_answer(cx, started + late)).await;
             if answer.is_some() {
-                return (node.id(), self.judge(&asked, request, answer));
+                return (node.id(), asked.judge(self.cluster, self.scope.reach(), request, answer));
             }
             if let Some((second, connection)) = self.second() {
                 let hedge =
@@ -355,7 +338,7 @@ impl<'a> Attempts<'a> {
             }
         }
         let answer = poll_fn(|cx| call.poll_answer(cx, until)).await;
-        (node.id(), self.judge(&asked, request, answer))
+        (node.id(), asked.judge(self.cluster, self.scope.reach(), request, answer))
     }
 
     /// A node for a second try of a late read, if there is one and the budget allows.
@@ -385,7 +368,7 @@ impl<'a> Attempts<'a> {
             })
             .await;
             let asked = calls[won].0;
-            let verdict = self.judge(asked, request, answer);
+            let verdict = asked.judge(self.cluster, self.scope.reach(), request, answer);
             let is_last = !running[1 - won];
             running[won] = false;
             match verdict {
@@ -404,56 +387,6 @@ impl<'a> Attempts<'a> {
                 }
                 Verdict::Full { .. } => {}
             }
-        }
-    }
-
-    /// What an answer means, and what it says about the node.
-    fn judge(&self, asked: &Asked<'_>, request: &Request, answer: Option<Answer>) -> Verdict {
-        let node = asked.node.id();
-        let frame = match answer {
-            None => {
-                let waited_ms = asked.started.elapsed().as_millis() as u64;
-                return Verdict::Unknown(Cause::NoAnswer { node, waited_ms });
-            }
-            Some(Answer::Closed { sent, reason }) => {
-                let cause = closed(node, sent, reason);
-                return if sent { Verdict::Unknown(cause) } else { Verdict::Elsewhere(cause) };
-            }
-            Some(Answer::Frame(frame)) => frame,
-        };
-        let reply = Reply::decode(&frame).map_err(|error| error.to_string());
-        match reply {
-            Ok(Reply::Error(error)) => self.judge_error(asked.node, error),
-            Ok(reply) if answers(&reply, request) => {
-                asked.node.latency().observe(self.scope.reach(), asked.started.elapsed());
-                Verdict::Done(reply)
-            }
-            Ok(_) => garbage(asked, format!("a frame of kind {} as answer", frame.kind)),
-            Err(what) => garbage(asked, what),
-        }
-    }
-
-    fn judge_error(&self, node: &Node, error: RequestError) -> Verdict {
-        match &error {
-            RequestError::NotReady { .. } => {
-                node.avoid_for(jittered(AVOID));
-                self.cluster.refresh_soon();
-            }
-            RequestError::UnknownBucket { .. } => self.cluster.refresh_soon(),
-            _ => {}
-        }
-        let pause = match &error {
-            RequestError::Overloaded { retry_after_ms, .. } => {
-                Duration::from_millis(u64::from(*retry_after_ms)).min(ROUND_PAUSE_MAX)
-            }
-            _ => ROUND_PAUSE_MIN,
-        };
-        let retry = error.retry();
-        match retry {
-            Retry::Never => Verdict::Refused(error),
-            Retry::Elsewhere => Verdict::Elsewhere(Cause::Refused { node: node.id(), error }),
-            Retry::Later => Verdict::Later(Cause::Refused { node: node.id(), error }, pause),
-            Retry::SameRequest => Verdict::Unknown(Cause::Refused { node: node.id(), error }),
         }
     }
 
@@ -492,39 +425,6 @@ impl<'a> Attempts<'a> {
             }
         }
         Err(unknown(&self.last))
-    }
-}
-
-/// An attempt under way.
-struct Asked<'a> {
-    node: &'a Node,
-    connection: &'a Connection,
-    started: Instant,
-}
-
-fn garbage(asked: &Asked<'_>, what: String) -> Verdict {
-    asked.connection.fail(&what);
-    Verdict::Unknown(Cause::Garbage { node: asked.node.id(), what })
-}
-
-fn mismatch(node: NodeId) -> Cause {
-    Cause::Garbage { node, what: "the answer to another kind of request".to_owned() }
-}
-
-fn answers(reply: &Reply, request: &Request) -> bool {
-    matches!(
-        (reply, request),
-        (Reply::Written(_), Request::Put(_) | Request::Delete(_))
-            | (Reply::Values(_), Request::Get(_))
-            | (Reply::Admin(_), Request::Admin(_))
-    )
-}
-
-fn closed(node: NodeId, sent: bool, reason: CloseReason) -> Cause {
-    match reason {
-        CloseReason::Lost(why) => Cause::ConnectionLost { node, sent, why: why.to_string() },
-        CloseReason::Garbage(what) => Cause::Garbage { node, what: what.to_string() },
-        CloseReason::Refused(error) => Cause::Refused { node, error: *error },
     }
 }
 

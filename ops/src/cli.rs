@@ -130,6 +130,7 @@ pub(crate) struct PutArgs {
     #[command(flatten)]
     pub(crate) place: KeyArgs,
     /// The value; `-` or nothing reads it from standard input
+    #[arg(allow_negative_numbers = true)]
     pub(crate) value: Option<OsString>,
     /// The context that a get of this key printed
     #[arg(long, value_name = "C")]
@@ -294,6 +295,7 @@ mod tests {
     fn contract_lines_parse() {
         for line in [
             "holm put carts alice books",
+            "holm put carts alice -5",
             "holm put carts alice - --context 00ff --consistency each_quorum",
             "holm get carts alice --raw -o json",
             "holm -q --timeout-ms 100 --cluster c.toml del carts alice --consistency 3",

@@ -1,6 +1,6 @@
 //! `holm layout`: which node holds which part of the data.
 //!
-//! The operator writes a layout file ([`file`]), looks at what it would do (`plan`) and makes it the
+//! The operator writes a layout file ([`mod@file`]), looks at what it would do (`plan`) and makes it the
 //! cluster's (`apply`). A layout carries the version after the one in force, so that two operators
 //! cannot overwrite each other unknowingly.
 

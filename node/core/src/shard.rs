@@ -40,7 +40,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holm_protocol::bucket::{BucketInfo, BucketKind};
+use holm_protocol::bucket::{BucketKind, BucketPolicy};
 use holm_protocol::error::{NotReady, RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RegionId};
 use holm_protocol::level::Level;
@@ -433,12 +433,12 @@ impl Shard {
         let layout = self.cluster.layout.clone().ok_or(not_ready(NotReady::NoLayout))?;
         let region = self.region.ok_or(not_ready(NotReady::NotInLayout))?;
         let info = self.cluster.buckets.get(&bucket);
-        let info = info.ok_or(RequestError::UnknownBucket { bucket })?.clone();
-        let partition = layout.partition(info.policy.placement, bucket, key);
+        let policy = info.ok_or(RequestError::UnknownBucket { bucket })?.policy.clone();
+        let partition = layout.partition(policy.placement, bucket, key);
         // A bucket's placement was checked when the bucket was made; layouts keep placements.
         let partition = partition.ok_or(not_ready(NotReady::NoLayout))?;
         let replica = layout.is_replica(partition, self.boot.node);
-        Ok(Route { layout, region, info, partition, replica })
+        Ok(Route { layout, region, policy, partition, replica })
     }
 
     fn quorum(&mut self, route: &Route, level: Level) -> Result<Arc<Quorum>, RequestError> {
@@ -495,7 +495,7 @@ impl Shard {
 struct Route {
     layout: Arc<Layout>,
     region: RegionId,
-    info: BucketInfo,
+    policy: BucketPolicy,
     partition: Partition,
     /// Whether this node is a replica.
     replica: bool,
@@ -503,7 +503,7 @@ struct Route {
 
 impl Route {
     fn kind(&self) -> ObjectKind {
-        object_kind(self.info.policy.kind)
+        object_kind(self.policy.kind)
     }
 }
 

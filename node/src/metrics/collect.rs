@@ -1,7 +1,7 @@
 //! Every metric there is, by subject. Nothing is computed here: figures are read and named.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holm_core::shard::event::Counters;
@@ -67,7 +67,9 @@ impl Collector for NodeCollector {
         request_figures(&mut page, requests)?;
         shard_figures(&mut page, &state.counters())?;
         inbox_figures(&mut page, inboxes)?;
-        store_figures(&mut page, &state.store())?;
+        // A handle of its own: a probe that asks for the store must not wait for RocksDB's figures.
+        let store = state.store().for_shard();
+        store_figures(&mut page, &store)?;
         net_figures(&mut page, net)?;
         peer_figures(&mut page, &status.peers)?;
         page.gauge(

@@ -64,7 +64,7 @@ impl Shard {
             let passed = Passed { request: Request::Get(get), fingerprint: 0, only: None };
             return self.proxy(origin, &route, passed, turn);
         }
-        let quorum = self.quorum(&route, get.level.unwrap_or(route.info.policy.read_level))?;
+        let quorum = self.quorum(&route, get.level.unwrap_or(route.policy.read_level))?;
         self.admit()?;
         self.counters.reads_coordinated += 1;
         let mut own = self.own_object(&route, &get, turn.store);

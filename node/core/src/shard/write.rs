@@ -29,7 +29,7 @@ use holm_protocol::message::{Delete, Put, Receipt, ReceiptEntry, Reply, Written}
 use holm_protocol::version_vector::VersionVector;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::context::ContextError;
+use crate::context::{ContextError, ContextSecrets};
 use crate::object::{Object, Sibling};
 use crate::peer::{OpId, PeerMessage, Refusal};
 use crate::put::PutCoordinator;
@@ -40,7 +40,7 @@ use crate::shard::relay::Votes;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
 use crate::store::Store;
-use crate::time::{Mono, Now};
+use crate::time::Mono;
 
 /// Callers that may wait for one write at a time: retries of a client that lost patience.
 const ORIGINS_MAX: usize = 8;
@@ -73,20 +73,27 @@ struct Write {
     timeout_ms: u32,
 }
 
-/// A write on its way to its replicas.
+/// A write that has its dot.
 #[derive(Debug)]
-pub(super) struct WriteOp {
-    coordinator: PutCoordinator,
-    origins: Vec<Origin>,
+struct Change {
     request: RequestId,
-    partition: Partition,
     bucket: BucketId,
     key: Bytes,
+    /// The encoded object after the write.
     object: Bytes,
     /// What the answer's context covers.
     covers: VersionVector,
     dot: Dot,
     hlc: Hlc,
+}
+
+/// A write on its way to its replicas.
+#[derive(Debug)]
+pub(super) struct WriteOp {
+    coordinator: PutCoordinator,
+    origins: Vec<Origin>,
+    partition: Partition,
+    change: Change,
     /// All replicas, this node among them.
     everyone: Vec<NodeId>,
     answered: bool,
@@ -143,7 +150,7 @@ impl Shard {
         if !route.replica || self.boot.amnesia {
             return self.pass_on(origin, &route, write, turn);
         }
-        let quorum = self.quorum(&route, write.level.unwrap_or(route.info.policy.write_level))?;
+        let quorum = self.quorum(&route, write.level.unwrap_or(route.policy.write_level))?;
         if self.repeated(origin, (&route, &write, &quorum), turn)? {
             return Ok(());
         }
@@ -174,16 +181,12 @@ impl Shard {
         self.counters.writes_coordinated += 1;
 
         let id = self.new_op();
-        self.window.begin(turn.now.mono, write.request, fingerprint(&write), Fate::InFlight(id));
+        let Write { request, bucket, .. } = write;
+        self.window.begin(turn.now.mono, request, fingerprint(&write), Fate::InFlight(id));
         let key = crate::keys::user_key(&shared_key);
+        let change = Change { request, bucket, key, object, covers, dot, hlc };
         let deadline = self.deadline(turn.now, write.timeout_ms);
-        let op = self.write_op(turn.now, &route, quorum, deadline);
-        let request = write.request;
-        let origins = vec![origin];
-        let (bucket, partition) = (write.bucket, route.partition);
-        let op =
-            WriteOp { origins, request, partition, bucket, key, object, covers, dot, hlc, ..op };
-        self.send_write(&route, id, op, turn.out);
+        self.start_write(id, (origin, change), (&route, quorum), (deadline, turn));
         Ok(())
     }
 
@@ -240,7 +243,7 @@ impl Shard {
             None => next.delete(context, dot, hlc),
         }
         let after = next.siblings().len();
-        let limit = usize::from(route.info.policy.max_siblings);
+        let limit = usize::from(route.policy.max_siblings);
         if after > limit && after > before {
             let (siblings, limit) = (before as u32, limit as u32);
             return Err(RequestError::TooManySiblings { siblings, limit });
@@ -256,40 +259,31 @@ impl Shard {
         Ok((hlc, next))
     }
 
-    /// An operation without the write in it yet.
-    fn write_op(
+    /// Sends a write to its region's other replicas and to one relay in each other region. The own
+    /// vote comes with the commit.
+    fn start_write<S: Store>(
         &mut self,
-        now: Now,
-        route: &Route,
-        quorum: Arc<Quorum>,
-        deadline: Mono,
-    ) -> WriteOp {
+        id: OpId,
+        (origin, change): (Origin, Change),
+        (route, quorum): (&Route, Arc<Quorum>),
+        (deadline, turn): (Mono, &mut Turn<'_, S>),
+    ) {
         let resend_ms = self.config.resend_ms;
-        WriteOp {
+        let mut op = WriteOp {
             coordinator: PutCoordinator::new(quorum),
-            origins: Vec::new(),
-            request: RequestId { client: 0, sequence: 0 },
+            origins: vec![origin],
             partition: route.partition,
-            bucket: route.info.id,
-            key: Bytes::new(),
-            object: Bytes::new(),
-            covers: VersionVector::new(),
-            dot: Dot { actor: self.boot.actor, counter: 0 },
-            hlc: Hlc(0),
+            change,
             everyone: route.layout.replicas(route.partition).to_vec(),
             answered: false,
             deadline,
-            wake: deadline.min(now.mono.plus_ms(resend_ms)),
+            wake: deadline.min(turn.now.mono.plus_ms(resend_ms)),
             resend_ms,
-        }
-    }
-
-    /// Sends a write to its region's other replicas and to one relay in each other region. The own
-    /// vote comes with the commit.
-    fn send_write(&mut self, route: &Route, id: OpId, mut op: WriteOp, out: &mut Effects) {
+        };
+        let out = &mut *turn.out;
         for index in 0..route.layout.regions().len() {
             let region = RegionId(index as u16);
-            let replicas = route.layout.replicas_in(op.partition, region);
+            let replicas = route.layout.replicas_in(route.partition, region);
             let others = replicas.iter().copied().filter(|&node| node != self.boot.node);
             let (up, down): (Vec<NodeId>, Vec<NodeId>) =
                 others.partition(|&node| self.peers.is_up(node));
@@ -301,7 +295,7 @@ impl Shard {
                 continue;
             }
             // Another relay for each write, so that none carries them all.
-            let relay = up[(op.dot.counter % up.len() as u64) as usize];
+            let relay = up[(op.change.dot.counter % up.len() as u64) as usize];
             let fan_out = replicas.iter().copied().filter(|&node| node != relay).collect();
             out.push(Effect::Send { to: vec![relay], message: write_message(id, &op, fan_out) });
         }
@@ -396,24 +390,23 @@ impl Shard {
                 let needed = quorum.needed();
                 let durable = quorum.counted(op.coordinator.durable_nodes());
                 let error = RequestError::WriteUnknown { needed, durable };
-                (Reply::Error(error), Fate::Unknown { dot: op.dot, hlc: op.hlc })
+                (Reply::Error(error), Fate::Unknown { dot: op.change.dot, hlc: op.change.hlc })
             }
         };
         op.answered = true;
         self.in_flight -= 1;
-        self.window.settle(op.request, fate);
+        self.window.settle(op.change.request, fate);
         for origin in op.origins.drain(..) {
             answer(origin, reply.clone(), out);
         }
     }
 
     fn written(&self, op: &WriteOp) -> Written {
-        let seal =
-            |secrets: &crate::context::ContextSecrets| secrets.seal(op.bucket, &op.key, &op.covers);
-        let nodes = op.coordinator.durable_nodes().iter().copied();
+        let Change { bucket, key, covers, .. } = &op.change;
+        let seal = |secrets: &ContextSecrets| secrets.seal(*bucket, key, covers);
         Written {
-            dot: op.dot,
-            hlc: op.hlc,
+            dot: op.change.dot,
+            hlc: op.change.hlc,
             context: self.cluster.secrets.as_ref().map(seal).unwrap_or_default(),
             receipt: self.receipt(op.coordinator.quorum().level(), nodes),
         }
@@ -500,20 +493,14 @@ impl Shard {
         let context = self.open_context(write)?;
         let mut encoded = Vec::new();
         object.encode(&mut encoded);
+        let Write { request, bucket, ref key, .. } = *write;
+        let covers = covered_for_writer(&context, &object, dot);
+        let object = encoded.into();
+        let change = Change { request, bucket, key: key.clone(), object, covers, dot, hlc };
         let deadline = self.deadline(turn.now, write.timeout_ms);
         let id = self.new_op();
-        let op = WriteOp {
-            origins: vec![origin],
-            request: write.request,
-            key: write.key.clone(),
-            object: encoded.into(),
-            covers: covered_for_writer(&context, &object, dot),
-            dot,
-            hlc,
-            ..self.write_op(turn.now, route, quorum.clone(), deadline)
-        };
-        self.window.settle(write.request, Fate::InFlight(id));
-        self.send_write(route, id, op, turn.out);
+        self.window.settle(request, Fate::InFlight(id));
+        self.start_write(id, (origin, change), (route, quorum.clone()), (deadline, turn));
         Ok(())
     }
 
@@ -560,12 +547,12 @@ impl Write {
 
 fn check_value(route: &Route, write: &Write) -> Result<(), RequestError> {
     let len = write.value.as_ref().map_or(0, Bytes::len) as u64;
-    let limit = u64::from(route.info.policy.max_value);
+    let limit = u64::from(route.policy.max_value);
     if len > limit { Err(RequestError::ValueTooLarge { len, limit }) } else { Ok(()) }
 }
 
 fn is_lww(route: &Route) -> bool {
-    route.info.policy.kind == BucketKind::Lww
+    route.policy.kind == BucketKind::Lww
 }
 
 /// What the writer has seen: its context and its write. See the module's head.
@@ -583,9 +570,9 @@ fn write_message(op: OpId, write: &WriteOp, fan_out: Vec<NodeId>) -> PeerMessage
     PeerMessage::Write {
         op,
         partition: write.partition,
-        bucket: write.bucket,
-        key: write.key.clone(),
-        object: write.object.clone(),
+        bucket: write.change.bucket,
+        key: write.change.key.clone(),
+        object: write.change.object.clone(),
         fan_out,
     }
 }

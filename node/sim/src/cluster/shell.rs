@@ -256,13 +256,7 @@ impl Cluster {
         let mut effects = Effects::new();
         let result = slot.shard.commit(now, &mut node.store, &mut effects);
         slot.is_busy = false;
-        if self.setup.sync == SyncMode::Always && !node.store.faults().syncs_lie {
-            node.store.sync();
-        }
         let rows = node.store.take_last();
-        if self.setup.sync == SyncMode::Always {
-            node.store.sync();
-        }
         let dies = node.dies_in_commit && !rows.is_empty();
         if let Err(error) = &result {
             node.is_doubtful |= node.store.faults().reads_fail;
@@ -424,14 +418,8 @@ impl Cluster {
         message: &PeerMessage,
     ) -> Option<bytes::Bytes> {
         let partition = message.partition();
-        let same_region = self.region_of(from) == self.region_of(to);
-        let is_relayed = matches!(message, PeerMessage::Write { fan_out, .. } if fan_out.is_empty());
         let region = self.layout.region_of(from)?;
         let region_of_relay = self.layout.replicas_in(partition, region);
-        if tamper == Tamper::RelayForgesVotes && same_region && is_relayed {
-            // Whether it is the coordinator's own region cannot be told: both are hurt.
-            return None;
-        }
         let message = tamper.message(message.clone(), region_of_relay, |message| match message {
             PeerMessage::Repair { bucket, key, .. } => self.stored(to, *bucket, key),
             _ => None,

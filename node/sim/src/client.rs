@@ -1,0 +1,337 @@
+//! Clients: what they ask, what they keep, when they repeat.
+//!
+//! A client does one thing at a time: it asks, waits, repeats a write whose outcome it does not
+//! know under the same request id (at the same run of the same node, as the real client does), and
+//! thinks. It keeps the contexts of its reads and writes, and uses the last one, an old one or none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use holm_protocol::error::{Outcome as Told, Retry};
+use holm_protocol::ids::{NodeId, RequestId};
+use holm_protocol::level::Level;
+use holm_protocol::message::{Delete, Get, Put, Reply, Request};
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+use crate::check::elements;
+use crate::cluster::{CallId, CallResult, Cluster, LWW, SIBLINGS};
+use crate::history::{EventId, KeyId};
+use crate::plan::{ClientPlan, Workload, draw_level, pick};
+use crate::referee::is_undone;
+use crate::rng::stream;
+
+/// Times that a write of unknown outcome is repeated.
+const REPEATS_MAX: u32 = 2;
+/// Contexts kept of a key.
+const CONTEXTS_MAX: usize = 4;
+
+/// What a client knows of a key.
+#[derive(Debug, Default)]
+struct Known {
+    /// Contexts, the newest last.
+    contexts: Vec<Bytes>,
+    /// The set that the last read showed.
+    elements: BTreeSet<usize>,
+}
+
+/// What a client waits for.
+#[derive(Debug)]
+enum Pending {
+    Read {
+        key: KeyId,
+        level: Level,
+        asked_us: u64,
+    },
+    Write {
+        id: EventId,
+        request: Request,
+        /// Whether each try so far certainly did nothing.
+        is_undone: bool,
+        repeats: u32,
+    },
+}
+
+/// One client. See the [module](self).
+#[derive(Debug)]
+pub struct Client {
+    id: u64,
+    plan: ClientPlan,
+    keys: Vec<KeyId>,
+    known: BTreeMap<KeyId, Known>,
+    rng: ChaCha8Rng,
+    sequence: u64,
+    done: u32,
+    call: Option<CallId>,
+    pending: Option<Pending>,
+    target: NodeId,
+    target_run: u32,
+    /// A set is about to be written back: it was read just now.
+    write_back: Option<KeyId>,
+}
+
+/// When a client wants to be called again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// At this time, to act.
+    ActAt(u64),
+    /// At this time, if the call has not ended by then.
+    GiveUpAt(u64, CallId),
+    /// Never: it has done what it had to.
+    Done,
+}
+
+impl Client {
+    /// A client that has done nothing yet. Keys of a workload are shared by its clients.
+    pub fn new(
+        (seed, id): (u64, u64),
+        plan: ClientPlan,
+        keys: usize,
+        cluster: &mut Cluster,
+    ) -> Client {
+        let is_lww = plan.workload == Workload::Latest;
+        let bucket = if is_lww { LWW } else { SIBLINGS };
+        let name = |at| Bytes::from(format!("{:?}-{at}", plan.workload).to_lowercase());
+        let referee = cluster.referee_mut();
+        let keys = (0..keys).map(|at| referee.add_key(bucket, name(at), is_lww)).collect();
+        Client {
+            id,
+            plan,
+            keys,
+            known: BTreeMap::new(),
+            rng: stream(seed, &format!("client {id}")),
+            sequence: 0,
+            done: 0,
+            call: None,
+            pending: None,
+            target: NodeId(0),
+            target_run: 0,
+            write_back: None,
+        }
+    }
+
+    /// Whether it waits for this call.
+    #[must_use]
+    pub fn waits_for(&self, call: CallId) -> bool {
+        self.call == Some(call)
+    }
+
+    /// Does the next thing.
+    pub fn act(&mut self, cluster: &mut Cluster) -> Next {
+        if self.pending.is_some() {
+            return Next::Done;
+        }
+        if self.write_back.is_none() && self.done >= self.plan.operations {
+            return Next::Done;
+        }
+        self.done += u32::from(self.write_back.is_none());
+        let key = self.write_back.unwrap_or_else(|| pick(&mut self.rng, &self.keys));
+        let (read_level, write_level) = self.levels(cluster);
+        if let Some(key) = self.write_back.take() {
+            return self.write(key, write_level, Intent::Add, cluster);
+        }
+        let dice = self.rng.random_range(0..10);
+        match (self.plan.workload, dice) {
+            (Workload::Blind, 0..=7) => self.write(key, write_level, Intent::Blind, cluster),
+            (Workload::Register | Workload::Latest, 0..=3) => {
+                self.write(key, write_level, Intent::Follow, cluster)
+            }
+            (Workload::Register | Workload::Latest, 4) => {
+                self.write(key, write_level, Intent::Blind, cluster)
+            }
+            (Workload::Recreate | Workload::Latest, 5..=6) if self.knows(key) => {
+                self.write(key, write_level, Intent::Delete, cluster)
+            }
+            (Workload::Recreate, 0..=1) => self.write(key, write_level, Intent::Blind, cluster),
+            (Workload::Recreate, 2..=3) => self.write(key, write_level, Intent::Follow, cluster),
+            _ => self.read(key, read_level, cluster),
+        }
+    }
+
+    fn knows(&self, key: KeyId) -> bool {
+        self.known.get(&key).is_some_and(|known| !known.contexts.is_empty())
+    }
+
+    fn levels(&mut self, cluster: &Cluster) -> (Level, Level) {
+        let nodes = cluster.layout().replicas(holm_protocol::ids::Partition::from_u32(0)).len();
+        match self.plan.levels {
+            Some(levels) => levels,
+            None => (draw_level(&mut self.rng, nodes), draw_level(&mut self.rng, nodes)),
+        }
+    }
+
+    fn read(&mut self, key: KeyId, level: Level, cluster: &mut Cluster) -> Next {
+        let facts = cluster.referee().history().key(key);
+        let request = Request::Get(Get {
+            bucket: facts.bucket,
+            key: facts.name.clone(),
+            level: Some(level),
+            timeout_ms: self.plan.timeout_ms,
+        });
+        self.choose_node(key, cluster);
+        self.pending = Some(Pending::Read { key, level, asked_us: cluster.now_us() });
+        self.send(request, 0, cluster)
+    }
+
+    fn write(&mut self, key: KeyId, level: Level, intent: Intent, cluster: &mut Cluster) -> Next {
+        let known = self.known.entry(key).or_default();
+        let newest = known.contexts.last().cloned().unwrap_or_default();
+        let context = match intent {
+            Intent::Blind => Bytes::new(),
+            Intent::Add => newest,
+            // Now and then an old context, used a second time.
+            Intent::Follow | Intent::Delete => match self.rng.random_range(0..5) {
+                0 if !known.contexts.is_empty() => {
+                    known.contexts[self.rng.random_range(0..known.contexts.len())].clone()
+                }
+                _ => newest,
+            },
+        };
+        let mut elements = known.elements.clone();
+        let padding = pick(&mut self.rng, &[0, 10, 10, 100, 600]);
+        let now_us = cluster.now_us();
+        let value = |id: EventId| match intent {
+            Intent::Delete => None,
+            Intent::Add => {
+                elements.insert(id.0);
+                Some(elements::encode(id, &elements))
+            }
+            Intent::Blind | Intent::Follow => {
+                Some(Bytes::from(format!("w{} {}", id.0, "x".repeat(padding))))
+            }
+        };
+        let (id, value) = cluster.referee_mut().begin_write(key, value, &context, (level, now_us));
+        self.sequence += 1;
+        let request = RequestId { client: self.id, sequence: self.sequence };
+        let facts = cluster.referee().history().key(key);
+        let (bucket, name) = (facts.bucket, facts.name.clone());
+        let (level, timeout_ms) = (Some(level), self.plan.timeout_ms);
+        let request = match value {
+            Some(value) => {
+                Request::Put(Put { bucket, key: name, value, context, level, request, timeout_ms })
+            }
+            None => Request::Delete(Delete { bucket, key: name, context, level, request, timeout_ms }),
+        };
+        self.choose_node(key, cluster);
+        let pending = Pending::Write { id, request: request.clone(), is_undone: true, repeats: 0 };
+        self.pending = Some(pending);
+        self.send(request, 0, cluster)
+    }
+
+    /// Mostly a replica in the own region, as the real client does; now and then any node.
+    fn choose_node(&mut self, key: KeyId, cluster: &Cluster) {
+        let partition = cluster.referee().history().key(key).partition;
+        let layout = cluster.layout();
+        let region = holm_protocol::ids::RegionId(self.plan.region as u16);
+        let local = layout.replicas_in(partition, region);
+        let all: Vec<NodeId> = cluster.node_ids().collect();
+        let near = self.rng.random_range(0..8) > 0 && !local.is_empty();
+        self.target = pick(&mut self.rng, if near { local } else { &all });
+        self.target_run = cluster.run_of(self.target);
+    }
+
+    fn send(&mut self, request: Request, repeated: u32, cluster: &mut Cluster) -> Next {
+        let who = (self.id, self.plan.region);
+        let call = cluster.call(who, self.target, request, repeated);
+        self.call = Some(call);
+        // Longer than the node may take, so that a late answer is the node's fault.
+        let travel_us = 6 * cluster.longest_client_delay();
+        let patience_us = u64::from(self.plan.timeout_ms) * 1000 + travel_us + 150_000;
+        Next::GiveUpAt(cluster.now_us() + patience_us, call)
+    }
+
+    /// A call has not ended in time.
+    pub fn give_up(&mut self, call: CallId, cluster: &mut Cluster) -> Next {
+        if self.call != Some(call) {
+            return Next::Done;
+        }
+        cluster.give_up(call);
+        self.on_answer(CallResult::Disconnected, cluster)
+    }
+
+    /// A call has ended.
+    pub fn on_answer(&mut self, result: CallResult, cluster: &mut Cluster) -> Next {
+        self.call = None;
+        match self.pending.take() {
+            Some(Pending::Read { key, level, asked_us }) => {
+                cluster.referee_mut().read_told(key, level, asked_us, &result);
+                if let CallResult::Reply(Reply::Values(values)) = result {
+                    let known = self.known.entry(key).or_default();
+                    let sets = values.siblings.iter().map(|s| elements::decode(&s.value));
+                    known.elements = sets.flatten().collect();
+                    self.keep_context(key, values.context);
+                    self.write_back = (self.plan.workload == Workload::Set).then_some(key);
+                }
+            }
+            Some(Pending::Write { id, request, is_undone: so_far, repeats }) => {
+                let now_us = cluster.now_us();
+                cluster.referee_mut().write_told(id, now_us, &result);
+                let undone = so_far && is_undone(&result);
+                if self.may_repeat(&request, &result, repeats, cluster) {
+                    let repeats = repeats + 1;
+                    let pending =
+                        Pending::Write { id, request: request.clone(), is_undone: undone, repeats };
+                    self.pending = Some(pending);
+                    return self.send(request, repeats, cluster);
+                }
+                cluster.referee_mut().end_write(id, undone);
+                if let CallResult::Reply(Reply::Written(written)) = result {
+                    let key = cluster.referee().history().event(id).key;
+                    self.keep_context(key, written.context);
+                }
+            }
+            None => {}
+        }
+        let pause_us = self.rng.random_range(0..=self.plan.think_us);
+        Next::ActAt(cluster.now_us() + pause_us)
+    }
+
+    /// An unknown outcome may be asked for again, where the request is remembered: at the same run
+    /// of a node that coordinates it itself.
+    fn may_repeat(
+        &self,
+        request: &Request,
+        result: &CallResult,
+        repeats: u32,
+        cluster: &Cluster,
+    ) -> bool {
+        let is_unknown = match result {
+            CallResult::Reply(Reply::Error(error)) => {
+                error.outcome() == Told::MayHaveHappened && error.retry() == Retry::SameRequest
+            }
+            CallResult::Disconnected => true,
+            _ => false,
+        };
+        let (bucket, key) = match request {
+            Request::Put(put) => (put.bucket, &put.key),
+            Request::Delete(delete) => (delete.bucket, &delete.key),
+            _ => return false,
+        };
+        let coordinates = cluster.whole_replicas(bucket, key).contains(&self.target);
+        let same_run = cluster.run_of(self.target) == self.target_run;
+        is_unknown && coordinates && same_run && repeats < REPEATS_MAX
+    }
+
+    fn keep_context(&mut self, key: KeyId, context: Bytes) {
+        let contexts = &mut self.known.entry(key).or_default().contexts;
+        if contexts.len() >= CONTEXTS_MAX {
+            contexts.remove(0);
+        }
+        if !context.is_empty() {
+            contexts.push(context);
+        }
+    }
+}
+
+/// What a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intent {
+    /// Without a context.
+    Blind,
+    /// With one that was kept.
+    Follow,
+    /// Of a set's element, with the context of the read just before.
+    Add,
+    /// Of everything that was seen.
+    Delete,
+}

@@ -1,0 +1,366 @@
+//! One run: a plan, played until its faults end, then healed, read everywhere and compared.
+//!
+//! 1. *Faults*: clients work while faults come and go. Answers and commits are checked as they
+//!    happen, replicas with equal clocks at intervals.
+//! 2. *Calm*: all faults end, dead nodes start, clients finish.
+//! 3. *Convergence*: every key is read from every region at all its replicas, which repairs them.
+//! 4. *Verdict*: replicas are equal, nothing acknowledged is lost, nothing overwritten is back.
+//!
+//! A node that lost its disk has no way back yet: it refuses reads, so the reads of step 3 ask for
+//! all the others, and only these are compared.
+
+use std::fmt;
+
+use holm_core::object::{Object, ObjectKind};
+use holm_core::shard::event::Counters;
+use holm_protocol::ids::NodeId;
+use holm_protocol::level::Level;
+use holm_protocol::message::{Get, Reply, Request};
+
+use crate::check::Violation;
+use crate::client::{Client, Next};
+use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
+use crate::history::KeyId;
+use crate::plan::{Fault, FaultKind, Plan};
+use crate::referee::OutcomeTally;
+use crate::trace::STEPS_KEPT;
+
+/// Between two comparisons of replicas, simulated microseconds.
+const CHECK_EVERY_US: u64 = 150_000;
+/// Time for connections to come back and clocks to pass what a fast one has written, microseconds.
+const SETTLE_US: u64 = 4_000_000;
+/// Rounds of reads after which replicas must be equal: one to repair, more for reads that fail
+/// because writes are still on their way.
+const ROUNDS_MAX: usize = 6;
+/// Steps after which a run is stuck.
+const STEPS_MAX: u64 = 3_000_000;
+/// Alarm numbers of faults' ends, checks and clients start here; faults' beginnings at 0.
+const FAULT_ENDS: u64 = 1 << 32;
+const CHECKS: u64 = 2 << 32;
+const CLIENTS: u64 = 3 << 32;
+const CLIENT_TIMEOUTS: u64 = 4 << 32;
+/// The referee's own client.
+const READER: u64 = 1 << 20;
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The rule that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// The last steps, if a rule was broken or all were asked for.
+    pub trace: Vec<String>,
+    /// The hash over all steps.
+    pub digest: u64,
+    /// How many steps there were.
+    pub steps: u64,
+    /// How long it was, simulated microseconds.
+    pub simulated_us: u64,
+    /// How often each fault had an effect.
+    pub faults: FaultTally,
+    /// How calls ended.
+    pub outcomes: OutcomeTally,
+    /// What the shards counted.
+    pub counters: Counters,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        let Some(violation) = &self.violation else {
+            return write!(f, "seed {}: {} steps, clean", self.seed, self.steps);
+        };
+        writeln!(f, "seed {}: violation of {violation}", self.seed)?;
+        write!(f, "  repeat: cargo xtask sim --seed {} --trace", self.seed)
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Sim {
+    plan: Plan,
+    cluster: Cluster,
+    clients: Vec<Client>,
+    busy_clients: usize,
+    /// Calls of client timeouts, by alarm.
+    timeouts: Vec<(usize, CallId)>,
+    trace_all: bool,
+}
+
+impl Sim {
+    /// A run of a plan, at its beginning. With `trace_all` the report has every step.
+    #[must_use]
+    pub fn new(plan: Plan, trace_all: bool) -> Sim {
+        let setup = Setup {
+            shape: plan.shape.clone(),
+            shard: plan.shard.clone(),
+            sync: plan.sync,
+            timing: plan.timing.clone(),
+            seed: plan.seed,
+            tamper: plan.tamper,
+            steps_max: if trace_all { usize::MAX } else { STEPS_KEPT },
+        };
+        let mut cluster = Cluster::new(setup);
+        let mut clients = Vec::new();
+        for (at, client) in plan.clients.iter().enumerate() {
+            let id = at as u64 + 1;
+            let client = Client::new((plan.seed, id), client.clone(), plan.keys, &mut cluster);
+            clients.push(client);
+            // Connections take a round trip to come up.
+            cluster.alarm(1_000 * id, CLIENTS + at as u64);
+        }
+        for (at, fault) in plan.faults.iter().enumerate() {
+            cluster.alarm(fault.at_us, at as u64);
+        }
+        cluster.alarm(CHECK_EVERY_US, CHECKS);
+        let busy_clients = clients.len();
+        Sim { plan, cluster, clients, busy_clients, timeouts: Vec::new(), trace_all }
+    }
+
+    /// Plays the plan of a seed.
+    #[must_use]
+    pub fn run_seed(seed: u64) -> Report {
+        Sim::new(Plan::from_seed(seed), false).run()
+    }
+
+    /// Plays the plan.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        self.run_until(self.plan.faults_until_us);
+        self.end_faults();
+        // Clients finish what they have to do.
+        while self.busy_clients > 0 && self.goes_on() {
+            self.step();
+        }
+        self.run_until(self.cluster.now_us() + SETTLE_US);
+        self.converge();
+        self.verdict();
+        self.report()
+    }
+
+    fn goes_on(&self) -> bool {
+        self.cluster.referee().violation().is_none()
+            && self.cluster.trace().count() < STEPS_MAX
+            && self.cluster.next_us().is_some()
+    }
+
+    fn run_until(&mut self, until_us: u64) {
+        while self.goes_on() && self.cluster.next_us().is_some_and(|at_us| at_us <= until_us) {
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        match self.cluster.step() {
+            Some(Happened::Alarm(number)) => self.alarm(number),
+            Some(Happened::Answer(call, result)) => {
+                if let Some(at) = self.clients.iter().position(|client| client.waits_for(call)) {
+                    let next = self.clients[at].on_answer(result, &mut self.cluster);
+                    self.plan_client(at, next);
+                }
+            }
+            Some(Happened::Nothing) | None => {}
+        }
+    }
+
+    fn alarm(&mut self, number: u64) {
+        let (kind, at) = (number & !(FAULT_ENDS - 1), (number & (FAULT_ENDS - 1)) as usize);
+        match kind {
+            0 => self.fault_begins(at),
+            FAULT_ENDS => {
+                if self.cluster.now_us() < self.plan.faults_until_us {
+                    self.fault_ends(self.plan.faults[at]);
+                }
+            }
+            CHECKS => {
+                self.cluster.check_replicas();
+                self.cluster.alarm(self.cluster.now_us() + CHECK_EVERY_US, CHECKS);
+            }
+            CLIENTS => {
+                let next = self.clients[at].act(&mut self.cluster);
+                self.plan_client(at, next);
+            }
+            _ => {
+                let (client, call) = self.timeouts[at];
+                if self.clients[client].waits_for(call) {
+                    let next = self.clients[client].give_up(call, &mut self.cluster);
+                    self.plan_client(client, next);
+                }
+            }
+        }
+    }
+
+    fn plan_client(&mut self, at: usize, next: Next) {
+        match next {
+            Next::ActAt(at_us) => self.cluster.alarm(at_us, CLIENTS + at as u64),
+            Next::GiveUpAt(at_us, call) => {
+                let number = CLIENT_TIMEOUTS + self.timeouts.len() as u64;
+                self.timeouts.push((at, call));
+                self.cluster.alarm(at_us, number);
+            }
+            Next::Done => self.busy_clients -= 1,
+        }
+    }
+
+    fn fault_begins(&mut self, at: usize) {
+        let fault = self.plan.faults[at];
+        let Fault { kind, node, other, strength, .. } = fault;
+        let now_us = self.cluster.now_us();
+        let ends_us = now_us + fault.for_us;
+        self.cluster.alarm(ends_us, FAULT_ENDS + at as u64);
+        let hold_us = u64::from(strength) * 5_000;
+        let cluster = &mut self.cluster;
+        match kind {
+            FaultKind::Loss => cluster.set_weather(|w| w.loss = 5 * strength),
+            FaultKind::Duplicate => {
+                cluster.set_weather(|w| (w.duplicate, w.hold_us) = (5 * strength, hold_us));
+            }
+            FaultKind::Reorder => {
+                cluster.set_weather(|w| (w.reorder, w.hold_us) = (5 * strength, hold_us));
+            }
+            FaultKind::ReplyLoss => cluster.lose_replies(5 * strength),
+            FaultKind::Cut if node != other => cluster.set_cut(node, other, (true, true)),
+            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (true, false)),
+            FaultKind::Cut | FaultKind::OneWayCut => {}
+            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), true),
+            FaultKind::Kill => cluster.crash(node),
+            FaultKind::DieInCommit => cluster.die_in_commit(node),
+            FaultKind::PowerCut => cluster.power_cut(node),
+            FaultKind::Wipe => {
+                cluster.crash(node);
+                cluster.wipe(node);
+            }
+            FaultKind::Pause => cluster.pause(node, ends_us),
+            FaultKind::SlowDisk => cluster.slow_disk(node, 2 + u64::from(strength)),
+            FaultKind::FullDisk => cluster.set_free(node, Some(20 * strength as usize)),
+            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = true),
+            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = true),
+            FaultKind::Damage => cluster.damage(node),
+            FaultKind::Skew => cluster.set_skew(node, (i64::from(strength) - 50) * 40),
+        }
+    }
+
+    fn fault_ends(&mut self, fault: Fault) {
+        let Fault { kind, node, other, .. } = fault;
+        let cluster = &mut self.cluster;
+        match kind {
+            FaultKind::Loss => cluster.set_weather(|w| w.loss = 0),
+            FaultKind::Duplicate => cluster.set_weather(|w| w.duplicate = 0),
+            FaultKind::Reorder => cluster.set_weather(|w| w.reorder = 0),
+            FaultKind::ReplyLoss => cluster.lose_replies(0),
+            FaultKind::Cut if node != other => cluster.set_cut(node, other, (false, true)),
+            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (false, false)),
+            FaultKind::Cut | FaultKind::OneWayCut | FaultKind::Pause => {}
+            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), false),
+            FaultKind::Kill | FaultKind::DieInCommit | FaultKind::PowerCut | FaultKind::Wipe => {
+                cluster.restart(node);
+            }
+            FaultKind::SlowDisk => cluster.slow_disk(node, 1),
+            FaultKind::FullDisk => cluster.set_free(node, None),
+            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = false),
+            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = false),
+            // Damage stays until the row is written again or all faults end.
+            FaultKind::Damage => {}
+            FaultKind::Skew => cluster.set_skew(node, 0),
+        }
+    }
+
+    fn end_faults(&mut self) {
+        self.cluster.heal();
+    }
+
+    /// Reads every key from every region until its replicas are equal, or for too long.
+    fn converge(&mut self) {
+        let keys: Vec<KeyId> =
+            self.cluster.referee().history().keys().map(|(key, _)| key).collect();
+        for _ in 0..ROUNDS_MAX {
+            for &key in &keys {
+                self.read_everywhere(key);
+            }
+            // Repairs travel after the answers.
+            self.run_until(self.cluster.now_us() + 1_000_000);
+            if keys.iter().all(|&key| self.is_converged(key)) {
+                break;
+            }
+        }
+        self.cluster.check_replicas();
+    }
+
+    fn read_everywhere(&mut self, key: KeyId) {
+        let facts = self.cluster.referee().history().key(key);
+        let (bucket, name) = (facts.bucket, facts.name.clone());
+        let replicas = self.cluster.whole_replicas(bucket, &name);
+        // At least one remembers: wipes see to it. All that do, are asked.
+        let level = Level::Count(replicas.len().clamp(1, 127) as u8);
+        for region in 0..self.plan.shape.regions.len() {
+            let local = replicas.iter().find(|&&node| self.cluster.region_of(node) == region);
+            let Some(&node) = local.or(replicas.first()) else { return };
+            let get = Get { bucket, key: name.clone(), level: Some(level), timeout_ms: 2_000 };
+            let asked_us = self.cluster.now_us();
+            let who = (READER, self.cluster.region_of(node));
+            let call = self.cluster.call(who, node, Request::Get(get), 0);
+            let result = self.wait_for(call);
+            if let Some(result @ CallResult::Reply(Reply::Values(_))) = result {
+                self.cluster.referee_mut().read_told(key, level, asked_us, &result);
+            }
+        }
+    }
+
+    fn wait_for(&mut self, call: CallId) -> Option<CallResult> {
+        while self.goes_on() {
+            match self.cluster.step() {
+                Some(Happened::Answer(answered, result)) if answered == call => {
+                    return Some(result);
+                }
+                Some(Happened::Alarm(number)) => self.alarm(number),
+                Some(_) => {}
+                None => return None,
+            }
+        }
+        None
+    }
+
+    fn replicas_of(&self, key: KeyId) -> Vec<(NodeId, Object)> {
+        let facts = self.cluster.referee().history().key(key);
+        let kind = if facts.is_lww { ObjectKind::Lww } else { ObjectKind::Siblings };
+        let stored = |node: NodeId| {
+            let object = self.cluster.stored(node, facts.bucket, &facts.name);
+            (node, object.unwrap_or_else(|| Object::new(kind)))
+        };
+        self.cluster.whole_replicas(facts.bucket, &facts.name).into_iter().map(stored).collect()
+    }
+
+    fn is_converged(&self, key: KeyId) -> bool {
+        self.replicas_of(key).windows(2).all(|pair| pair[0].1 == pair[1].1)
+    }
+
+    fn verdict(&mut self) {
+        let keys: Vec<KeyId> =
+            self.cluster.referee().history().keys().map(|(key, _)| key).collect();
+        for key in keys {
+            let replicas = self.replicas_of(key);
+            self.cluster.referee_mut().check_final(key, &replicas);
+        }
+        self.cluster.referee_mut().check_history();
+    }
+
+    fn report(self) -> Report {
+        let violation = self.cluster.referee().violation().cloned();
+        let trace = self.cluster.trace();
+        let lines = violation.is_some() || self.trace_all;
+        Report {
+            seed: self.plan.seed,
+            trace: if lines { trace.lines().collect() } else { Vec::new() },
+            digest: trace.digest(),
+            steps: trace.count(),
+            simulated_us: self.cluster.now_us(),
+            faults: self.cluster.tally(),
+            outcomes: self.cluster.referee().tally(),
+            counters: self.cluster.counters(),
+            violation,
+        }
+    }
+}
