@@ -107,22 +107,24 @@ mod tests {
 
     use super::*;
 
+    /// A script that stands in for `holmd`.
+    fn script(dir: &Path, body: &str) -> Node {
+        let script = dir.join("holmd");
+        std::fs::write(&script, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
+        Node::start(1, &script, Path::new("x.toml"), dir.join("log")).unwrap()
+    }
+
     /// Goal: a node that ended is noticed, with what it said, and a running one is ended with its
-    /// handle. Method: scripts that stand in for `holmd`.
+    /// handle. Method: one that fails, one that runs.
     #[test]
     fn processes_are_watched_and_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let start = |body: &str| {
-            let script = dir.path().join("holmd");
-            std::fs::write(&script, format!("#!/bin/sh\n{body}\n")).unwrap();
-            std::fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
-            Node::start(1, &script, Path::new("x.toml"), dir.path().join("log")).unwrap()
-        };
-        let mut failing = start("echo $1 $2; exit 3");
+        let mut failing = script(dir.path(), "echo $1 $2; exit 3");
         failing.child.wait().unwrap();
         let Err(Failure::NodeEnded { id: 1, log, .. }) = failing.check() else { panic!("runs") };
         assert_eq!(log, "--config x.toml");
-        let mut running = start("exec sleep 60");
+        let mut running = script(dir.path(), "exec sleep 60");
         let process = format!("/proc/{}", running.pid());
         running.check().unwrap();
         drop(running);
@@ -130,14 +132,17 @@ mod tests {
         assert_eq!(last_lines(&"x\n".repeat(40)).lines().count(), LOG_LINES);
     }
 
-    /// Goal: a node that stops by itself is given the time. Method: a script that does.
+    /// Goal: a node is asked to stop before it is killed. Method: a script that says so.
     #[test]
     fn nodes_are_asked_to_stop() {
         let dir = tempfile::tempdir().unwrap();
-        let node = Node::start(1, Path::new("sleep"), Path::new("60"), dir.path().join("log"));
-        let process = format!("/proc/{}", node.as_ref().unwrap().pid());
+        let log = dir.path().join("log");
+        let node = script(dir.path(), "trap 'echo asked; exit' TERM; echo up; while :; do :; done");
+        while std::fs::read_to_string(&log).unwrap() != "up\n" {
+            std::thread::sleep(STOP_POLL);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(node.unwrap().stop());
-        assert!(!Path::new(&process).exists());
+        runtime.block_on(node.stop());
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "up\nasked\n");
     }
 }

@@ -23,6 +23,7 @@
 //! Left out here, and kept by other parts: fallbacks and hints, pulses and gap repair, removal of
 //! what is stable.
 
+mod acknowledge;
 pub mod cache;
 pub mod config;
 pub mod event;
@@ -56,6 +57,7 @@ use crate::quorum::Quorum;
 use crate::store::{Store, StoreError};
 use crate::time::{Mono, Now};
 
+use acknowledge::Lingering;
 use cache::ObjectCache;
 use config::{Boot, ClusterState, ShardConfig};
 use event::{Caller, Counters, Effect, Effects, Input};
@@ -64,7 +66,6 @@ use peers::Peers;
 use relay::Votes;
 use timers::Timers;
 use window::RequestWindow;
-use write::Lingering;
 
 /// Who waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +87,7 @@ struct Turn<'a, S> {
 /// An operation that waits for something.
 #[derive(Debug)]
 enum Op {
-    Write(Box<write::WriteOp>),
+    Write(Box<acknowledge::WriteOp>),
     Read(Box<read::ReadOp>),
     Relay(Box<relay::RelayOp>),
     Proxy(Box<proxy::ProxyOp>),

@@ -13,7 +13,7 @@
 //! has given this key other dots that are alive and that the writer has not read, the answer
 //! carries only the context the writer came with.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,22 +21,22 @@ use bytes::Bytes;
 use holm_protocol::bucket::BucketKind;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{ContextFault, RequestError, StoreFault};
-use holm_protocol::ids::{BucketId, Hlc, NodeId, Partition, RegionId, RequestId};
+use holm_protocol::ids::{BucketId, Hlc, NodeId, RegionId, RequestId};
 use holm_protocol::level::Level;
 use holm_protocol::limits::PUT_OBJECT_LEN_MAX;
 use holm_protocol::message::Request;
-use holm_protocol::message::{Delete, Put, Receipt, ReceiptEntry, Reply, Written};
+use holm_protocol::message::{Delete, Put, Reply};
 use holm_protocol::version_vector::VersionVector;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::context::{ContextError, ContextSecrets};
+use crate::context::ContextError;
 use crate::object::{Object, Sibling};
-use crate::peer::{OpId, PeerMessage, Refusal};
+use crate::peer::{OpId, Refusal};
 use crate::put::PutCoordinator;
 use crate::quorum::{Quorum, Tally};
-use crate::shard::event::{Effect, Effects};
+use crate::shard::acknowledge::{Change, WriteOp, write_message};
+use crate::shard::event::Effect;
 use crate::shard::proxy::Passed;
-use crate::shard::relay::Votes;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
 use crate::store::Store;
@@ -44,21 +44,6 @@ use crate::time::Mono;
 
 /// Callers that may wait for one write at a time: retries of a client that lost patience.
 const ORIGINS_MAX: usize = 8;
-
-/// Answered writes whose other replicas are still awaited, the oldest first. The order may name
-/// some that have ended since.
-#[derive(Debug, Default)]
-pub(super) struct Lingering {
-    order: VecDeque<OpId>,
-    count: usize,
-}
-
-impl Lingering {
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.count
-    }
-}
 
 /// A put or a delete, taken apart.
 #[derive(Debug)]
@@ -71,46 +56,6 @@ struct Write {
     level: Option<Level>,
     request: RequestId,
     timeout_ms: u32,
-}
-
-/// A write that has its dot.
-#[derive(Debug)]
-struct Change {
-    request: RequestId,
-    bucket: BucketId,
-    key: Bytes,
-    /// The encoded object after the write.
-    object: Bytes,
-    /// What the answer's context covers.
-    covers: VersionVector,
-    dot: Dot,
-    hlc: Hlc,
-}
-
-/// A write on its way to its replicas.
-#[derive(Debug)]
-pub(super) struct WriteOp {
-    coordinator: PutCoordinator,
-    origins: Vec<Origin>,
-    partition: Partition,
-    change: Change,
-    /// All replicas, this node among them.
-    everyone: Vec<NodeId>,
-    answered: bool,
-    deadline: Mono,
-    wake: Mono,
-    resend_ms: u64,
-}
-
-impl WriteOp {
-    /// Whether a replica has not answered.
-    pub(super) fn waits_for(&self, node: NodeId) -> bool {
-        self.everyone.contains(&node) && self.coordinator.waits_for(node)
-    }
-
-    fn is_settled(&self) -> bool {
-        !self.everyone.iter().any(|&node| self.coordinator.waits_for(node))
-    }
 }
 
 impl Shard {
@@ -305,147 +250,6 @@ impl Shard {
         self.ops.insert(id.0, Op::Write(Box::new(op)));
     }
 
-    /// Takes in who made a write durable and who refused. `from` speaks for itself, and a relay
-    /// for the replicas of its region; this node, which notices what it cannot reach, for all.
-    pub(super) fn on_write_votes<S: Store>(
-        &mut self,
-        id: OpId,
-        from: NodeId,
-        votes: Votes<'_>,
-        turn: &mut Turn<'_, S>,
-    ) {
-        let mut op = match self.ops.remove(&id.0) {
-            Some(Op::Write(op)) => op,
-            Some(Op::Relay(op)) => return self.on_relay_votes(id, op, from, votes, turn.out),
-            Some(other) => {
-                self.counters.peer_rejections += 1;
-                self.ops.insert(id.0, other);
-                return;
-            }
-            None => return,
-        };
-        for &node in votes.durable {
-            if self.may_speak_for(from, node, &op.everyone) {
-                op.coordinator.durable(node);
-            }
-        }
-        for &(node, _) in votes.refused {
-            if self.may_speak_for(from, node, &op.everyone) {
-                op.coordinator.refused(node);
-            }
-        }
-        let lingered = op.answered;
-        self.answer_write_if_decided(&mut op, false, turn.out);
-        if op.answered && op.is_settled() {
-            self.timers.clear(op.wake, id);
-            self.lingering.count -= usize::from(lingered);
-            return;
-        }
-        if op.answered && !lingered {
-            self.lingering.order.push_back(id);
-            self.lingering.count += 1;
-        }
-        self.ops.insert(id.0, Op::Write(op));
-        self.trim_lingering();
-    }
-
-    /// Lets the oldest answered writes go when too many linger.
-    fn trim_lingering(&mut self) {
-        while let Some(&oldest) = self.lingering.order.front() {
-            let here = matches!(self.ops.get(&oldest.0), Some(Op::Write(_)));
-            if here && self.lingering.count <= self.config.lingering_max {
-                return;
-            }
-            self.lingering.order.pop_front();
-            if here && let Some(Op::Write(op)) = self.ops.remove(&oldest.0) {
-                self.timers.clear(op.wake, oldest);
-                self.lingering.count -= 1;
-                self.counters.lingering_dropped += 1;
-            }
-        }
-    }
-
-    fn may_speak_for(&mut self, from: NodeId, node: NodeId, everyone: &[NodeId]) -> bool {
-        let region = |node| self.cluster.layout.as_ref().and_then(|l| l.region_of(node));
-        let entitled = from == node
-            || from == self.boot.node
-            || (everyone.contains(&from) && region(from) == region(node));
-        let speaks = everyone.contains(&node) && entitled;
-        self.counters.peer_rejections += u64::from(!speaks);
-        speaks
-    }
-
-    fn answer_write_if_decided(&mut self, op: &mut WriteOp, expired: bool, out: &mut Effects) {
-        if op.answered {
-            return;
-        }
-        let (reply, fate) = match op.coordinator.tally() {
-            Tally::Met => {
-                let written = self.written(op);
-                (Reply::Written(written.clone()), Fate::Done(Box::new(written)))
-            }
-            Tally::Open if !expired => return,
-            Tally::Open | Tally::Impossible => {
-                let quorum = op.coordinator.quorum();
-                let needed = quorum.needed();
-                let durable = quorum.counted(op.coordinator.durable_nodes());
-                let error = RequestError::WriteUnknown { needed, durable };
-                (Reply::Error(error), Fate::Unknown { dot: op.change.dot, hlc: op.change.hlc })
-            }
-        };
-        op.answered = true;
-        self.in_flight -= 1;
-        self.window.settle(op.change.request, fate);
-        for origin in op.origins.drain(..) {
-            answer(origin, reply.clone(), out);
-        }
-    }
-
-    fn written(&self, op: &WriteOp) -> Written {
-        let Change { bucket, key, covers, .. } = &op.change;
-        let seal = |secrets: &ContextSecrets| secrets.seal(*bucket, key, covers);
-        Written {
-            dot: op.change.dot,
-            hlc: op.change.hlc,
-            context: self.cluster.secrets.as_ref().map(seal).unwrap_or_default(),
-            receipt: self.receipt(op.coordinator.quorum().level(), nodes),
-        }
-    }
-
-    /// Names the replicas behind an answer.
-    pub(super) fn receipt(&self, level: Level, nodes: impl Iterator<Item = NodeId>) -> Receipt {
-        let region = |node| self.cluster.layout.as_ref().and_then(|l| l.region_of(node));
-        let entry =
-            |node| region(node).map(|region| ReceiptEntry { node, region, fallback: false });
-        Receipt { coordinator: self.boot.node, level, replicas: nodes.filter_map(entry).collect() }
-    }
-
-    /// Sends a write again to who has not acknowledged it, or ends it.
-    pub(super) fn wake_write<S: Store>(
-        &mut self,
-        id: OpId,
-        mut op: Box<WriteOp>,
-        turn: &mut Turn<'_, S>,
-    ) {
-        if turn.now.mono >= op.deadline {
-            self.lingering.count -= usize::from(op.answered);
-            self.answer_write_if_decided(&mut op, true, turn.out);
-            return;
-        }
-        let node = self.boot.node;
-        let awaited = |n: &NodeId| *n != node && !op.coordinator.durable_nodes().contains(n);
-        let to: Vec<NodeId> = op.everyone.iter().copied().filter(awaited).collect();
-        let to: Vec<NodeId> = to.into_iter().filter(|&n| self.peers.is_up(n)).collect();
-        if !to.is_empty() {
-            self.counters.writes_resent += to.len() as u64;
-            turn.out.push(Effect::Send { to, message: write_message(id, &op, vec![]) });
-        }
-        op.resend_ms = op.resend_ms.saturating_mul(2);
-        op.wake = op.deadline.min(turn.now.mono.plus_ms(op.resend_ms));
-        self.timers.set(op.wake, id);
-        self.ops.insert(id.0, Op::Write(op));
-    }
-
     /// Answers a repeated request from the idempotence window. Says whether it was one.
     fn repeated<S: Store>(
         &mut self,
@@ -564,17 +368,6 @@ fn covered_for_writer(context: &VersionVector, object: &Object, dot: Dot) -> Ver
         covers.insert(dot);
     }
     covers
-}
-
-fn write_message(op: OpId, write: &WriteOp, fan_out: Vec<NodeId>) -> PeerMessage {
-    PeerMessage::Write {
-        op,
-        partition: write.partition,
-        bucket: write.change.bucket,
-        key: write.change.key.clone(),
-        object: write.change.object.clone(),
-        fan_out,
-    }
 }
 
 /// A hash of everything that makes two writes the same write.
