@@ -100,7 +100,8 @@ impl ControlInbox {
             | std::sync::mpsc::TrySendError::Disconnected(command)) = error;
             if let Command::Admin { replies, frame, .. } = command {
                 let limit = COMMANDS_MAX as u32;
-                let error = RequestError::Overloaded { in_flight: limit, limit, retry_after_ms: 200 };
+                let error =
+                    RequestError::Overloaded { in_flight: limit, limit, retry_after_ms: 200 };
                 replies.send(frame, &Reply::Error(error));
             }
         }
@@ -203,6 +204,9 @@ pub struct Control {
     router: Arc<Router>,
     rules: Option<LinkRules>,
     hlc: HlcClock,
+    /// The name of this node's store.
+    store_id: u128,
+    /// The store with which each node was first met.
     stores: BTreeMap<NodeId, u128>,
 }
 
@@ -212,7 +216,7 @@ impl Control {
     /// # Errors
     /// [`StoreError`] if it cannot be read.
     pub fn new(
-        cluster: &str,
+        (cluster, store_id): (&str, u128),
         state: Arc<NodeState>,
         router: Arc<Router>,
         rules: Option<LinkRules>,
@@ -225,7 +229,7 @@ impl Control {
         };
         let hlc = HlcClock::new();
         let stores = BTreeMap::new();
-        let control = Control { metadata, state, store, router, rules, hlc, stores };
+        let control = Control { metadata, state, store, router, rules, hlc, store_id, stores };
         control.put_in_force();
         Ok(control)
     }
@@ -264,11 +268,12 @@ impl Control {
             }
             Command::Bulk { from, frame } => self.on_bulk(from, &frame),
             Command::PeerUp { node, store, metadata } => {
-                if metadata != self.metadata.version() {
-                    self.push(&[node]);
-                }
+                // First: with the metadata, a node that lost its disk would begin to serve.
                 if let Err(error) = self.remember_store(node, store) {
                     tracing::warn!(%node, %error, "cannot remember the node's store");
+                }
+                if metadata != self.metadata.version() {
+                    self.push(&[node]);
                 }
             }
         }
@@ -319,11 +324,17 @@ impl Control {
                         }
                     }
                     Ok((_, false)) => {}
-                    Err(error) => tracing::error!(%from, error, "cluster metadata refused"),
+                    Err(error) => {
+                        self.router.count_malformed();
+                        tracing::error!(%from, error, "cluster metadata refused");
+                    }
                 }
             }
-            STORE_CHANGED => self.on_store_changed(from),
-            kind => tracing::warn!(%from, kind, "unknown message on a bulk lane"),
+            STORE_CHANGED => self.on_store_changed(from, &frame.body),
+            kind => {
+                self.router.count_malformed();
+                tracing::warn!(%from, kind, "message of a node refused: not known on a bulk lane");
+            }
         }
     }
 
@@ -375,8 +386,9 @@ impl Control {
         }
     }
 
-    /// Compares a node's store with the one it had when it was last met: only the others can tell
-    /// that a node has lost its whole disk.
+    /// Compares a node's store with the one it had when it was first met: only the others can tell
+    /// that a node has lost its whole disk. The first store stays on record, and the node is told
+    /// at every meeting: it may have died before it heard of it.
     fn remember_store(&mut self, node: NodeId, store: u128) -> Result<(), StoreError> {
         let key = [b"peer/store/".as_slice(), &node.0.to_be_bytes()].concat();
         let known = match self.stores.get(&node) {
@@ -386,24 +398,32 @@ impl Control {
                 bytes.and_then(|b| b.try_into().ok()).map(u128::from_be_bytes)
             }
         };
-        if known == Some(store) {
-            self.stores.insert(node, store);
-            return Ok(());
+        match known {
+            None => {
+                self.store.stage_put(Table::Meta, &key, &store.to_be_bytes());
+                self.store.commit()?;
+            }
+            Some(known) if known != store => {
+                tracing::warn!(%node, "node came back with another store: it has lost its disk");
+                let mut frame = BytesMut::new();
+                put_frame(&mut frame, STORE_CHANGED, 0, |out| out.put_u128(known));
+                // A node that cannot be reached is told when it is met again.
+                let _ = self.state.pool.send(node, Lane::Bulk, &frame);
+            }
+            Some(_) => {}
         }
-        if let Some(known) = known {
-            tracing::warn!(%node, "node came back with another store: it has lost its disk");
-            let mut frame = BytesMut::new();
-            put_frame(&mut frame, STORE_CHANGED, 0, |out| out.put_u128(known));
-            let _ = self.state.pool.send(node, Lane::Bulk, &frame);
-        }
-        self.store.stage_put(Table::Meta, &key, &store.to_be_bytes());
-        self.store.commit()?;
-        self.stores.insert(node, store);
+        self.stores.insert(node, known.unwrap_or(store));
         Ok(())
     }
 
     /// Another node knew this one with another store: everything acknowledged before is gone.
-    fn on_store_changed(&mut self, from: NodeId) {
+    fn on_store_changed(&mut self, from: NodeId, body: &[u8]) {
+        let known = body.try_into().ok().map(u128::from_be_bytes);
+        if known.is_none_or(|known| known == self.store_id) {
+            self.router.count_malformed();
+            tracing::warn!(%from, "message of a node refused: names no other store than this one");
+            return;
+        }
         if self.state.amnesia.swap(true, Ordering::AcqRel) {
             return;
         }

@@ -96,8 +96,9 @@ impl Node {
         let inbox = || Arc::new(Inbox::new(config.limits.inbox_max));
         let inboxes: Vec<Arc<Inbox>> = (0..shards).map(|_| inbox()).collect();
         let (control_inbox, commands) = ControlInbox::new();
-        let router = Router::new(config.node.id, inboxes.clone(), control_inbox, pool.clone());
-        let router = Arc::new(router);
+        let (links, counted) = (pool.clone(), counters.clone());
+        let me = config.node.id;
+        let router = Arc::new(Router::new(me, inboxes.clone(), control_inbox, links, counted));
         let metrics = Arc::new(RequestMetrics::new());
         let state = Arc::new(NodeState {
             node: config.node.id,
@@ -136,7 +137,8 @@ impl Node {
         let parts = Parts { local, handler: router.clone(), pool, counters: counters.clone() };
         let network = Network::start(&config, parts)?;
         let rules = network.link_rules().cloned();
-        let control = Control::new(&config.cluster.id, state.clone(), router.clone(), rules)?;
+        let identity = (config.cluster.id.as_str(), opened.store_id);
+        let control = Control::new(identity, state.clone(), router.clone(), rules)?;
         threads.push(spawn("control", move || control.run(&commands))?);
         let exposition = Exposition::new(Sources {
             state: state.clone(),

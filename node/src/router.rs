@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use holm_core::peer::{Found, PeerMessage, Refusal};
 use holm_core::shard::config::{ClusterState, shard_of};
 use holm_protocol::admin::AdminRequest;
-use holm_protocol::error::{NotReady, RequestError, Role};
+use holm_protocol::error::{ContextFault, NotReady, RequestError, Role};
 use holm_protocol::frame::Frame;
 use holm_protocol::handshake::{Lane, MetadataVersion, PeerHello};
 use holm_protocol::ids::{BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
+use holm_protocol::wire::WireError;
 
 use crate::control::{Command, ControlInbox};
 use crate::inbox::{Event, Inbox};
-use crate::net::counters::Counter;
+use crate::net::counters::NetCounters;
 use crate::net::handler::{ClientConn, Handler};
 use crate::net::peers::PeerPool;
 
@@ -32,10 +33,7 @@ pub struct Router {
     cluster: RwLock<Arc<ClusterState>>,
     metadata: Mutex<MetadataVersion>,
     stopping: AtomicBool,
-    /// Frames of other nodes that are no messages.
-    pub malformed_peer_frames: Counter,
-    /// Requests refused because an inbox was full.
-    pub refused_overload: Counter,
+    counters: Arc<NetCounters>,
 }
 
 impl Router {
@@ -46,6 +44,7 @@ impl Router {
         inboxes: Vec<Arc<Inbox>>,
         control: ControlInbox,
         pool: PeerPool,
+        counters: Arc<NetCounters>,
     ) -> Router {
         Router {
             node,
@@ -55,8 +54,7 @@ impl Router {
             cluster: RwLock::default(),
             metadata: Mutex::default(),
             stopping: AtomicBool::new(false),
-            malformed_peer_frames: Counter::default(),
-            refused_overload: Counter::default(),
+            counters,
         }
     }
 
@@ -79,6 +77,11 @@ impl Router {
         self.stopping.store(true, Ordering::Release);
     }
 
+    /// Counts something from a node that makes no sense.
+    pub fn count_malformed(&self) {
+        self.counters.peer_frames_malformed.increment();
+    }
+
     /// Events that wait in all inboxes.
     #[must_use]
     pub fn depths(&self) -> Vec<usize> {
@@ -98,8 +101,7 @@ impl Router {
         frame: &Frame,
         cluster: &ClusterState,
     ) -> Result<Option<(usize, Event)>, RequestError> {
-        let request = Request::decode(frame)
-            .map_err(|error| RequestError::Malformed { what: error.to_string() })?;
+        let request = Request::decode(frame).map_err(|error| undecodable(&error))?;
         let needed = match &request {
             Request::Get(_) => Some(Role::Read),
             Request::Put(_) | Request::Delete(_) => Some(Role::Write),
@@ -154,7 +156,7 @@ impl Router {
             inbox.push(events, &mut refused);
         }
         for event in refused {
-            self.refused_overload.increment();
+            self.counters.inbox_refused.increment();
             self.refuse(event);
         }
     }
@@ -213,7 +215,7 @@ impl Handler for Router {
                     events[shard].push(Event::Peer { from, message });
                 }
                 Err(error) => {
-                    self.malformed_peer_frames.increment();
+                    self.count_malformed();
                     tracing::warn!(%from, kind = frame.kind, %error, "message of a node refused");
                 }
             }
@@ -234,6 +236,23 @@ impl Handler for Router {
 
     fn metadata_version(&self) -> MetadataVersion {
         *self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What to tell a client whose request cannot be read. A field that is merely too long is told as
+/// what it is, although the decoder stops there.
+fn undecodable(error: &WireError) -> RequestError {
+    match *error {
+        WireError::TooLong { field: "key", got: len, limit } => {
+            RequestError::KeyLength { len, limit }
+        }
+        WireError::TooLong { field: "value", got: len, limit } => {
+            RequestError::ValueTooLarge { len, limit }
+        }
+        WireError::TooLong { field: "context", .. } => {
+            RequestError::Context { fault: ContextFault::TooLong }
+        }
+        _ => RequestError::Malformed { what: error.to_string() },
     }
 }
 

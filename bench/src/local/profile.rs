@@ -124,8 +124,22 @@ impl Perf {
             return Err(std::io::Error::other(why));
         }
         let text = String::from_utf8_lossy(&report.stdout);
-        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-        Ok(lines.map(|line| format!("{}\n", line.trim_end())).collect())
+        Ok(text.lines().filter_map(report_line).collect())
+    }
+}
+
+/// One function of `perf`'s report, without its padding; `None` for a heading. The columns after
+/// the symbol are always empty (`-`) here.
+fn report_line(line: &str) -> Option<String> {
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    while words.last() == Some(&"-") {
+        words.pop();
+    }
+    match words.as_slice() {
+        [share, dso, thread, symbol @ ..] if share.ends_with('%') => {
+            Some(format!("{share:>7}  {dso:<18}  {thread:<16}  {}\n", symbol.join(" ")))
+        }
+        _ => None,
     }
 }
 
@@ -133,5 +147,34 @@ impl Drop for Perf {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: functions are kept, headings and padding are not.
+    #[test]
+    fn report_lines_are_short() {
+        let line = "  9.69%  holmd    shard-0  [.] a::b<c const&>      -      -    ";
+        let want = "  9.69%  holmd               shard-0           [.] a::b<c const&>\n";
+        assert_eq!(report_line(line).as_deref(), Some(want));
+        assert_eq!(report_line("# Overhead  Command"), None);
+        assert_eq!(report_line(""), None);
+    }
+
+    /// Goal: threads are sorted by what they took in between, with shares of that.
+    #[test]
+    fn threads_are_sorted_by_what_they_took() {
+        let threads = |a, b| {
+            let s = Duration::from_secs;
+            Threads::from([("a".to_owned(), s(a)), ("b".to_owned(), s(b)), ("c".to_owned(), s(9))])
+        };
+        let measured = crate::measured::Window::open(&[]).close(&crate::measured::Recorder::new());
+        let text = by_thread(&threads(5, 1), &threads(6, 4), &measured);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1..3], ["b        3.00  75.0 %", "a        1.00  25.0 %"]);
+        assert_eq!(lines.len(), 4);
     }
 }

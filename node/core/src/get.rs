@@ -80,6 +80,14 @@ impl GetCoordinator {
         Ok(())
     }
 
+    /// A state that belongs into the answer and is no replica's answer: it counts for nobody.
+    ///
+    /// # Errors
+    /// The object is of another kind: nothing is changed.
+    pub fn merge(&mut self, object: Object) -> Result<(), crate::object::KindMismatch> {
+        self.merged.join(object)
+    }
+
     /// A replica's digest.
     pub fn digest(&mut self, node: NodeId, digest: u64) {
         // A whole object in hand says more than a digest that comes after it.

@@ -22,19 +22,29 @@ pub fn user_key(object_key: &Bytes) -> Bytes {
     object_key.slice(OBJECT_KEY_HEAD_LEN.min(object_key.len())..)
 }
 
-/// `partition (4) | sequence (8)`: the key of a record in the table `log`.
+/// `stream (4) | sequence (8)`: the key of a record in the table `log`.
 #[must_use]
-pub fn log_key(partition: Partition, sequence: u64) -> [u8; 12] {
+pub fn log_key(stream: u32, sequence: u64) -> [u8; 12] {
     let mut key = [0; 12];
-    key[..4].copy_from_slice(&partition.to_u32().to_be_bytes());
+    key[..4].copy_from_slice(&stream.to_be_bytes());
     key[4..].copy_from_slice(&sequence.to_be_bytes());
     key
 }
 
-/// The sequence in a log record's key.
+/// Stream and sequence in a log record's key. Zeros stand for what a damaged key lacks.
 #[must_use]
-pub fn log_sequence(key: &[u8]) -> Option<u64> {
-    key.get(4..)?.try_into().ok().map(u64::from_be_bytes)
+pub fn log_key_parts(key: &[u8]) -> (u32, u64) {
+    let stream = key.first_chunk().map_or(0, |stream| u32::from_be_bytes(*stream));
+    let sequence = key.get(4..).and_then(|rest| rest.try_into().ok());
+    (stream, sequence.map_or(0, u64::from_be_bytes))
+}
+
+/// `log/ | stream (4)`: the key of a log stream's mark in the table `meta`.
+#[must_use]
+pub fn log_mark_key(stream: u32) -> [u8; 8] {
+    let mut key = *b"log/0000";
+    key[4..].copy_from_slice(&stream.to_be_bytes());
+    key
 }
 
 /// `clock/ | partition (4)`: the key of a partition's clock checkpoint in the table `meta`.

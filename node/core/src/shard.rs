@@ -28,6 +28,7 @@ pub mod cache;
 pub mod config;
 pub mod event;
 mod explain;
+pub mod log;
 pub mod partition;
 mod peers;
 mod proxy;
@@ -38,7 +39,7 @@ mod timers;
 pub mod window;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holm_protocol::bucket::{BucketKind, BucketPolicy};
@@ -61,6 +62,7 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use config::{Boot, ClusterState, ShardConfig};
 use event::{Caller, Counters, Effect, Effects, Input};
+use log::ShardLog;
 use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
@@ -121,8 +123,7 @@ pub struct Shard {
     window: RequestWindow,
     in_flight: usize,
     lingering: Lingering,
-    /// Partitions to whose log the open batch adds.
-    touched: Vec<Partition>,
+    log: ShardLog,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -154,7 +155,7 @@ impl Shard {
             timers: Timers::default(),
             in_flight: 0,
             lingering: Lingering::default(),
-            touched: Vec::new(),
+            log: ShardLog::new(boot.shard, boot.shards),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -225,19 +226,15 @@ impl Shard {
         out: &mut Effects,
     ) -> Result<(), StoreError> {
         let turn = &mut Turn { now, store, out };
-        if self.cache.has_changes() || !self.touched.is_empty() {
+        if self.cache.has_changes() || self.log.has_pending() {
             self.cache.stage(turn.store);
-            for partition in &self.touched {
-                if let Some(state) = self.partitions.get_mut(partition) {
-                    state.stage(self.config.checkpoint_every, turn.store);
-                }
-            }
+            self.log.stage(self.config.checkpoint_every, &self.partitions, turn.store);
             if let Err(error) = turn.store.commit() {
                 self.roll_back(&error, turn);
                 return Err(error);
             }
         }
-        self.touched.clear();
+        self.log.committed();
         self.cache.committed();
         turn.out.append(&mut self.held);
         for vote in std::mem::take(&mut self.own_votes) {
@@ -258,7 +255,7 @@ impl Shard {
     /// # Errors
     /// What the store reports.
     pub fn checkpoint<S: Store>(&mut self, store: &mut S) -> Result<(), StoreError> {
-        self.partitions.values_mut().for_each(|partition| partition.stage_checkpoint(store));
+        self.log.stage_checkpoint(&self.partitions, store);
         store.commit()
     }
 
@@ -301,14 +298,21 @@ impl Shard {
         self.stopped = Some(fault);
         self.counters.commits_failed += 1;
         self.cache.roll_back();
-        for id in std::mem::take(&mut self.touched) {
-            match PartitionState::load(id, turn.store) {
-                Ok(state) => {
+        let concerned = self.log.roll_back();
+        match self.log.load(&concerned, turn.store) {
+            Ok(loaded) => {
+                for (id, mut state) in loaded {
+                    let made = self.partitions.get(&id).map_or(0, PartitionState::own_counter);
+                    state.count_on_from(made);
                     self.partitions.insert(id, state);
                 }
-                // The clock in memory claims dots that are not on disk, and cannot be set right:
-                // stop answering reads and coordinating until a restart.
-                Err(_) => self.boot.amnesia = true,
+            }
+            // The clocks in memory claim dots that are not on disk, and cannot be set right: stop
+            // answering reads and coordinating until a restart, which room on a full disk does not
+            // replace.
+            Err(_) => {
+                self.boot.amnesia = true;
+                self.stopped = Some(StoreFault::Io);
             }
         }
         for effect in std::mem::take(&mut self.held) {
@@ -413,11 +417,13 @@ impl Shard {
         self.quorums.clear();
         self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
         if let Some(layout) = &cluster.layout {
-            for partition in layout.partitions_of(self.boot.node) {
-                if self.boot.owns(partition) && !self.partitions.contains_key(&partition) {
-                    let state = PartitionState::load(partition, store)?;
-                    self.partitions.insert(partition, state);
-                }
+            let new = |&partition: &Partition| {
+                self.boot.owns(partition) && !self.partitions.contains_key(&partition)
+            };
+            let new: BTreeSet<Partition> =
+                layout.partitions_of(self.boot.node).filter(new).collect();
+            if !new.is_empty() {
+                self.partitions.append(&mut self.log.load(&new, store)?);
             }
         }
         self.cluster = cluster;
@@ -485,7 +491,7 @@ impl Shard {
     /// The same short block after every batch.
     fn check_invariants(&self) {
         debug_assert!(self.held.is_empty() && self.own_votes.is_empty());
-        debug_assert!(!self.cache.has_changes() && self.touched.is_empty());
+        debug_assert!(!self.cache.has_changes() && !self.log.has_pending());
         debug_assert!(self.in_flight <= self.config.in_flight_max);
         debug_assert!(self.lingering.len() <= self.config.lingering_max);
     }

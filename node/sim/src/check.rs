@@ -20,6 +20,7 @@ pub mod equal_clocks;
 pub mod gone;
 pub mod kept;
 pub mod latest;
+pub mod panics;
 pub mod quorum_reads;
 pub mod receipts;
 pub mod replica;
@@ -41,7 +42,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 19] = [
+pub const PROPERTIES: [&Property; 20] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -61,6 +62,7 @@ pub const PROPERTIES: [&Property; 19] = [
     &kept::ACKNOWLEDGED_KEPT,
     &gone::OVERWRITTEN_GONE,
     &latest::LATEST_WINS,
+    &panics::NEVER,
 ];
 
 /// A rule was broken.

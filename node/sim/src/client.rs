@@ -31,6 +31,8 @@ const CONTEXTS_MAX: usize = 4;
 struct Known {
     /// Contexts, the newest last.
     contexts: Vec<Bytes>,
+    /// The context of the last read, which may be empty.
+    read: Bytes,
     /// The set that the last read showed.
     elements: BTreeSet<usize>,
 }
@@ -178,7 +180,8 @@ impl Client {
         let newest = known.contexts.last().cloned().unwrap_or_default();
         let context = match intent {
             Intent::Blind => Bytes::new(),
-            Intent::Add => newest,
+            // What was merged is what this read showed, and nothing else.
+            Intent::Add => known.read.clone(),
             // Now and then an old context, used a second time.
             Intent::Follow | Intent::Delete => match self.rng.random_range(0..5) {
                 0 if !known.contexts.is_empty() => {
@@ -259,6 +262,7 @@ impl Client {
                     let known = self.known.entry(key).or_default();
                     let sets = values.siblings.iter().map(|s| elements::decode(&s.value));
                     known.elements = sets.flatten().collect();
+                    known.read = values.context.clone();
                     self.keep_context(key, values.context);
                     self.write_back = (self.plan.workload == Workload::Set).then_some(key);
                 }

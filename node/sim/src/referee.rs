@@ -11,7 +11,7 @@ use holm_core::keys::OBJECT_KEY_HEAD_LEN;
 use holm_core::layout::Layout;
 use holm_core::object::{Object, State};
 use holm_core::peer::PeerMessage;
-use holm_core::shard::partition::decode_record;
+use holm_core::shard::log::decode_record;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::Outcome as Told;
@@ -329,13 +329,16 @@ impl Referee {
     /// A node's disk lost these rows, by a fault that may do that.
     pub fn lost(&mut self, node: NodeId, rows: &[Changed]) {
         for row in rows.iter().filter(|row| row.table == Table::Log) {
-            let Some(head) = row.key.first_chunk::<4>() else { continue };
-            let partition = Partition::from_u32(u32::from_be_bytes(*head));
             let record = row.after.as_deref().map(decode_record);
             for entry in record.and_then(Result::ok).unwrap_or_default() {
-                self.history.lose(node, partition, entry.dot);
+                self.history.lose(node, entry.partition, entry.dot);
             }
         }
+    }
+
+    /// These nodes have a write and cannot be read.
+    pub fn set_aside(&mut self, id: EventId, nodes: &[NodeId]) {
+        self.history.event_mut(id).lost.extend(nodes);
     }
 
     /// Checks a key at the end, on all its replicas that hold what they promised.

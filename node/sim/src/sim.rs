@@ -10,6 +10,7 @@
 //! all the others, and only these are compared.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holm_core::object::{Object, ObjectKind};
 use holm_core::shard::event::Counters;
@@ -17,10 +18,10 @@ use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
 use holm_protocol::message::{Get, Reply, Request};
 
-use crate::check::Violation;
+use crate::check::{Violation, panics};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
-use crate::history::KeyId;
+use crate::history::{EventId, KeyId};
 use crate::plan::{Fault, FaultKind, Plan};
 use crate::referee::OutcomeTally;
 use crate::trace::STEPS_KEPT;
@@ -129,6 +130,16 @@ impl Sim {
     /// Plays the plan.
     #[must_use]
     pub fn run(mut self) -> Report {
+        // Nothing of the run is used afterwards but what it recorded.
+        let played = catch_unwind(AssertUnwindSafe(|| self.play()));
+        if let Err(payload) = played {
+            let violation = panics::violation(payload.as_ref());
+            self.cluster.referee_mut().judge(Err(violation));
+        }
+        self.report()
+    }
+
+    fn play(&mut self) {
         self.run_until(self.plan.faults_until_us);
         self.end_faults();
         // Clients finish what they have to do.
@@ -138,7 +149,6 @@ impl Sim {
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.converge();
         self.verdict();
-        self.report()
     }
 
     fn goes_on(&self) -> bool {
@@ -337,7 +347,27 @@ impl Sim {
         self.replicas_of(key).windows(2).all(|pair| pair[0].1 == pair[1].1)
     }
 
+    /// What nobody holds but nodes that lost their disks and took part again since: it is there,
+    /// and cannot be read before such nodes can resynchronise.
+    fn set_aside_unreadable(&mut self) {
+        let events: Vec<EventId> =
+            self.cluster.referee().history().events().map(|(id, _)| id).collect();
+        for id in events {
+            let event = self.cluster.referee().history().event(id);
+            let key = self.cluster.referee().history().key(event.key);
+            let Some(dot) = event.dot.filter(|_| event.is_owed()) else { continue };
+            let holds = |node: &NodeId| {
+                let object = self.cluster.stored(*node, key.bucket, &key.name);
+                !self.cluster.is_whole(*node) && object.is_some_and(|o| o.context.covers(dot))
+            };
+            let holders: Vec<NodeId> =
+                event.durable.difference(&event.lost).copied().filter(holds).collect();
+            self.cluster.referee_mut().set_aside(id, &holders);
+        }
+    }
+
     fn verdict(&mut self) {
+        self.set_aside_unreadable();
         let keys: Vec<KeyId> =
             self.cluster.referee().history().keys().map(|(key, _)| key).collect();
         for key in keys {

@@ -66,7 +66,7 @@ fn observations_are_shown() {
         r#"holm_requests_total{kind="get",level="number",outcome="ok"} 1"#,
         r#"holm_requests_total{kind="get",level="number",outcome="other"} 1"#,
         r#"holm_requests_total{kind="delete",level="default",outcome="ok"} 0"#,
-        r#"holm_request_latency_seconds_bucket{le="5e-5",kind="put"} 0"#,
+        r#"holm_request_latency_seconds_bucket{le="0.00005",kind="put"} 0"#,
         r#"holm_request_latency_seconds_bucket{le="0.0001",kind="put"} 1"#,
         r#"holm_request_latency_seconds_bucket{le="10.0",kind="get"} 1"#,
         r#"holm_request_latency_seconds_bucket{le="+Inf",kind="get"} 2"#,

@@ -78,6 +78,10 @@ counters! {
     lanes_malformed,
     /// Requests answered `Overloaded` at the connection.
     requests_overloaded,
+    /// Requests of clients and nodes answered `Overloaded` at a full inbox.
+    inbox_refused,
+    /// Frames of nodes that are no messages, or metadata that is refused.
+    peer_frames_malformed,
     /// Client lanes closed because answers were not taken, or a frame was not finished.
     clients_stalled,
     /// Answers that had nowhere to go: the client was gone or did not read.

@@ -329,7 +329,11 @@ impl Engine {
 
     pub(super) fn clear_amnesia(&self) -> Result<(), OpenError> {
         let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().map_or(Ok(()), |db| open::clear_amnesia(&self.paths, db))
+        let db = guard.as_ref().ok_or_else(|| OpenError::Io {
+            file: self.paths.db.clone(),
+            detail: "the store is closed".to_owned(),
+        })?;
+        open::clear_amnesia(&self.paths, db)
     }
 
     /// Fsyncs and closes. Reads and commits fail afterwards.

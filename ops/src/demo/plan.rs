@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 
 use holm_protocol::ids::NodeId;
 use holm_protocol::limits::is_name;
@@ -18,11 +19,9 @@ pub(super) const CLUSTER: &str = "demo";
 const REPLICATION_MAX: u16 = 3;
 /// Most nodes: each is a process with a few dozen MiB.
 const NODES_MAX: usize = 90;
-/// Where the search for free UDP ports starts: after the port of a `holmd` that may run here.
-/// Below the kernel's ephemeral range, so that no outgoing connection takes one meanwhile.
-const QUIC_PORT_FIRST: u16 = 7_401;
-/// The same for the TCP ports of health and metrics.
-const HTTP_PORT_FIRST: u16 = 7_501;
+/// Where ports are looked for: below the kernel's ephemeral range, so that no outgoing connection
+/// takes one before its node does, and above those that services are known by.
+const PORTS: Range<u16> = 10_000..32_000;
 
 /// What a demo consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +66,8 @@ impl Plan {
             ));
         }
         let rtts = rtt::all_pairs(&args.regions, &args.rtt_ms)?;
-        let quic = free_ports(QUIC_PORT_FIRST, count, UdpSocket::bind)?;
-        let http = free_ports(HTTP_PORT_FIRST, count, TcpListener::bind)?;
+        let quic = free_ports(count, UdpSocket::bind)?;
+        let http = free_ports(count, TcpListener::bind)?;
         let places = args.regions.iter().flat_map(|region| {
             (1..=args.nodes_per_region).map(move |zone| (region.clone(), format!("zone-{zone}")))
         });
@@ -133,17 +132,16 @@ fn check_regions(regions: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first free ports on loopback. All are held until all are found, so none is found twice.
+/// Free ports on loopback, from a random place on: several demos that start together would all find
+/// the same first ones, and none has its nodes on them yet. All are held until all are found.
 fn free_ports<S>(
-    first: u16,
     count: usize,
     bind: impl Fn(SocketAddr) -> std::io::Result<S>,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    // Ports from here on may be taken by any outgoing connection.
-    const EPHEMERAL_FIRST: u16 = 32_768;
+    let first = rand::random_range(PORTS);
     let mut held = Vec::with_capacity(count);
     let mut found = Vec::with_capacity(count);
-    for port in first..EPHEMERAL_FIRST {
+    for port in (first..PORTS.end).chain(PORTS.start..first) {
         if found.len() == count {
             break;
         }

@@ -115,6 +115,8 @@ impl Processes {
                 command.env_remove(name);
             }
         }
+        // Logs are read in editors and in failures, where colours are noise.
+        command.env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).kill_on_drop(true);
         let child = command.spawn().map_err(|error| Failure::file("run", &self.holmd, &error))?;
         self.running.insert(node, child);

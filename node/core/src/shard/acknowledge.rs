@@ -147,9 +147,10 @@ impl Shard {
 
     fn may_speak_for(&mut self, from: NodeId, node: NodeId, everyone: &[NodeId]) -> bool {
         let region = |node| self.cluster.layout.as_ref().and_then(|l| l.region_of(node));
-        let entitled = from == node
-            || from == self.boot.node
-            || (everyone.contains(&from) && region(from) == region(node));
+        // In the own region there are no relays: everyone there is asked, and answers, directly.
+        let may_relay = everyone.contains(&from) && region(from) != self.region;
+        let entitled =
+            from == node || from == self.boot.node || (may_relay && region(from) == region(node));
         let speaks = everyone.contains(&node) && entitled;
         self.counters.peer_rejections += u64::from(!speaks);
         speaks

@@ -56,6 +56,14 @@ impl ProxyOp {
     fn is_read(&self) -> bool {
         matches!(self.request, Request::Get(_))
     }
+
+    /// Whether a node's answer counts. A read may still be answered by one that was asked before.
+    /// A refusal that comes a second time is not one of the node that is asked now, which may
+    /// be doing the write.
+    fn is_answered_by(&self, from: NodeId, reply: &Reply) -> bool {
+        let is_refusal = matches!(reply, Reply::Error(_));
+        self.target == from || (self.is_read() && !is_refusal && self.tried.contains(&from))
+    }
 }
 
 impl Shard {
@@ -146,8 +154,7 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) {
         let op = match self.ops.remove(&id.0) {
-            // A read may be answered by one that was asked before.
-            Some(Op::Proxy(op)) if op.tried.contains(&from) => op,
+            Some(Op::Proxy(op)) if op.is_answered_by(from, &reply) => op,
             Some(other) => {
                 self.counters.peer_rejections += 1;
                 self.ops.insert(id.0, other);

@@ -217,9 +217,16 @@ impl Shard {
             Found::Refused(_) => op.coordinator.refused(from),
             Found::Object(encoded) => match Object::decode(&encoded) {
                 Ok(mut object) => {
+                    // Dots that this run never made would swallow those that it will make.
+                    if self.check_dots(op.partition, &object).is_err() {
+                        self.counters.peer_rejections += 1;
+                        op.coordinator.refused(from);
+                        return;
+                    }
                     self.drop_late_found(op, &mut object, store);
                     if op.coordinator.whole(from, object).is_err() {
                         self.counters.peer_rejections += 1;
+                        op.coordinator.refused(from);
                     }
                 }
                 Err(_) => {
@@ -230,13 +237,23 @@ impl Shard {
         }
     }
 
-    /// What was overwritten here must not come back into an answer either (I4).
-    fn drop_late_found<S: Store>(&mut self, op: &ReadOp, object: &mut Object, store: &mut S) {
+    /// What was overwritten here must not come back into an answer either (I4). What overwrote it
+    /// goes into the answer in its place: it may have come after this read took its own object,
+    /// and an answer with neither of the two would say that the key is empty (I5).
+    fn drop_late_found<S: Store>(&mut self, op: &mut ReadOp, object: &mut Object, store: &mut S) {
         let object_key = self.object_key(op.partition, op.bucket, &op.key);
         if let (Some(state), Ok(cached)) =
             (self.partitions.get(&op.partition), self.cache.load(&object_key, op.kind, store))
+            // What the open batch has changed is not durable and must not be shown: the read then
+            // sees the key as it was before.
+            && cached.changed.is_none()
         {
-            self.counters.late_siblings_dropped += drop_late(object, &cached.object, state);
+            let dropped = drop_late(object, &cached.object, state);
+            self.counters.late_siblings_dropped += dropped;
+            if dropped > 0 {
+                // Of the bucket's kind, so it joins.
+                let _ = op.coordinator.merge(cached.object.clone());
+            }
         }
         self.scratch = object_key;
     }

@@ -23,7 +23,8 @@ use holm_protocol::limits::OBJECT_LEN_MAX;
 use crate::object::{Object, ObjectKind, Sibling, State};
 use crate::peer::{Found, OpId, PeerMessage, Refusal, Want};
 use crate::shard::event::Effect;
-use crate::shard::partition::{LogEntry, PartitionState};
+use crate::shard::log::LogEntry;
+use crate::shard::partition::PartitionState;
 use crate::shard::{Shard, Turn, object_kind};
 use crate::store::{Store, StoreError};
 use crate::time::Now;
@@ -153,17 +154,12 @@ impl Shard {
         readings: &[(Dot, Hlc)],
     ) {
         let Some(state) = self.partitions.get_mut(&partition) else { return };
-        let had_pending = state.has_pending();
         for dot in object.named_dots() {
-            if state.clock().contains(dot) {
-                continue;
+            if state.see(dot) {
+                let hlc = readings.iter().find(|(d, _)| *d == dot).map_or(Hlc(0), |(_, hlc)| *hlc);
+                let key = crate::keys::user_key(object_key);
+                self.log.push(LogEntry { partition, dot, hlc, bucket, key });
             }
-            let hlc = readings.iter().find(|(d, _)| *d == dot).map_or(Hlc(0), |(_, hlc)| *hlc);
-            let key = crate::keys::user_key(object_key);
-            state.see(LogEntry { dot, hlc, bucket, key });
-        }
-        if !had_pending && state.has_pending() {
-            self.touched.push(partition);
         }
     }
 
@@ -263,7 +259,7 @@ impl Shard {
     }
 
     /// Only this run can have made this run's dots.
-    fn check_dots(&self, partition: Partition, object: &Object) -> Result<(), Refusal> {
+    pub(super) fn check_dots(&self, partition: Partition, object: &Object) -> Result<(), Refusal> {
         let made = self.partitions.get(&partition).map_or(0, PartitionState::own_counter);
         let impossible = |dot: Dot| dot.actor == self.boot.actor && dot.counter > made;
         if object.named_dots().any(impossible) {

@@ -203,8 +203,8 @@ impl Cluster {
     /// Stops a process, as SIGSTOP does.
     pub fn pause(&mut self, id: NodeId, until_us: u64) {
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) {
-            node.paused_until_us = until_us;
-            node.disturbed_us = until_us;
+            node.paused_until_us = node.paused_until_us.max(until_us);
+            node.disturbed_us = node.disturbed_us.max(until_us);
             self.note(format!("{id} is paused"));
         }
     }
@@ -214,7 +214,10 @@ impl Cluster {
         let now_us = self.now_us;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.slowness = slowness;
-            node.disturbed_us = if slowness > 1 { u64::MAX } else { now_us };
+            node.disturbed_us = match slowness {
+                0 | 1 => now_us.max(node.paused_until_us),
+                _ => u64::MAX,
+            };
             self.tally.slow_disks += u64::from(slowness > 1);
             self.note(format!("disk of {id} takes {slowness} times as long"));
         }

@@ -310,8 +310,9 @@ impl Cluster {
     /// A full disk is waited for; after an I/O error nothing may be written before a restart.
     fn commit_failed(&mut self, id: NodeId, run: u32, shard: usize, error: &StoreError) {
         self.note(format!("{id} fails to commit: {error}"));
-        let event = match error {
-            StoreError::Full => Event::Recover { node: id, run, shard },
+        let slot = self.nodes.get(&id).and_then(|node| node.slots.get(shard));
+        let event = match slot.and_then(|slot| slot.shard.stopped()) {
+            Some(StoreFault::Full) => Event::Recover { node: id, run, shard },
             _ => Event::StepAside { node: id, run },
         };
         self.queue.plan(self.now_us + PATIENCE_US, event);
@@ -399,7 +400,12 @@ impl Cluster {
                 None => Some(frame.clone()),
             };
             let Some(frame) = frame else { continue };
-            let arrivals = self.net.send(self.now_us, from, to);
+            let mut arrivals = self.net.send(self.now_us, from, to);
+            if matches!(message, PeerMessage::Proxy { .. }) {
+                // The one message that asks for something new and is not repeated by anybody: that
+                // it arrives at most once is left to the stream it travels on.
+                arrivals[1] = None;
+            }
             if arrivals[0].is_none() {
                 self.trace.step(self.now_us, What::Dropped { from, to, frame: frame.clone() });
             }

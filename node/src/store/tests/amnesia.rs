@@ -166,15 +166,7 @@ fn damaged_tables_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
     commit(&mut store, 0..COMMITS);
-    store.owner.engine.db.read().unwrap().as_ref().unwrap().flush().unwrap();
-    let families = |store: &RocksStore| {
-        let guard = store.owner.engine.db.read().unwrap();
-        let db = guard.as_ref().unwrap();
-        for table in Table::ALL {
-            db.flush_cf(&db.cf_handle(table.name()).unwrap()).unwrap();
-        }
-    };
-    families(&store);
+    flush(&store);
     drop(store);
     let (mut errors, mut refused) = (0, 0);
     for kind in ["sst", "manifest"] {
@@ -206,6 +198,15 @@ fn damaged_tables_are_errors() {
     }
     assert!(errors > 10, "only {errors} flips were met by a read");
     assert!(refused > 5, "only {refused} flips were met by opening");
+}
+
+/// Moves everything from the log into tables.
+fn flush(store: &RocksStore) {
+    let guard = store.owner.engine.db.read().unwrap();
+    let db = guard.as_ref().unwrap();
+    for table in Table::ALL {
+        db.flush_cf(&db.cf_handle(table.name()).unwrap()).unwrap();
+    }
 }
 
 fn manifest(dir: &Path) -> PathBuf {

@@ -1,0 +1,110 @@
+//! Layouts that are refused, before the first one and after it.
+
+use holm_client::{LayoutProposal, NodeId};
+use holm_protocol::admin::{AdminReply, AdminRequest, BucketChange};
+use holm_protocol::error::{NotReady, RequestError};
+use holm_protocol::ids::{BucketId, PlacementId};
+use holm_protocol::message::Request;
+
+use crate::harness::cluster::{Cluster, layout};
+use crate::harness::raw::{get, put};
+
+/// Goal: a cluster without a layout serves nothing, says so, and takes none that is not possible.
+/// Method: requests; then every kind of bad layout, planned and applied; then a good one.
+#[tokio::test]
+async fn bad_layouts_are_refused() {
+    let cluster = Cluster::without_layout(1, &[]).await;
+    let (_conn, mut lane) = cluster.lane(0).await;
+    let ready = cluster.nodes[0].get("/readyz").await;
+    assert!(ready.0 == 503 && ready.1.contains("no layout"), "{ready:?}");
+    let no_layout = RequestError::NotReady { reason: NotReady::NoLayout };
+    let policy = Default::default();
+    let change = BucketChange { name: "b".to_owned(), policy, create: true };
+    for request in [
+        Request::Put(put(BucketId(1), b"k", b"v")),
+        Request::Get(get(BucketId(1), b"k")),
+        Request::Admin(AdminRequest::Bucket(change)),
+    ] {
+        assert_eq!(lane.refusal(&request).await, no_layout, "{request:?}");
+    }
+
+    let good = layout([(1, cluster.nodes[0].quic)]);
+    for (what, bad) in bad_layouts(&good) {
+        for request in [AdminRequest::PlanLayout(bad.clone()), AdminRequest::ApplyLayout(bad)] {
+            let error = lane.refusal(&Request::Admin(request)).await;
+            assert_eq!(error.code(), 22, "{what}: {error}");
+        }
+    }
+    let AdminReply::View(view) = lane.admin(AdminRequest::View).await else { panic!("a view") };
+    assert_eq!(view.layout_version, 0);
+
+    lane.admin(AdminRequest::PlanLayout(good.clone())).await;
+    lane.admin(AdminRequest::ApplyLayout(good.clone())).await;
+    cluster.nodes[0].until_ready().await;
+    let before = lane.admin(AdminRequest::View).await;
+    // The same again is the same operator who had no answer; another is refused.
+    lane.admin(AdminRequest::ApplyLayout(good.clone())).await;
+    let mut other = good.clone();
+    other.nodes[0].capacity += 1;
+    let mut next = good;
+    next.version = 2;
+    next.nodes[0].capacity += 1;
+    for proposal in [other, next] {
+        let error = lane.refusal(&Request::Admin(AdminRequest::ApplyLayout(proposal))).await;
+        assert_eq!(error.code(), 22, "{error}");
+    }
+    assert_eq!(lane.admin(AdminRequest::View).await, before);
+}
+
+/// Layouts with one thing wrong each.
+fn bad_layouts(good: &LayoutProposal) -> Vec<(&'static str, LayoutProposal)> {
+    let mut second = good.nodes[0].clone();
+    (second.id, second.zone) = (NodeId(2), "z2".to_owned());
+    let changes: Vec<(&'static str, Box<dyn Fn(&mut LayoutProposal)>)> = vec![
+        ("version 0", Box::new(|p| p.version = 0)),
+        ("version 2", Box::new(|p| p.version = 2)),
+        ("version at the end", Box::new(|p| p.version = u64::MAX)),
+        ("no nodes", Box::new(|p| p.nodes.clear())),
+        ("port 0", Box::new(|p| p.nodes[0].addr.set_port(0))),
+        ("no address", Box::new(|p| p.nodes[0].addr.set_ip([0, 0, 0, 0].into()))),
+        ("IPv6 without an address", Box::new(|p| p.nodes[0].addr.set_ip([0u16; 8].into()))),
+        ("one address twice", Box::new(move |p| p.nodes.push(second.clone()))),
+        (
+            "one node twice",
+            Box::new(|p| {
+                let mut again = p.nodes[0].clone();
+                again.addr.set_port(1);
+                p.nodes.push(again);
+            }),
+        ),
+        ("no capacity", Box::new(|p| p.nodes[0].capacity = 0)),
+        ("no region name", Box::new(|p| p.nodes[0].region.clear())),
+        ("a control character", Box::new(|p| p.nodes[0].zone = "z\n".to_owned())),
+        ("too many partitions", Box::new(|p| p.placements[0].bits = 200)),
+        ("no replicas", Box::new(|p| p.placements[0].replication.clear())),
+        ("too few nodes", Box::new(|p| p.placements[0].replication[0].1 = 2)),
+        ("an unknown region", Box::new(|p| p.placements[0].replication[0].0 = "there".to_owned())),
+        (
+            "a region twice",
+            Box::new(|p| {
+                let again = p.placements[0].replication[0].clone();
+                p.placements[0].replication.push(again);
+            }),
+        ),
+        ("a placement twice", Box::new(|p| p.placements.push(p.placements[0].clone()))),
+        (
+            "a placement's name twice",
+            Box::new(|p| {
+                let mut again = p.placements[0].clone();
+                again.id = PlacementId(1);
+                p.placements.push(again);
+            }),
+        ),
+    ];
+    let bad = |change: &dyn Fn(&mut LayoutProposal)| {
+        let mut proposal = good.clone();
+        change(&mut proposal);
+        proposal
+    };
+    changes.iter().map(|(what, change)| (*what, bad(change))).collect()
+}
