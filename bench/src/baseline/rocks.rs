@@ -134,7 +134,7 @@ mod tests {
         let data_dir = Some(parent.path().to_owned());
         let args = RocksArgs { records: 100, value_size: 100, duration: 1, data_dir };
         let found = measure(&args, &AtomicBool::new(false)).unwrap();
-        assert!(found.single.operations > 0 && found.batched.operations % 16 == 0);
+        assert!(found.single.operations > 0 && found.batched.operations.is_multiple_of(16));
         let stopped = measure(&args, &AtomicBool::new(true));
         assert!(matches!(stopped, Err(Failure::Interrupted)));
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);

@@ -14,7 +14,7 @@ use std::fmt;
 pub enum Table {
     /// `partition | bucket | key` to an encoded object.
     Objects,
-    /// `partition | sequence` to the dots that one group commit added to one partition.
+    /// `stream | sequence` to the dots that one group commit of one shard added.
     Log,
     /// Hints for other nodes.
     Hints,

@@ -213,7 +213,9 @@ impl Client {
             Some(value) => {
                 Request::Put(Put { bucket, key: name, value, context, level, request, timeout_ms })
             }
-            None => Request::Delete(Delete { bucket, key: name, context, level, request, timeout_ms }),
+            None => {
+                Request::Delete(Delete { bucket, key: name, context, level, request, timeout_ms })
+            }
         };
         self.choose_node(key, cluster);
         let pending = Pending::Write { id, request: request.clone(), is_undone: true, repeats: 0 };

@@ -286,8 +286,17 @@ impl Cluster {
         let timeout_us = u64::from(timeout_ms) * 1000;
         let (asked_us, frame) = (self.now_us, frame.freeze());
         let run = 0;
-        let call =
-            Call { client, region, node, run, asked_us, timeout_us, repeated, frame, answer_lost: false };
+        let call = Call {
+            client,
+            region,
+            node,
+            run,
+            asked_us,
+            timeout_us,
+            repeated,
+            frame,
+            answer_lost: false,
+        };
         self.calls.insert(id, call);
         let delay_us = self.client_delay(region, node);
         self.queue.plan(self.now_us + delay_us, Event::Request { call: id });
@@ -336,7 +345,9 @@ impl Cluster {
         self.now_us = at_us;
         match event {
             Event::Alarm(number) => return Some(Happened::Alarm(number)),
-            Event::Answer { call, result, frame } => return Some(self.answered(call, result, frame)),
+            Event::Answer { call, result, frame } => {
+                return Some(self.answered(call, result, frame));
+            }
             Event::Peer { from, to, frame } => self.deliver(from, to, frame),
             Event::Request { call } => self.on_request(call),
             Event::Run { node, run, shard } => self.run_batch(node, run, shard),
@@ -362,6 +373,11 @@ impl Cluster {
             CallResult::Disconnected => self.note(format!("c{client} loses {node}")),
         }
         Happened::Answer(id, result)
+    }
+
+    /// Puts a message on its last metre: it is delivered now.
+    pub fn inject(&mut self, from: NodeId, to: NodeId, frame: Bytes) {
+        self.queue.plan(self.now_us, Event::Peer { from, to, frame });
     }
 
     fn note(&mut self, text: String) {
@@ -400,8 +416,8 @@ impl Cluster {
             for slot in &node.slots {
                 let place = node.id.to_string();
                 let counters = slot.shard.counters();
-                verdict = verdict
-                    .and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
+                verdict =
+                    verdict.and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
             }
         }
         for &partition in self.setup.shape.partitions().iter() {

@@ -7,7 +7,7 @@
 //! inputs and effects.
 //!
 //! [`sim`] plays a plan: [`client`]s act on a [`cluster`] while faults come and go; the [`referee`]
-//! keeps the [`history`] of what clients were told and calls the rules in [`check`].
+//! keeps the [`history`] of what clients were told and calls the rules in [`check`]. [`script`]
 //! tells single stories instead, step by step, with traces ([`trace`]) that can be read.
 //! [`tamper`] puts bugs back, to see that they are found.
 //!
@@ -22,6 +22,7 @@ pub mod net;
 pub mod plan;
 pub mod referee;
 pub mod rng;
+pub mod script;
 pub mod sim;
 pub mod store;
 pub mod tamper;

@@ -105,7 +105,8 @@ fn many(from: u64, count: u64) -> ExitCode {
     println!("writes: {acknowledged} acknowledged, {unknown} unknown, {not_done} not done");
     println!("reads: {reads} answered, {unread} not; {few} runs with under half of their calls ok");
     let entries = faults.entries();
-    let words: Vec<String> = entries.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let words: Vec<String> =
+        entries.iter().map(|(name, count)| format!("{count} {name}")).collect();
     println!("faults: {}", words.join(", "));
     println!(
         "{count} seeds from {from}, {bad} bad; {steps} steps; {:.0} seeds and {:.2} simulated hours a minute",

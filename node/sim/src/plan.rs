@@ -104,13 +104,8 @@ pub enum Workload {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 5] = [
-        Workload::Register,
-        Workload::Blind,
-        Workload::Set,
-        Workload::Recreate,
-        Workload::Latest,
-    ];
+    pub const ALL: [Workload; 5] =
+        [Workload::Register, Workload::Blind, Workload::Set, Workload::Recreate, Workload::Latest];
 }
 
 /// One client: one call at a time.

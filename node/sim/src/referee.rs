@@ -172,9 +172,8 @@ impl Referee {
         let covers = self.open(key, &written.context);
         let event = self.history.event(id);
         let seen = self.history.events_of(key).filter_map(|(_, other)| other.dot);
-        let shown = seen.filter(|&dot| {
-            covers.covers(dot) && (event.dot == Some(dot) || event.saw.covers(dot))
-        });
+        let shown = seen
+            .filter(|&dot| covers.covers(dot) && (event.dot == Some(dot) || event.saw.covers(dot)));
         let shown: Vec<Dot> = shown.collect();
         let verdict = self.check_writers_context(Answer { key, shown, covers });
         self.judge(verdict);
@@ -188,13 +187,13 @@ impl Referee {
         }
         for (id, event) in self.history.events_of(answer.key) {
             let Some(dot) = event.dot else { continue };
-            let is_hidden = event.value.is_some()
-                && answer.covers.covers(dot)
-                && !answer.shown.contains(&dot);
+            let is_hidden =
+                event.value.is_some() && answer.covers.covers(dot) && !answer.shown.contains(&dot);
             // Whoever overwrote it, anywhere: the writer's context need not cover that.
-            let is_dead = self.history.events_of(answer.key).any(|(other, by)| {
-                other != id && by.may_have_happened() && by.saw.covers(dot)
-            });
+            let is_dead = self
+                .history
+                .events_of(answer.key)
+                .any(|(other, by)| other != id && by.may_have_happened() && by.saw.covers(dot));
             if is_hidden && !is_dead {
                 let how = format!("a writer's context covers {}", self.history.describe(id));
                 return Err(Violation::new(&answers::VISIBLE_OR_OVERWRITTEN, how));

@@ -184,7 +184,7 @@ impl SimStore {
     /// What the last commit changed. Empty if it has been taken already.
     pub fn take_last(&mut self) -> Vec<Changed> {
         let last = std::mem::take(&mut self.last);
-        if self.is_volatile() {
+        if self.is_volatile() && !last.is_empty() {
             self.volatile.push(last.clone());
         }
         last
@@ -340,7 +340,8 @@ impl Store for SimStore {
             self.uncertain = Some(batch);
             return Err(StoreError::Io("simulated write error".to_owned()));
         }
-        let added: usize = batch.iter().map(|(_, k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum();
+        let added: usize =
+            batch.iter().map(|(_, k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum();
         if self.capacity_bytes.is_some_and(|capacity| self.bytes + added > capacity) {
             self.tally.full += 1;
             return Err(StoreError::Full);

@@ -60,9 +60,10 @@ impl Tamper {
         stored: impl Fn(&PeerMessage) -> Option<Object>,
     ) -> PeerMessage {
         match (self, message) {
-            (Tamper::RelayForgesVotes, PeerMessage::WriteReply { op, partition, durable, refused })
-                if !durable.is_empty() =>
-            {
+            (
+                Tamper::RelayForgesVotes,
+                PeerMessage::WriteReply { op, partition, durable, refused },
+            ) if !durable.is_empty() => {
                 let durable = region_of_relay.to_vec();
                 let refused = refused.into_iter().filter(|(node, _)| !durable.contains(node));
                 let refused = refused.collect();

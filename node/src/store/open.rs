@@ -53,7 +53,7 @@ pub(super) fn open(
     let lost = found.identity != IdentityFound::Missing
         || found.mark != MarkFound::Missing
         || found.amnesia.is_some();
-    if found.database {
+    if found.database && !clear_unborn(paths, &found)? {
         open_existing(paths, options, who, found)
     } else {
         create(paths, options, who, lost.then_some(AmnesiaReason::StoreLost))
@@ -86,13 +86,41 @@ fn holds_database(paths: &Paths) -> Result<bool, OpenError> {
     current.try_exists().map_err(|error| OpenError::io(&current, &error))
 }
 
+/// Whether the database's directory holds a file of one of these kinds.
+fn holds_files(paths: &Paths, kinds: &[&str]) -> Result<bool, OpenError> {
+    let refuse = |error: std::io::Error| OpenError::io(&paths.db, &error);
+    let entries = match std::fs::read_dir(&paths.db) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(refuse(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(refuse)?.path();
+        if path.extension().is_some_and(|found| kinds.iter().any(|&kind| found == kind)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Clears a database whose making was cut short before it had a log: nothing was ever in it, and
+/// RocksDB would take the missing log for a lost one. A finished store always has a table, which
+/// holds its identity. Says whether it was one.
+fn clear_unborn(paths: &Paths, found: &Found) -> Result<bool, OpenError> {
+    let made = found.identity != IdentityFound::Missing
+        || found.mark != MarkFound::Missing
+        || found.amnesia.is_some();
+    if made || holds_files(paths, &["log", "sst"])? {
+        return Ok(false);
+    }
+    warn!(dir = %paths.db.display(), "a first start was cut short: starting again");
+    std::fs::remove_dir_all(&paths.db).map_err(|error| OpenError::io(&paths.db, &error))?;
+    Ok(true)
+}
+
 /// Refuses to start afresh over tables that may still be of use to somebody.
 fn refuse_headless(paths: &Paths) -> Result<(), OpenError> {
-    let Ok(entries) = std::fs::read_dir(&paths.db) else { return Ok(()) };
-    let tables = entries
-        .filter_map(Result::ok)
-        .any(|entry| entry.path().extension().is_some_and(|extension| extension == "sst"));
-    if !tables {
+    if !holds_files(paths, &["sst"])? {
         return Ok(());
     }
     let detail = "it is missing beside tables that need it".to_owned();

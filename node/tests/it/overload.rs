@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use holm_protocol::error::RequestError;
 use holm_protocol::ids::BucketId;
 use holm_protocol::message::{Reply, Request};
+use tokio::task::JoinSet;
 
 use crate::harness::cluster::{ALL_ROLES, Cluster};
 use crate::harness::raw::{Conn, Lane, Witness, get, put};
@@ -52,7 +53,7 @@ async fn burst(lane: &mut Lane, bucket: BucketId, round: u64) -> Outcome {
 async fn overload_is_refused_and_passes() {
     let flags = [
         "--limits-in-flight-max=8",
-        "--limits-in-flight-per-connection-max=64",
+        "--limits-in-flight-per-connection-max=8",
         "--limits-inbox-max=32",
     ];
     let cluster = Cluster::start(1, &flags).await;
@@ -70,8 +71,16 @@ async fn overload_is_refused_and_passes() {
     let mut total = Outcome::default();
     let mut settled = 0;
     for round in 0..12 {
-        for (_, lane) in &mut lanes {
-            let outcome = within("a burst", burst(lane, bucket, round)).await;
+        let mut bursts = JoinSet::new();
+        for (conn, mut lane) in std::mem::take(&mut lanes) {
+            bursts.spawn(async move {
+                let outcome = within("a burst", burst(&mut lane, bucket, round)).await;
+                ((conn, lane), outcome)
+            });
+        }
+        while let Some(ended) = bursts.join_next().await {
+            let (lane, outcome) = ended.unwrap();
+            lanes.push(lane);
             total.done += outcome.done;
             total.refused += outcome.refused;
         }
@@ -91,7 +100,7 @@ async fn overload_is_refused_and_passes() {
 /// Method: a lane asks for large values without end and takes no answer.
 #[tokio::test]
 async fn a_client_that_does_not_read_is_ended() {
-    let cluster = Cluster::start(1, &["--limits-reply-bytes-per-lane-max=262144"]).await;
+    let cluster = Cluster::start(1, &["--limits-reply-bytes-per-lane-max=2097152"]).await;
     let bucket = cluster.bucket("b", Default::default()).await.id();
     let (_conn, mut friend) = cluster.lane(0).await;
     let witness = Witness::write(&mut friend, bucket).await;

@@ -49,7 +49,8 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
             continue;
         }
         if !is_shown && !is_explained(history, id, answer) {
-            let how = format!("not shown, covered, and overwritten by nobody: {}", history.describe(id));
+            let how =
+                format!("not shown, covered, and overwritten by nobody: {}", history.describe(id));
             return Err(Violation::new(&VISIBLE_OR_OVERWRITTEN, how));
         }
         if is_shown && !key.is_lww {
@@ -96,7 +97,11 @@ mod tests {
     use super::*;
     use crate::check::tests::{Told, covers, dot};
 
-    fn verdict(told: &Told, shown: &[(u64, u64)], covered: &[(u64, u64)]) -> Option<&'static Property> {
+    fn verdict(
+        told: &Told,
+        shown: &[(u64, u64)],
+        covered: &[(u64, u64)],
+    ) -> Option<&'static Property> {
         let shown = shown.iter().map(|&(actor, counter)| dot(actor, counter)).collect();
         let answer = Answer { key: told.key, shown, covers: covers(covered) };
         check(&told.history, &answer).err().map(|violation| violation.property)

@@ -36,7 +36,8 @@ pub fn check(history: &History, key: KeyId, siblings: &[Bytes]) -> Verdict {
     for (id, event) in history.events_of(key).filter(|(_, event)| event.is_owed()) {
         let is_set = event.value.as_ref().is_some_and(|value| decode(value).contains(&id.0));
         if is_set && !union.contains(&id.0) {
-            let how = format!("element {} is missing from {union:?}: {}", id.0, history.describe(id));
+            let how =
+                format!("element {} is missing from {union:?}: {}", id.0, history.describe(id));
             return Err(Violation::new(&ACKNOWLEDGED_KEPT, how));
         }
     }

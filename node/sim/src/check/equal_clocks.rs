@@ -42,7 +42,8 @@ pub fn check(
         let user_key = key.get(holm_core::keys::OBJECT_KEY_HEAD_LEN..).unwrap_or_default();
         String::from_utf8_lossy(user_key).into_owned()
     });
-    let how = format!("{} and {} have equal clocks of {partition} and differ at {key}", one.0, other.0);
+    let how =
+        format!("{} and {} have equal clocks of {partition} and differ at {key}", one.0, other.0);
     Err(Violation::new(&EQUAL_STATES, how))
 }
 

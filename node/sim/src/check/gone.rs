@@ -24,9 +24,9 @@ pub fn check(history: &History, key: KeyId, live: &[Dot]) -> Verdict {
     }
     for &dot in live {
         let Some(id) = history.by_dot(partition, dot) else { continue };
-        let by = history.events_of(key).find(|(other, event)| {
-            *other != id && event.is_owed() && event.saw.covers(dot)
-        });
+        let by = history
+            .events_of(key)
+            .find(|(other, event)| *other != id && event.is_owed() && event.saw.covers(dot));
         if let Some((by, _)) = by {
             let (this, by) = (history.describe(id), history.describe(by));
             return Err(Violation::new(&OVERWRITTEN_GONE, format!("{this} is alive after {by}")));

@@ -25,11 +25,12 @@ pub fn check(history: &History, key: KeyId, live: &[Dot], covers: &VersionVector
     for (id, event) in history.events_of(key).filter(|(_, event)| event.is_owed()) {
         let Some(dot) = event.dot else { continue };
         let kept = covers.covers(dot)
-            && (event.value.is_none()
-                || live.contains(&dot)
-                || history.is_overwritten(id, covers));
+            && (event.value.is_none() || live.contains(&dot) || history.is_overwritten(id, covers));
         if !kept {
-            return Err(Violation::new(&ACKNOWLEDGED_KEPT, format!("lost: {}", history.describe(id))));
+            return Err(Violation::new(
+                &ACKNOWLEDGED_KEPT,
+                format!("lost: {}", history.describe(id)),
+            ));
         }
     }
     Ok(())

@@ -116,7 +116,10 @@ mod tests {
             told.history.event_mut(a).level = write;
             told.acknowledge(a, dot(1, 1), &[]);
             told.history.event_mut(a).region = Some(RegionId(0));
-            assert_eq!(check(&told.history, &layout, &read(&told, read_level, region, true)), Ok(()));
+            assert_eq!(
+                check(&told.history, &layout, &read(&told, read_level, region, true)),
+                Ok(())
+            );
             check(&told.history, &layout, &read(&told, read_level, region, false)).is_err()
         };
         assert!(meets(Level::Quorum, Level::Quorum, 1));

@@ -59,10 +59,7 @@ pub fn check(history: &History, change: Change<'_>) -> Verdict {
     if let Err(broken) = after.check() {
         return returned(format!("{name} is no object: {broken}"));
     }
-    if matches!(
-        after.context.relation(&before.context),
-        Relation::Before | Relation::Concurrent
-    ) {
+    if matches!(after.context.relation(&before.context), Relation::Before | Relation::Concurrent) {
         return returned(format!("the context of {name} shrinks"));
     }
     let live_before: BTreeSet<Dot> = before.live_dots().collect();

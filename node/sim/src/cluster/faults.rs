@@ -145,7 +145,10 @@ impl Cluster {
                 self.link_changes(inside, outside);
             }
         }
-        self.note(format!("region {region} is {}", if cut { "cut off" } else { "connected again" }));
+        self.note(format!(
+            "region {region} is {}",
+            if cut { "cut off" } else { "connected again" }
+        ));
     }
 
     /// Kills a process. What it committed stays.

@@ -68,7 +68,10 @@ impl Cluster {
             self.queue.plan(self.now_us + ms * 1000, Event::Sync { node: id, run });
         }
         if self.now_us > 0 {
-            self.note(format!("{id} starts, run {run}{}", if amnesia { ", with amnesia" } else { "" }));
+            self.note(format!(
+                "{id} starts, run {run}{}",
+                if amnesia { ", with amnesia" } else { "" }
+            ));
         }
         self.links_change(id);
     }
@@ -235,7 +238,9 @@ impl Cluster {
 
     /// Whether a process is stopped: its event then comes when it goes on.
     fn is_put_off(&mut self, id: NodeId, run: u32, event: Event) -> bool {
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.run == run) else { return true };
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.run == run) else {
+            return true;
+        };
         if node.paused_until_us <= self.now_us {
             return false;
         }
@@ -379,7 +384,9 @@ impl Cluster {
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => self.send(id, &to, message),
-                Effect::Reply { caller, reply, .. } => self.reply(id, CallId(caller.request), reply),
+                Effect::Reply { caller, reply, .. } => {
+                    self.reply(id, CallId(caller.request), reply)
+                }
                 Effect::Explained { .. } => {}
             }
         }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::pki::{Identity, Pki, VALID};
-use super::{until, within};
+use super::until;
 
 /// The cluster's name in all tests.
 pub(crate) const CLUSTER: &str = "test";
@@ -191,9 +191,15 @@ format = "text"
         kib << 10
     }
 
-    /// Status and body of one of its pages.
+    /// Status and body of one of its pages. A node that is starting is waited for.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        within(path, self.try_get(path)).await.expect("the node serves HTTP")
+        let mut page = None;
+        until(path, async || {
+            page = self.try_get(path).await;
+            page.is_some()
+        })
+        .await;
+        page.unwrap()
     }
 
     async fn try_get(&self, path: &str) -> Option<(u16, String)> {

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::text;
 
 /// Keys looked at, at a time.
-const LOOKERS: usize = 8;
+const LOOKERS: usize = 16;
 /// Keys named if they differ: the first few say enough.
 const NAMED_MAX: usize = 5;
 

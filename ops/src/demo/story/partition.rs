@@ -99,7 +99,7 @@ async fn heal(teller: &mut Teller<'_>, stage: &Stage<'_>) -> Result<(), Failure>
     let took = began.elapsed().as_secs_f64();
     teller.claim(
         "every region sees exactly two siblings, one from each side",
-        &format!("{took:.1} s after the cut was healed, connections made anew"),
+        &format!("{took:.1} s after the cut was healed"),
         json!({ "siblings": [HERE, THERE], "seconds": took }),
         seen,
     )?;

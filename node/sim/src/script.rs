@@ -1,0 +1,256 @@
+//! Single stories, told step by step: a cluster without chance, and calls that wait for their
+//! answers. Everything takes a fixed time, so a story's trace is the same for ever.
+
+use bytes::Bytes;
+use holm_core::shard::config::ShardConfig;
+use holm_protocol::error::RequestError;
+use holm_protocol::ids::{NodeId, RequestId};
+use holm_protocol::level::Level;
+use holm_protocol::message::{Delete, Get, Put, Reply, Request, Values, Written};
+
+use crate::cluster::{CallId, CallResult, Cluster, Happened, SIBLINGS, Setup};
+use crate::history::EventId;
+use crate::net::Delay;
+use crate::plan::{Shape, Timing};
+use crate::referee::is_undone;
+use crate::store::SyncMode;
+use crate::trace::What;
+
+/// One way within a region, one way between regions, and a commit, microseconds.
+const NEAR_US: u64 = 500;
+const FAR_US: u64 = 40_000;
+const DISK_US: u64 = 100;
+/// Until a lost connection is noticed, microseconds.
+const DETECT_US: u64 = 50_000;
+/// A call that has not ended after this long never will, microseconds.
+const PATIENCE_US: u64 = 10_000_000;
+
+/// A write on its way.
+#[derive(Debug, Clone)]
+pub struct Started {
+    node: NodeId,
+    request: Request,
+    event: EventId,
+    call: CallId,
+    repeated: u32,
+    is_undone: bool,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Script {
+    cluster: Cluster,
+    sequence: u64,
+    /// Steps of the trace that have been told already.
+    told: usize,
+}
+
+impl Script {
+    /// A connected cluster: per region, how many nodes and how many replicas; one partition.
+    #[must_use]
+    pub fn new(regions: &[(usize, u8)]) -> Script {
+        Script::with_config(regions, ShardConfig::test_min())
+    }
+
+    /// A connected cluster with other limits.
+    #[must_use]
+    pub fn with_config(regions: &[(usize, u8)], shard: ShardConfig) -> Script {
+        let delay = |from: usize, to: usize| {
+            let base_us = if from == to { NEAR_US } else { FAR_US };
+            Delay { base_us, jitter_us: 0 }
+        };
+        let count = regions.len();
+        let delays = (0..count).map(|a| (0..count).map(|b| delay(a, b)).collect()).collect();
+        let disk = Delay { base_us: DISK_US, jitter_us: 0 };
+        let setup = Setup {
+            shape: Shape { regions: regions.to_vec(), bits: 0, shards: 1 },
+            shard,
+            sync: SyncMode::Always,
+            timing: Timing { delays, disk, detect_us: DETECT_US },
+            seed: 1,
+            tamper: None,
+            steps_max: usize::MAX,
+        };
+        let mut script = Script { cluster: Cluster::new(setup), sequence: 0, told: 0 };
+        script.run_ms(200);
+        script
+    }
+
+    /// The cluster, to do things to it.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// Lets time pass.
+    pub fn run_ms(&mut self, ms: u64) {
+        let until_us = self.cluster.now_us() + ms * 1000;
+        self.cluster.alarm(until_us, 0);
+        while !matches!(self.cluster.step(), Some(Happened::Alarm(_)) | None) {}
+    }
+
+    /// Starts a put, with the context of an earlier answer or an empty one.
+    pub fn start_put(
+        &mut self,
+        node: u64,
+        (key, value): (&str, &str),
+        context: &Bytes,
+        level: Level,
+    ) -> Started {
+        self.start(node, key, Some(value), (context, level))
+    }
+
+    fn start(
+        &mut self,
+        node: u64,
+        key: &str,
+        value: Option<&str>,
+        (context, level): (&Bytes, Level),
+    ) -> Started {
+        let now_us = self.cluster.now_us();
+        let (name, value) = (Bytes::from(key.to_owned()), value.map(|v| Bytes::from(v.to_owned())));
+        let referee = self.cluster.referee_mut();
+        let id = referee.add_key(SIBLINGS, name.clone(), false);
+        let (event, value) = referee.begin_write(id, |_| value, context, (level, now_us));
+        self.sequence += 1;
+        let request = RequestId { client: 1, sequence: self.sequence };
+        let (bucket, key, context) = (SIBLINGS, name, context.clone());
+        let (level, timeout_ms) = (Some(level), 0);
+        let request = match value {
+            Some(value) => {
+                Request::Put(Put { bucket, key, value, context, level, request, timeout_ms })
+            }
+            None => Request::Delete(Delete { bucket, key, context, level, request, timeout_ms }),
+        };
+        let node = NodeId(node);
+        let who = (1, self.cluster.region_of(node));
+        let call = self.cluster.call(who, node, request.clone(), 0);
+        Started { node, request, event, call, repeated: 0, is_undone: true }
+    }
+
+    /// Waits for a write's answer. `None` if its node died.
+    pub fn finish(&mut self, started: &mut Started) -> Option<Result<Written, RequestError>> {
+        let result = self.wait_for(started.call);
+        let now_us = self.cluster.now_us();
+        started.is_undone &= is_undone(&result);
+        let referee = self.cluster.referee_mut();
+        referee.write_told(started.event, now_us, &result);
+        referee.end_write(started.event, started.is_undone);
+        match result {
+            CallResult::Reply(Reply::Written(written)) => Some(Ok(written)),
+            CallResult::Reply(Reply::Error(error)) => Some(Err(error)),
+            CallResult::Reply(_) | CallResult::NotSent | CallResult::Disconnected => None,
+        }
+    }
+
+    /// Asks for a write again under its request id, and waits.
+    pub fn repeat(&mut self, started: &mut Started) -> Option<Result<Written, RequestError>> {
+        started.repeated += 1;
+        let who = (1, self.cluster.region_of(started.node));
+        let request = started.request.clone();
+        started.call = self.cluster.call(who, started.node, request, started.repeated);
+        self.finish(started)
+    }
+
+    /// Puts and waits.
+    pub fn put(
+        &mut self,
+        node: u64,
+        pair: (&str, &str),
+        context: &Bytes,
+        level: Level,
+    ) -> Option<Result<Written, RequestError>> {
+        let mut started = self.start_put(node, pair, context, level);
+        self.finish(&mut started)
+    }
+
+    /// Deletes what a context covers, and waits.
+    pub fn delete(
+        &mut self,
+        node: u64,
+        key: &str,
+        context: &Bytes,
+        level: Level,
+    ) -> Option<Result<Written, RequestError>> {
+        let mut started = self.start(node, key, None, (context, level));
+        self.finish(&mut started)
+    }
+
+    /// Reads and waits.
+    pub fn get(
+        &mut self,
+        node: u64,
+        key: &str,
+        level: Level,
+    ) -> Option<Result<Values, RequestError>> {
+        let name = Bytes::from(key.to_owned());
+        let id = self.cluster.referee_mut().add_key(SIBLINGS, name.clone(), false);
+        let get = Get { bucket: SIBLINGS, key: name, level: Some(level), timeout_ms: 0 };
+        let (node, asked_us) = (NodeId(node), self.cluster.now_us());
+        let who = (1, self.cluster.region_of(node));
+        let call = self.cluster.call(who, node, Request::Get(get), 0);
+        let result = self.wait_for(call);
+        self.cluster.referee_mut().read_told(id, level, asked_us, &result);
+        match result {
+            CallResult::Reply(Reply::Values(values)) => Some(Ok(values)),
+            CallResult::Reply(Reply::Error(error)) => Some(Err(error)),
+            CallResult::Reply(_) | CallResult::NotSent | CallResult::Disconnected => None,
+        }
+    }
+
+    fn wait_for(&mut self, call: CallId) -> CallResult {
+        let until_us = self.cluster.now_us() + PATIENCE_US;
+        while self.cluster.now_us() < until_us {
+            match self.cluster.step() {
+                Some(Happened::Answer(answered, result)) if answered == call => return result,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        CallResult::Disconnected
+    }
+
+    /// The values that a node's disk holds under a key, sorted.
+    #[must_use]
+    pub fn held(&self, node: u64, key: &str) -> Vec<String> {
+        let object = self.cluster.stored(NodeId(node), SIBLINGS, key.as_bytes());
+        let siblings = object.iter().flat_map(|object| object.siblings());
+        let mut values: Vec<String> =
+            siblings.map(|s| String::from_utf8_lossy(&s.value).into_owned()).collect();
+        values.sort();
+        values
+    }
+
+    /// Delivers once more the first message from one node to another whose words start like this.
+    /// Says whether there was one.
+    pub fn deliver_again(&mut self, from: u64, to: u64, words: &str) -> bool {
+        let trace = self.cluster.trace();
+        let start = format!("n{from} -> n{to} {words}");
+        let frame = trace.steps().find_map(|step| match &step.what {
+            What::Peer { frame, .. } if trace.words(&step.what).starts_with(&start) => {
+                Some(frame.clone())
+            }
+            _ => None,
+        });
+        let Some(frame) = frame else { return false };
+        self.cluster.inject(NodeId(from), NodeId(to), frame);
+        true
+    }
+
+    /// What was said since this was last asked for, without times and commits.
+    pub fn story(&mut self) -> Vec<String> {
+        let trace = self.cluster.trace();
+        let steps = trace.steps().skip(self.told);
+        let steps = steps.filter(|step| !matches!(step.what, What::Commit { .. }));
+        let lines = steps.map(|step| trace.words(&step.what)).collect();
+        self.told = trace.steps().count();
+        lines
+    }
+
+    /// The rule that was broken, if one was: ends a story that should have had none.
+    #[must_use]
+    pub fn violation(&mut self) -> Option<String> {
+        self.cluster.check_replicas();
+        self.cluster.referee_mut().check_history();
+        self.cluster.referee().violation().map(ToString::to_string)
+    }
+}

@@ -1,0 +1,7 @@
+//! The protocol as stories, and the simulator on trial.
+//!
+//! Read [`stories`] first: each is one situation that the design promises something about, with
+//! the messages it takes. [`runs`] plays seeds, and tests the tester.
+
+mod runs;
+mod stories;

@@ -1,0 +1,365 @@
+//! Situations a newcomer should read first, each with what the nodes say to each other.
+//!
+//! Nodes are `n1`, `n2`, ...; `->` is a message that arrived, `-x` one that did not. `n1.1:2` is the
+//! second write of node 1's first run; `{...}` holds an object's values, `[...]` its context.
+
+use bytes::Bytes;
+use holm_core::shard::config::ShardConfig;
+use holm_protocol::error::{NotReady, Outcome, RequestError, StoreFault};
+use holm_protocol::ids::NodeId;
+use holm_protocol::level::Level;
+use holm_protocol::message::{Values, Written};
+use holm_sim::script::Script;
+
+type Answer<T> = Option<Result<T, RequestError>>;
+
+fn blind() -> Bytes {
+    Bytes::new()
+}
+
+#[track_caller]
+fn written(answer: Answer<Written>) -> Written {
+    answer.expect("the node answers").expect("the write is acknowledged")
+}
+
+#[track_caller]
+fn values(answer: Answer<Values>) -> (Vec<String>, Bytes) {
+    let values = answer.expect("the node answers").expect("the read is answered");
+    let text = |s: &holm_protocol::message::Sibling| String::from_utf8_lossy(&s.value).into_owned();
+    let mut shown: Vec<String> = values.siblings.iter().map(text).collect();
+    shown.sort();
+    (shown, values.context)
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(answer: Answer<T>) -> RequestError {
+    answer.expect("the node answers").expect_err("the request is refused")
+}
+
+/// Goal: what a write and a read at quorum take in one region. Method: three replicas, every
+/// message.
+#[test]
+fn a_quorum_write_and_a_quorum_read() {
+    let mut script = Script::new(&[(3, 3)]);
+    script.story();
+    written(script.put(1, ("k", "red"), &blind(), Level::Quorum));
+    script.run_ms(5);
+    assert_eq!(
+        script.story(),
+        [
+            "c1 -> n1 blind put k=\"red\" at quorum",
+            "n1 -> n2 write k {n1.1:1=\"red\"} [n1.1:1]",
+            "n1 -> n3 write k {n1.1:1=\"red\"} [n1.1:1]",
+            "n2 -> n1 durable at n2",
+            "n3 -> n1 durable at n3",
+            "n1 -> c1 written n1.1:1 on n1 n2",
+        ]
+    );
+    let (shown, _) = values(script.get(2, "k", Level::Quorum));
+    assert_eq!(shown, ["red"]);
+    let story = script.story();
+    assert_eq!(story.len(), 4, "a question and an answer: {story:?}");
+    assert!(story[1].contains("read digest of k") && story[2].contains("found digest"));
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a write crosses to each other region once, and its relay answers for those it has heard.
+/// Method: two regions, a write at `all`.
+#[test]
+fn one_copy_for_each_region() {
+    let mut script = Script::new(&[(1, 1), (2, 2)]);
+    script.story();
+    written(script.put(1, ("k", "red"), &blind(), Level::All));
+    let story = script.story();
+    let across: Vec<&String> = story.iter().filter(|line| line.starts_with("n1 -> ")).collect();
+    assert_eq!(across.len(), 2, "one copy and one answer to the client: {story:?}");
+    assert!(across[0].contains("pass on to"));
+    assert_eq!(
+        (script.held(2, "k"), script.held(3, "k")),
+        (vec!["red".into()], vec!["red".into()])
+    );
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: writes on both sides of a cut are both kept, as exactly two siblings in every region, and
+/// resolved by whoever has read both. Method: cut, write, write, heal, read, resolve.
+#[test]
+fn concurrent_writes_become_two_siblings() {
+    let mut script = Script::new(&[(3, 3), (3, 3)]);
+    written(script.put(1, ("cart", "milk"), &blind(), Level::All));
+    let (_, before) = values(script.get(1, "cart", Level::LocalQuorum));
+    script.cluster().set_region_cut(1, true);
+    script.run_ms(200);
+    written(script.put(1, ("cart", "milk eggs"), &before, Level::LocalQuorum));
+    written(script.put(4, ("cart", "milk rice"), &before, Level::LocalQuorum));
+    assert_eq!(values(script.get(2, "cart", Level::LocalQuorum)).0, ["milk eggs"]);
+    assert_eq!(values(script.get(5, "cart", Level::LocalQuorum)).0, ["milk rice"]);
+
+    script.cluster().set_region_cut(1, false);
+    script.run_ms(300);
+    for node in [1, 4] {
+        let (shown, _) = values(script.get(node, "cart", Level::All));
+        assert_eq!(shown, ["milk eggs", "milk rice"]);
+        script.run_ms(300);
+    }
+    for node in 1..=6 {
+        assert_eq!(script.held(node, "cart"), ["milk eggs", "milk rice"], "n{node}");
+    }
+
+    let (_, both) = values(script.get(5, "cart", Level::All));
+    written(script.put(5, ("cart", "milk eggs rice"), &both, Level::All));
+    for node in 1..=6 {
+        assert_eq!(script.held(node, "cart"), ["milk eggs rice"], "n{node}");
+    }
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a deleted key is gone in every region, and a blind recreate lives. Method: delete with
+/// the context of a read, read everywhere, put again.
+#[test]
+fn a_delete_reaches_everyone() {
+    let mut script = Script::new(&[(2, 2), (2, 2)]);
+    written(script.put(1, ("k", "red"), &blind(), Level::All));
+    let (_, context) = values(script.get(3, "k", Level::LocalQuorum));
+    let error = refused(script.delete(3, "k", &blind(), Level::LocalQuorum));
+    assert_eq!(error, RequestError::ContextRequired);
+    written(script.delete(3, "k", &context, Level::LocalQuorum));
+    script.run_ms(200);
+    for node in 1..=4 {
+        assert_eq!(values(script.get(node, "k", Level::One)).0, [""; 0], "n{node}");
+    }
+    written(script.put(1, ("k", "blue"), &blind(), Level::LocalQuorum));
+    script.run_ms(200);
+    for node in 1..=4 {
+        assert_eq!(script.held(node, "k"), ["blue"], "n{node}");
+    }
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a write that arrives after its deletion does not come back (I4). Method: the very message
+/// that carried the write is delivered again, to a replica and to the reader's eyes.
+#[test]
+fn a_late_copy_of_a_deleted_write_stays_dead() {
+    let mut script = Script::new(&[(3, 3)]);
+    written(script.put(1, ("k", "red"), &blind(), Level::All));
+    let (_, context) = values(script.get(1, "k", Level::One));
+    written(script.delete(1, "k", &context, Level::All));
+    script.story();
+    assert!(script.deliver_again(1, 2, "write k {n1.1:1=\"red\"}"));
+    script.run_ms(10);
+    assert_eq!(script.story()[0], "n1 -> n2 write k {n1.1:1=\"red\"} [n1.1:1]");
+    assert_eq!(script.held(2, "k"), [""; 0]);
+    assert_eq!(values(script.get(2, "k", Level::All)).0, [""; 0]);
+    assert!(script.cluster().counters().late_siblings_dropped > 0);
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a killed node loses nothing that was acknowledged, and catches up by read repair with what
+/// it missed. Method: kill one of three, write, start it, read.
+#[test]
+fn a_killed_node_loses_nothing() {
+    let mut script = Script::new(&[(3, 3)]);
+    written(script.put(1, ("k", "red"), &blind(), Level::All));
+    script.cluster().power_cut(NodeId(1));
+    script.run_ms(200);
+    let (shown, context) = values(script.get(2, "k", Level::Quorum));
+    assert_eq!(shown, ["red"]);
+    written(script.put(2, ("k", "blue"), &context, Level::Quorum));
+    script.cluster().restart(NodeId(1));
+    script.run_ms(200);
+    assert_eq!(script.held(1, "k"), ["red"]);
+    assert_eq!(values(script.get(1, "k", Level::All)).0, ["blue"]);
+    script.run_ms(10);
+    assert_eq!(script.held(1, "k"), ["blue"]);
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a write that misses its quorum is unknown, not failed; asked for again under its request
+/// id it is acknowledged, and applied once. Method: cut the links silently, so that nobody knows
+/// that the others cannot be reached; mend them; repeat.
+#[test]
+fn a_missed_quorum_is_unknown_and_can_be_repeated() {
+    let mut script = Script::new(&[(3, 3)]);
+    script.cluster().set_weather(|weather| weather.loss = 1000);
+    let mut put = script.start_put(1, ("k", "red"), &blind(), Level::Quorum);
+    let error = script.finish(&mut put).expect("an answer").expect_err("no quorum");
+    assert_eq!(error, RequestError::WriteUnknown { needed: 2, durable: 1 });
+    assert_eq!(error.outcome(), Outcome::MayHaveHappened);
+    assert_eq!(script.held(1, "k"), ["red"]);
+
+    script.cluster().set_weather(|weather| weather.loss = 0);
+    let acknowledged = written(script.repeat(&mut put));
+    let again = written(script.repeat(&mut put));
+    assert_eq!(acknowledged.dot, again.dot);
+    script.run_ms(10);
+    for node in 1..=3 {
+        assert_eq!(script.held(node, "k"), ["red"], "n{node}");
+    }
+    assert_eq!(script.cluster().counters().writes_coordinated, 1);
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: what cannot meet its level is refused before anything happens, once the node knows.
+/// Method: the others are dead and that was noticed.
+#[test]
+fn an_unreachable_quorum_is_refused_before_anything_happens() {
+    let mut script = Script::new(&[(3, 3)]);
+    script.cluster().crash(NodeId(2));
+    script.cluster().crash(NodeId(3));
+    script.run_ms(200);
+    let error = refused(script.put(1, ("k", "red"), &blind(), Level::Quorum));
+    assert_eq!(error, RequestError::WriteUnavailable { needed: 2, reachable: 1 });
+    assert_eq!(error.outcome(), Outcome::NothingHappened);
+    assert_eq!(script.held(1, "k"), [""; 0]);
+    written(script.put(1, ("k", "blue"), &blind(), Level::One));
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: overload is refused before anything changes, and only while it lasts. Method: more writes
+/// at once than may be in flight, none of which can finish at once.
+#[test]
+fn overload_is_refused_before_any_change() {
+    let mut script =
+        Script::with_config(&[(3, 3)], ShardConfig { in_flight_max: 2, ..ShardConfig::test_min() });
+    let mut puts: Vec<_> = ["a", "b", "c", "d"]
+        .into_iter()
+        .map(|value| script.start_put(1, (value, value), &blind(), Level::Quorum))
+        .collect();
+    let mut refusals = 0;
+    script.run_ms(0);
+    // Answers are waited for in the order in which they come: refusals first.
+    for at in [2, 3] {
+        let error = script.finish(&mut puts[at]).expect("an answer").expect_err("refused");
+        assert!(matches!(error, RequestError::Overloaded { in_flight: 2, limit: 2, .. }));
+        assert_eq!(error.outcome(), Outcome::NothingHappened);
+        refusals += 1;
+    }
+    for put in &mut puts[..2] {
+        written(script.finish(put));
+    }
+    assert_eq!(script.cluster().counters().overloads, refusals);
+    assert_eq!((script.held(1, "c"), script.held(1, "d")), (vec![], vec![]));
+    written(script.put(1, ("c", "later"), &blind(), Level::Quorum));
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: on a full disk writes are refused and reads go on; with room again the node resumes, under
+/// a new actor if a commit had failed. Method: a disk that is full only at the commit.
+#[test]
+fn a_full_disk_refuses_writes_and_resumes_as_a_new_actor() {
+    let mut script = Script::new(&[(1, 1)]);
+    written(script.put(1, ("k", "red"), &blind(), Level::One));
+    let large = "x".repeat(2_000);
+    script.cluster().set_free(NodeId(1), Some(1_000));
+    let error = refused(script.put(1, ("k", large.as_str()), &blind(), Level::One));
+    // The dot was drawn: nobody can say any more that nothing happened.
+    assert_eq!(error.outcome(), Outcome::MayHaveHappened);
+    let error = refused(script.put(1, ("k", "blue"), &blind(), Level::One));
+    assert_eq!(error, RequestError::Store { fault: StoreFault::Full });
+    assert_eq!(error.outcome(), Outcome::NothingHappened);
+    assert_eq!(values(script.get(1, "k", Level::One)).0, ["red"]);
+    script.cluster().set_free(NodeId(1), None);
+    script.run_ms(500);
+    script.story();
+    written(script.put(1, ("k", "green"), &blind(), Level::One));
+    let story = script.story();
+    assert_eq!(story[1], "n1 -> c1 written n1.2:1 on n1", "a new actor counts from 1");
+    assert_eq!(script.held(1, "k"), ["green", "red"]);
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a slow replica does not hold up a read: another is asked. Method: the replica that would
+/// answer is stopped, each of the others in turn, so that one of them is.
+#[test]
+fn a_slow_replica_is_hedged() {
+    let mut script = Script::new(&[(3, 3)]);
+    written(script.put(1, ("k", "red"), &blind(), Level::All));
+    let until_us = script.cluster().now_us() + 900_000;
+    script.cluster().pause(NodeId(2), until_us);
+    for _ in 0..6 {
+        let began_us = script.cluster().now_us();
+        assert_eq!(values(script.get(1, "k", Level::Quorum)).0, ["red"]);
+        assert!(script.cluster().now_us() - began_us < 150_000);
+    }
+    assert!(script.cluster().counters().reads_hedged > 0);
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a relay that dies with a write is gone round: the coordinator sends directly to the others
+/// of its region. Method: kill the relay while the write is under way.
+#[test]
+fn a_dead_relay_is_gone_round() {
+    let mut script = Script::new(&[(1, 1), (3, 3)]);
+    let mut put = script.start_put(1, ("k", "red"), &blind(), Level::EachQuorum);
+    script.run_ms(10);
+    // The first write of a run is relayed by the second replica that is up: found in the trace of
+    // what is under way, so ask who it is by killing each in a cluster of its own is not needed.
+    let relay = (2..=4).map(NodeId).find(|&node| {
+        let mut probe = Script::new(&[(1, 1), (3, 3)]);
+        written(probe.put(1, ("k", "red"), &blind(), Level::EachQuorum));
+        let words = format!("n1 -> {node} write k");
+        probe.story().iter().any(|line| line.starts_with(&words))
+    });
+    script.cluster().crash(relay.expect("a relay"));
+    let acknowledged = script.finish(&mut put).expect("an answer").expect("acknowledged");
+    assert_eq!(acknowledged.receipt.replicas.len(), 3);
+    let story = script.story();
+    let direct = story.iter().filter(|l| l.starts_with("n1 -> n") && l.contains("write k")).count();
+    assert_eq!(direct, 2, "to the two that are left: {story:?}");
+    assert!(script.cluster().counters().writes_resent >= 2);
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: a node that lost its disk answers no reads and coordinates nothing, but takes writes; who
+/// asks it is served by others. Method: wipe one of three.
+#[test]
+fn an_amnesiac_node_steps_aside() {
+    let mut script = Script::new(&[(3, 3)]);
+    written(script.put(1, ("k", "red"), &blind(), Level::All));
+    script.cluster().crash(NodeId(3));
+    script.cluster().wipe(NodeId(3));
+    script.cluster().restart(NodeId(3));
+    script.run_ms(200);
+    // Its client is served by another, and the read never includes it.
+    assert_eq!(values(script.get(3, "k", Level::Quorum)).0, ["red"]);
+    let error = refused(script.get(1, "k", Level::All));
+    assert_eq!(error, RequestError::ReadUnavailable { needed: 3, answered: 2 });
+    // It takes writes, but gives no dots of its own.
+    let taken = written(script.put(3, ("k", "blue"), &blind(), Level::All));
+    assert_ne!(taken.receipt.coordinator, NodeId(3));
+    assert_eq!(script.held(3, "k"), ["blue", "red"]);
+    // With nobody else left it refuses.
+    script.cluster().crash(NodeId(1));
+    script.cluster().crash(NodeId(2));
+    script.run_ms(200);
+    let error = refused(script.put(3, ("k", "green"), &blind(), Level::One));
+    assert_eq!(error.outcome(), Outcome::NothingHappened);
+    assert!(!matches!(error, RequestError::NotReady { reason: NotReady::NoLayout }));
+    assert_eq!(script.violation(), None);
+}
+
+/// Goal: an answer never loses a key between two writes. Method: the bug's story: a read took its
+/// own copy of a value, the value was overwritten through the same node while the read waited for
+/// another replica, and that replica's copy of the old value was then dropped as late, while the
+/// new one was not part of the answer: it said that the key was empty.
+#[test]
+fn a_read_that_a_write_overtakes_is_not_empty() {
+    let mut script = Script::new(&[(1, 1), (1, 1)]);
+    // The replicas differ, so that the read has to ask for whole objects, twice across.
+    script.cluster().set_region_cut(1, true);
+    script.run_ms(200);
+    let old = written(script.put(1, ("k", "old"), &blind(), Level::One));
+    written(script.put(2, ("k", "other"), &blind(), Level::One));
+    script.cluster().set_region_cut(1, false);
+    script.run_ms(300);
+    for wait_ms in [1, 30, 60, 90, 120] {
+        let mut put = script.start_put(1, ("x", &format!("w{wait_ms}")), &blind(), Level::One);
+        written(script.finish(&mut put));
+    }
+    let mut overwrite = script.start_put(1, ("k", "new"), &old.context, Level::One);
+    let (shown, _) = values(script.get(1, "k", Level::All));
+    written(script.finish(&mut overwrite));
+    assert!(shown.contains(&"other".to_owned()));
+    assert!(shown.contains(&"old".to_owned()) || shown.contains(&"new".to_owned()), "{shown:?}");
+    assert_eq!(script.violation(), None);
+}
