@@ -2,9 +2,10 @@
 //!
 //! One short lock for a whole batch, one wake-up when the inbox turns non-empty; the shard takes
 //! everything at once. Bounded: requests of clients and of other nodes are refused when
-//! `requests_max` events wait. Answers and changes of the cluster are few compared with the requests
-//! that caused them and are taken up to [`ANSWERS_FACTOR`] times that, then dropped and counted, as
-//! if the network had lost them.
+//! `requests_max` events wait, those of clients also when what waits holds [`BYTES_MAX`]. Answers
+//! are few compared with the requests that caused them and are taken up to [`ANSWERS_FACTOR`] times
+//! that, then dropped and counted, as if the network had lost them. What nodes send may hold so many
+//! times the bytes: a client can be told to come back, a refused replica costs a write its level.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,15 +13,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holm_core::peer::PeerMessage;
+use holm_core::peer::{Found, PeerMessage};
 use holm_core::shard::config::ClusterState;
 use holm_protocol::ids::{BucketId, NodeId};
-use holm_protocol::message::Request;
+use holm_protocol::message::{Reply, Request};
 
 use crate::net::lane::ReplySink;
 
 /// Each request leads to at most one answer from each of a few replicas. Arbitrary beyond that.
 const ANSWERS_FACTOR: usize = 8;
+
+/// Keys, values and objects in all events that wait, bytes. What a shard takes in one turn is copied
+/// a few times until it is committed; this many of the largest values keep any disk busy.
+const BYTES_MAX: usize = 16 << 20;
 
 /// What a shard thread is woken for.
 #[derive(Debug)]
@@ -82,15 +87,50 @@ impl Event {
         }
     }
 
+    /// Bytes that it keeps in memory beyond its own size.
+    fn bytes(&self) -> usize {
+        match self {
+            Event::Client { request, .. } => request_bytes(request),
+            Event::Peer { message, .. } => match message {
+                PeerMessage::Write { object, .. } | PeerMessage::Repair { object, .. } => {
+                    object.len()
+                }
+                PeerMessage::ReadReply { found: Found::Object(object), .. } => object.len(),
+                PeerMessage::Proxy { request, .. } => request_bytes(request),
+                PeerMessage::ProxyReply { reply: Reply::Values(values), .. } => {
+                    values.siblings.iter().map(|sibling| sibling.value.len()).sum()
+                }
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
     fn is_essential(&self) -> bool {
         matches!(self, Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop)
     }
 }
 
+fn request_bytes(request: &Request) -> usize {
+    match request {
+        Request::Put(put) => put.key.len() + put.value.len() + put.context.len(),
+        Request::Delete(delete) => delete.key.len() + delete.context.len(),
+        Request::Get(get) => get.key.len(),
+        Request::Admin(_) => 0,
+    }
+}
+
+/// What waits.
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    bytes: usize,
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Inbox {
-    waiting: Mutex<VecDeque<Event>>,
+    waiting: Mutex<Waiting>,
     filled: Condvar,
     requests_max: usize,
     depth: AtomicUsize,
@@ -117,20 +157,27 @@ impl Inbox {
             return;
         }
         let mut waiting = self.lock();
-        let was_empty = waiting.is_empty();
+        let was_empty = waiting.events.is_empty();
         for event in events.drain(..) {
             let request = event.is_request();
-            let limit = if request { self.requests_max } else { self.requests_max * ANSWERS_FACTOR };
-            if waiting.len() < limit || event.is_essential() {
-                waiting.push_back(event);
+            let limit =
+                if request { self.requests_max } else { self.requests_max * ANSWERS_FACTOR };
+            let of_client = matches!(event, Event::Client { .. } | Event::Explain { .. });
+            let bytes_max = if of_client { BYTES_MAX } else { BYTES_MAX * ANSWERS_FACTOR };
+            // One event fits whatever its length, if nothing waits.
+            let bytes = waiting.bytes + event.bytes();
+            let room = waiting.events.len() < limit && (bytes <= bytes_max || waiting.bytes == 0);
+            if room || event.is_essential() {
+                waiting.bytes = bytes;
+                waiting.events.push_back(event);
             } else if request {
                 refused.push(event);
             } else {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.depth.store(waiting.len(), Ordering::Relaxed);
-        let wake = was_empty && !waiting.is_empty();
+        self.depth.store(waiting.events.len(), Ordering::Relaxed);
+        let wake = was_empty && !waiting.events.is_empty();
         drop(waiting);
         if wake {
             self.filled.notify_one();
@@ -146,13 +193,19 @@ impl Inbox {
     /// Takes everything that waits, or nothing if nothing comes within `patience`.
     pub fn take(&self, patience: Duration, batch: &mut VecDeque<Event>) {
         let mut waiting = self.lock();
-        if waiting.is_empty() {
+        if waiting.events.is_empty() {
             waiting = match self.filled.wait_timeout(waiting, patience) {
                 Ok((waiting, _)) => waiting,
                 Err(poisoned) => poisoned.into_inner().0,
             };
+            // Woken by the first of what may be many: where others want the core, let them run, and
+            // find more to do in one turn. Where nobody does, this costs next to nothing.
+            drop(waiting);
+            std::thread::yield_now();
+            waiting = self.lock();
         }
-        std::mem::swap(&mut *waiting, batch);
+        std::mem::swap(&mut waiting.events, batch);
+        waiting.bytes = 0;
         self.depth.store(0, Ordering::Relaxed);
     }
 
@@ -174,7 +227,7 @@ impl Inbox {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing under the lock can panic half-way through a change.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,6 @@
 //! holmd: runs one node of a holm cluster.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -70,7 +71,12 @@ async fn run(config: Config) -> Result<(), NodeError> {
 fn log_to_stderr(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     let filter = EnvFilter::try_new(&config.log.filter)
         .map_err(|error| format!("log.filter `{}`: {error}", config.log.filter))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people, not for files.
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Json => lines.json().init(),
         LogFormat::Text => lines.init(),

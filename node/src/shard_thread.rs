@@ -21,7 +21,7 @@ use holm_core::shard::event::{Caller, Counters, Effect, Effects, Input};
 use holm_core::store::{Store, StoreError};
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::admin::AdminReply;
-use holm_protocol::error::StoreFault;
+use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::handshake::Lane;
 use holm_protocol::ids::{Actor, NodeId};
 use holm_protocol::message::{Reply, Request};
@@ -35,6 +35,18 @@ use crate::store::RocksStore;
 
 /// How long an idle shard sleeps at most, so that it notices by itself that the disk has room again.
 const IDLE: Duration = Duration::from_millis(200);
+
+/// Answers gathered for one lane before they are handed on, bytes: enough to wake its writer seldom,
+/// little enough that a turn's answers never pile up beside the lane's own bound.
+const ANSWERS_GATHERED_MAX: usize = 256 << 10;
+
+/// When a client whose lane is crowded should come back, milliseconds: a lane's worth of answers at
+/// a gigabit a second.
+const CROWDED_RETRY_MS: u32 = 100;
+
+/// Buffers kept for answers, and how large one may be to be kept: what a busy turn needs.
+const SPARE_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 64 << 10;
 
 /// What a shard thread works with.
 #[derive(Debug)]
@@ -76,6 +88,8 @@ struct Running {
     free: Vec<u64>,
     links: BTreeMap<NodeId, (Arc<PeerLink>, BytesMut)>,
     answers: BTreeMap<u64, (ReplySink, BytesMut, u32)>,
+    /// Emptied buffers, used again for the next turn's answers.
+    spare: Vec<BytesMut>,
     encoded: BytesMut,
 }
 
@@ -89,6 +103,7 @@ impl ShardThread {
             free: Vec::new(),
             links: BTreeMap::new(),
             answers: BTreeMap::new(),
+            spare: Vec::new(),
             encoded: BytesMut::new(),
         };
         if let Err(error) = running.run() {
@@ -191,9 +206,7 @@ impl Running {
                 Effect::Reply { caller, reply, since } => self.reply(caller, &reply, Some(since)),
                 Effect::Explained { caller, result } => {
                     let reply = match result {
-                        Ok(explanation) => {
-                            Reply::Admin(Box::new(AdminReply::Explain(explanation)))
-                        }
+                        Ok(explanation) => Reply::Admin(Box::new(AdminReply::Explain(explanation))),
                         Err(error) => Reply::Error(error),
                     };
                     self.reply(caller, &reply, None);
@@ -207,8 +220,12 @@ impl Running {
                 frames.clear();
             }
         }
-        while let Some((_, (replies, frames, count))) = self.answers.pop_first() {
+        while let Some((_, (replies, mut frames, count))) = self.answers.pop_first() {
             replies.send_encoded(count, &frames);
+            if self.spare.len() < SPARE_MAX && frames.capacity() <= SPARE_BYTES_MAX {
+                frames.clear();
+                self.spare.push(frames);
+            }
         }
     }
 
@@ -227,6 +244,9 @@ impl Running {
         let place = caller.request as usize;
         let Some(call) = self.calls.get_mut(place).and_then(Option::take) else { return };
         self.free.push(caller.request);
+        let lane = call.lane;
+        let refused = self.crowded(&call, reply);
+        let reply = refused.as_ref().unwrap_or(reply);
         let code = match reply {
             Reply::Error(error) => error.code(),
             Reply::Values(values) => {
@@ -239,12 +259,31 @@ impl Running {
             let now = self.parts.started.elapsed().as_micros() as u64;
             self.parts.metrics.observe(call.operation, code, now.saturating_sub(since));
         }
-        let (_, frames, count) = self
-            .answers
-            .entry(call.lane)
-            .or_insert_with(|| (call.replies, BytesMut::new(), 0));
+        let (replies, frames, count) =
+            self.answers.entry(lane).or_insert_with(|| (call.replies, BytesMut::new(), 0));
         reply.encode(call.frame, frames);
         *count += 1;
+        if frames.len() >= ANSWERS_GATHERED_MAX {
+            replies.send_encoded(*count, frames);
+            self.answers.remove(&lane);
+        }
+    }
+
+    /// What to answer instead of values for which the client's lane has no room: a client that asks
+    /// for more than it takes is to come back, and costs no memory meanwhile.
+    fn crowded(&self, call: &Call, reply: &Reply) -> Option<Reply> {
+        let Reply::Values(values) = reply else { return None };
+        let gathered = self.answers.get(&call.lane).map_or(0, |(_, frames, _)| frames.len());
+        let bytes: usize = values.siblings.iter().map(|sibling| sibling.value.len()).sum();
+        if (gathered == 0 && bytes < ANSWERS_GATHERED_MAX)
+            || call.replies.has_room(gathered + bytes)
+        {
+            return None;
+        }
+        let in_flight = self.shard.counters().in_flight as u32;
+        let limit = self.parts.config.in_flight_max as u32;
+        let retry_after_ms = CROWDED_RETRY_MS;
+        Some(Reply::Error(RequestError::Overloaded { in_flight, limit, retry_after_ms }))
     }
 
     /// Takes up writing again once a full disk has room.

@@ -15,7 +15,7 @@ mod node;
 mod queue;
 mod shell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -128,6 +128,8 @@ pub struct Cluster {
     referee: Referee,
     tally: FaultTally,
     counters_of_the_dead: Counters,
+    /// Objects that a relay was asked to pass on, where a bug keeps it from doing so.
+    not_passed_on: BTreeSet<(NodeId, Bytes)>,
 }
 
 impl Cluster {
@@ -168,6 +170,7 @@ impl Cluster {
             trace: Trace::new(setup.steps_max),
             tally: FaultTally::default(),
             counters_of_the_dead: Counters::default(),
+            not_passed_on: BTreeSet::new(),
             setup,
         };
         let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();

@@ -1,6 +1,8 @@
 //! Single stories, told step by step: a cluster without chance, and calls that wait for their
 //! answers. Everything takes a fixed time, so a story's trace is the same for ever.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use holm_core::shard::config::ShardConfig;
 use holm_protocol::error::RequestError;
@@ -9,7 +11,7 @@ use holm_protocol::level::Level;
 use holm_protocol::message::{Delete, Get, Put, Reply, Request, Values, Written};
 
 use crate::cluster::{CallId, CallResult, Cluster, Happened, SIBLINGS, Setup};
-use crate::history::EventId;
+use crate::history::{EventId, KeyId};
 use crate::net::Delay;
 use crate::plan::{Shape, Timing};
 use crate::referee::is_undone;
@@ -36,10 +38,21 @@ pub struct Started {
     is_undone: bool,
 }
 
+/// A read on its way.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    key: KeyId,
+    level: Level,
+    asked_us: u64,
+    call: CallId,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Script {
     cluster: Cluster,
+    /// Calls that have ended and that nobody has waited for yet.
+    ended: BTreeMap<CallId, CallResult>,
     sequence: u64,
     /// Steps of the trace that have been told already.
     told: usize,
@@ -71,7 +84,8 @@ impl Script {
             tamper: None,
             steps_max: usize::MAX,
         };
-        let mut script = Script { cluster: Cluster::new(setup), sequence: 0, told: 0 };
+        let mut script =
+            Script { cluster: Cluster::new(setup), ended: BTreeMap::new(), sequence: 0, told: 0 };
         script.run_ms(200);
         script
     }
@@ -85,7 +99,7 @@ impl Script {
     pub fn run_ms(&mut self, ms: u64) {
         let until_us = self.cluster.now_us() + ms * 1000;
         self.cluster.alarm(until_us, 0);
-        while !matches!(self.cluster.step(), Some(Happened::Alarm(_)) | None) {}
+        while self.step() {}
     }
 
     /// Starts a put, with the context of an earlier answer or an empty one.
@@ -182,14 +196,25 @@ impl Script {
         key: &str,
         level: Level,
     ) -> Option<Result<Values, RequestError>> {
+        let read = self.start_get(node, key, level);
+        self.finish_get(&read)
+    }
+
+    /// Starts a read.
+    pub fn start_get(&mut self, node: u64, key: &str, level: Level) -> Reading {
         let name = Bytes::from(key.to_owned());
-        let id = self.cluster.referee_mut().add_key(SIBLINGS, name.clone(), false);
+        let key = self.cluster.referee_mut().add_key(SIBLINGS, name.clone(), false);
         let get = Get { bucket: SIBLINGS, key: name, level: Some(level), timeout_ms: 0 };
         let (node, asked_us) = (NodeId(node), self.cluster.now_us());
         let who = (1, self.cluster.region_of(node));
         let call = self.cluster.call(who, node, Request::Get(get), 0);
-        let result = self.wait_for(call);
-        self.cluster.referee_mut().read_told(id, level, asked_us, &result);
+        Reading { key, level, asked_us, call }
+    }
+
+    /// Waits for a read's answer. `None` if its node died.
+    pub fn finish_get(&mut self, read: &Reading) -> Option<Result<Values, RequestError>> {
+        let result = self.wait_for(read.call);
+        self.cluster.referee_mut().read_told(read.key, read.level, read.asked_us, &result);
         match result {
             CallResult::Reply(Reply::Values(values)) => Some(Ok(values)),
             CallResult::Reply(Reply::Error(error)) => Some(Err(error)),
@@ -199,14 +224,21 @@ impl Script {
 
     fn wait_for(&mut self, call: CallId) -> CallResult {
         let until_us = self.cluster.now_us() + PATIENCE_US;
-        while self.cluster.now_us() < until_us {
-            match self.cluster.step() {
-                Some(Happened::Answer(answered, result)) if answered == call => return result,
-                Some(_) => {}
-                None => break,
+        while !self.ended.contains_key(&call) && self.cluster.now_us() < until_us && self.step() {}
+        self.ended.remove(&call).unwrap_or(CallResult::Disconnected)
+    }
+
+    /// Lets one thing happen, and keeps the end of a call for whoever waits for it. Says whether
+    /// that was not an alarm, nor the end of everything.
+    fn step(&mut self) -> bool {
+        match self.cluster.step() {
+            Some(Happened::Answer(call, result)) => {
+                self.ended.insert(call, result);
+                true
             }
+            Some(Happened::Nothing) => true,
+            Some(Happened::Alarm(_)) | None => false,
         }
-        CallResult::Disconnected
     }
 
     /// The values that a node's disk holds under a key, sorted.

@@ -14,7 +14,7 @@ use holm_protocol::version_vector::VersionVector;
 /// A bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tamper {
-    /// A relay acknowledges for replicas that have not answered.
+    /// A relay acknowledges for replicas that it has not passed the write on to.
     RelayForgesVotes,
     /// A commit is acknowledged before it is synced.
     AcknowledgedBeforeSync,

@@ -263,6 +263,12 @@ impl ReplySink {
         self.settle(answers, result);
     }
 
+    /// Whether an answer of so many bytes has room, so that it need not end the lane.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.lane.outbox.has_room(bytes)
+    }
+
     /// Whether nobody waits for answers any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {

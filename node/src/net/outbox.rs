@@ -177,6 +177,16 @@ impl Outbox {
         state.waiting.len() + state.writing
     }
 
+    /// Whether so many bytes more fit easily: half of what may be held stays free for answers that
+    /// cannot be replaced by a refusal. Something alone always fits.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let held = self.held();
+        let fits = |used: usize, max: usize| used == 0 || used + bytes <= max / 2;
+        fits(held, self.bytes_max)
+            && self.budget.as_ref().is_none_or(|budget| fits(budget.used(), budget.max))
+    }
+
     /// Waits until less than `bytes` are held, or the outbox is closed. For one waiter.
     pub async fn wait_below(&self, bytes: usize) {
         while self.held() >= bytes {

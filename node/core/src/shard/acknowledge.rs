@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use holm_protocol::dot::Dot;
 use holm_protocol::error::RequestError;
@@ -163,7 +163,9 @@ impl Shard {
         let (reply, fate) = match op.coordinator.tally() {
             Tally::Met => {
                 let written = self.written(op);
-                (Reply::Written(written.clone()), Fate::Done(Box::new(written)))
+                let mut encoded = BytesMut::new();
+                written.encode(&mut encoded);
+                (Reply::Written(written), Fate::Done(encoded.freeze()))
             }
             Tally::Open if !expired => return,
             Tally::Open | Tally::Impossible => {
@@ -177,8 +179,12 @@ impl Shard {
         op.answered = true;
         self.in_flight -= 1;
         self.window.settle(op.change.request, fate);
+        let last = op.origins.pop();
         for origin in op.origins.drain(..) {
             answer(origin, reply.clone(), out);
+        }
+        if let Some(origin) = last {
+            answer(origin, reply, out);
         }
     }
 

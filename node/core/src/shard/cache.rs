@@ -1,9 +1,11 @@
 //! Decoded objects in memory: what a batch has changed, and what is read often.
 //!
 //! Two generations: an object that is touched moves to the young one; when the young one is half
-//! the budget, the old one is dropped and the young one becomes old. It costs two map lookups at
-//! most and no list to keep in order. Objects that a batch has changed stay until its commit,
-//! because the store does not have them yet; generations turn only between batches.
+//! the budget, the old one is dropped and the young one becomes old. It costs one map lookup where
+//! the object is young, and no list to keep in order. Objects that a batch has changed stay until
+//! its commit, because the store does not have them yet: generations turn only between batches.
+//!
+//! A [`Place`] names a loaded object until the next commit, so that it is looked up once.
 
 use bytes::Bytes;
 
@@ -14,26 +16,39 @@ use crate::store::{Store, StoreError, Table};
 /// Per entry, about what map, key header and bookkeeping take, bytes. Measured generously.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
 
+/// Where a loaded object is, until the next commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(usize);
+
 /// One object in memory.
 #[derive(Debug)]
-pub struct Cached {
-    /// The object; a key that is not in the store is an empty one.
-    pub object: Object,
-    /// The object's bytes, where this batch has changed it: what the commit will write.
-    pub changed: Option<Bytes>,
+struct Cached {
+    key: Bytes,
+    object: Object,
+    /// The batch that changed it last.
+    changed_in: u64,
+    bytes: usize,
+}
+
+/// Objects of one age.
+#[derive(Debug, Default)]
+struct Generation {
+    places: FixedMap<Bytes, usize>,
+    /// `None` where an object has moved on.
+    objects: Vec<Option<Cached>>,
     bytes: usize,
 }
 
 /// The cache of one shard.
 #[derive(Debug)]
 pub struct ObjectCache {
-    young: FixedMap<Bytes, Cached>,
-    old: FixedMap<Bytes, Cached>,
-    young_bytes: usize,
-    old_bytes: usize,
+    young: Generation,
+    old: Generation,
     bytes_max: usize,
-    /// Keys that this batch has changed, in the order of their first change.
-    changed: Vec<Bytes>,
+    /// The number of the open batch. Starts at 1: no object was changed in batch 0.
+    batch: u64,
+    /// What the open batch writes, in order: the place, its key, the encoded object.
+    changes: Vec<(Place, Bytes, Bytes)>,
 }
 
 impl ObjectCache {
@@ -41,28 +56,28 @@ impl ObjectCache {
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         ObjectCache {
-            young: FixedMap::default(),
-            old: FixedMap::default(),
-            young_bytes: 0,
-            old_bytes: 0,
+            young: Generation::default(),
+            old: Generation::default(),
             bytes_max,
-            changed: Vec::new(),
+            batch: 1,
+            changes: Vec::new(),
         }
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.young_bytes + self.old_bytes
+        self.young.bytes + self.old.bytes
     }
 
-    /// Whether this batch has changed anything.
+    /// Whether the open batch has changed anything.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        !self.changed.is_empty()
+        !self.changes.is_empty()
     }
 
-    /// The object under an object key, from memory or from the store.
+    /// Finds the object under an object key, in memory or in the store. A key that is not in the
+    /// store is an empty object.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if its bytes are damaged, or what the store reports.
@@ -71,77 +86,112 @@ impl ObjectCache {
         key: &[u8],
         kind: ObjectKind,
         store: &mut S,
-    ) -> Result<&mut Cached, StoreError> {
-        if !self.young.contains_key(key) {
-            let (key, cached) = match self.old.remove_entry(key) {
-                Some((key, cached)) => {
-                    self.old_bytes -= cached.bytes;
-                    (key, cached)
-                }
-                None => {
-                    let object = match store.get(Table::Objects, key)? {
-                        Some(bytes) => Object::decode(&bytes).map_err(|damage| {
-                            StoreError::Corrupt(format!("object {}: {damage}", hex(key)))
-                        })?,
-                        None => Object::new(kind),
-                    };
-                    let bytes = entry_bytes(key, &object);
-                    let cached = Cached { object, changed: None, bytes };
-                    (Bytes::copy_from_slice(key), cached)
-                }
-            };
-            self.young_bytes += cached.bytes;
-            self.young.insert(key, cached);
+    ) -> Result<Place, StoreError> {
+        if let Some(&place) = self.young.places.get(key) {
+            return Ok(Place(place));
         }
-        match self.young.get_mut(key) {
-            Some(cached) => Ok(cached),
-            // It was there or has just been put there.
-            None => Err(StoreError::Io("object cache lost an entry".to_owned())),
-        }
+        let cached = match self.old.take(key) {
+            Some(cached) => cached,
+            None => {
+                let object = match store.get(Table::Objects, key)? {
+                    Some(bytes) => Object::decode(&bytes).map_err(|damage| {
+                        StoreError::Corrupt(format!("object {}: {damage}", hex(key)))
+                    })?,
+                    None => Object::new(kind),
+                };
+                let bytes = entry_bytes(key, &object);
+                Cached { key: Bytes::copy_from_slice(key), object, changed_in: 0, bytes }
+            }
+        };
+        Ok(Place(self.young.put(cached)))
     }
 
-    /// Replaces the object under a key by its next state, which the commit will write.
-    pub fn change(&mut self, key: &Bytes, object: Object, encoded: Bytes) {
-        let bytes = entry_bytes(key, &object);
-        let next = Cached { object, changed: Some(encoded), bytes };
-        let before = self.young.insert(key.clone(), next);
-        self.young_bytes += bytes;
-        let was_changed = before.as_ref().is_some_and(|cached| cached.changed.is_some());
-        self.young_bytes -= before.map_or(0, |cached| cached.bytes);
-        if !was_changed {
-            self.changed.push(key.clone());
-        }
+    /// The object at a place.
+    ///
+    /// # Panics
+    /// Never for a place given since the last commit: entries leave the young generation only there.
+    #[must_use]
+    pub fn object(&self, place: Place) -> &Object {
+        &self.cached(place).object
+    }
+
+    /// The object's key in the store, sharing its memory.
+    #[must_use]
+    pub fn key(&self, place: Place) -> Bytes {
+        self.cached(place).key.clone()
+    }
+
+    /// Whether the open batch has changed the object: then it is not durable yet.
+    #[must_use]
+    pub fn is_open(&self, place: Place) -> bool {
+        self.cached(place).changed_in == self.batch
+    }
+
+    /// Replaces an object by its next state, which the commit will write.
+    pub fn change(&mut self, place: Place, object: Object, encoded: Bytes) {
+        let batch = self.batch;
+        let cached = self.cached_mut(place);
+        let (before, after) = (cached.bytes, entry_bytes(&cached.key, &object));
+        cached.bytes = after;
+        cached.object = object;
+        cached.changed_in = batch;
+        let key = cached.key.clone();
+        self.young.bytes = self.young.bytes - before + after;
+        self.changes.push((place, key, encoded));
     }
 
     /// Stages everything changed.
     pub fn stage<S: Store>(&self, store: &mut S) {
-        for key in &self.changed {
-            if let Some(Cached { changed: Some(bytes), .. }) = self.young.get(key) {
-                store.stage_put(Table::Objects, key, bytes);
-            }
+        for (_, key, encoded) in &self.changes {
+            store.stage_put(Table::Objects, key, encoded);
         }
     }
 
     /// After a commit: what was changed is in the store now.
     pub fn committed(&mut self) {
-        for key in self.changed.drain(..) {
-            if let Some(cached) = self.young.get_mut(&key) {
-                cached.changed = None;
-            }
-        }
-        if self.young_bytes > self.bytes_max / 2 {
+        self.changes.clear();
+        self.batch += 1;
+        if self.young.bytes > self.bytes_max / 2 {
             self.old = std::mem::take(&mut self.young);
-            self.old_bytes = std::mem::take(&mut self.young_bytes);
         }
     }
 
     /// After a failed commit: forgets what was changed, so that it is read from the store again.
     pub fn roll_back(&mut self) {
-        for key in self.changed.drain(..) {
-            if let Some(cached) = self.young.remove(&key) {
-                self.young_bytes -= cached.bytes;
-            }
+        for (_, key, _) in std::mem::take(&mut self.changes) {
+            self.young.take(&key);
         }
+    }
+
+    fn cached(&self, place: Place) -> &Cached {
+        match &self.young.objects[place.0] {
+            Some(cached) => cached,
+            None => unreachable!("objects leave the young generation only between batches"),
+        }
+    }
+
+    fn cached_mut(&mut self, place: Place) -> &mut Cached {
+        match &mut self.young.objects[place.0] {
+            Some(cached) => cached,
+            None => unreachable!("objects leave the young generation only between batches"),
+        }
+    }
+}
+
+impl Generation {
+    fn put(&mut self, cached: Cached) -> usize {
+        let place = self.objects.len();
+        self.bytes += cached.bytes;
+        self.places.insert(cached.key.clone(), place);
+        self.objects.push(Some(cached));
+        place
+    }
+
+    fn take(&mut self, key: &[u8]) -> Option<Cached> {
+        let place = self.places.remove(key)?;
+        let cached = self.objects[place].take()?;
+        self.bytes -= cached.bytes;
+        Some(cached)
     }
 }
 

@@ -242,17 +242,18 @@ impl Shard {
     /// and an answer with neither of the two would say that the key is empty (I5).
     fn drop_late_found<S: Store>(&mut self, op: &mut ReadOp, object: &mut Object, store: &mut S) {
         let object_key = self.object_key(op.partition, op.bucket, &op.key);
-        if let (Some(state), Ok(cached)) =
+        if let (Some(state), Ok(place)) =
             (self.partitions.get(&op.partition), self.cache.load(&object_key, op.kind, store))
             // What the open batch has changed is not durable and must not be shown: the read then
             // sees the key as it was before.
-            && cached.changed.is_none()
+            && !self.cache.is_open(place)
         {
-            let dropped = drop_late(object, &cached.object, state);
+            let local = self.cache.object(place);
+            let dropped = drop_late(object, local, state);
             self.counters.late_siblings_dropped += dropped;
             if dropped > 0 {
                 // Of the bucket's kind, so it joins.
-                let _ = op.coordinator.merge(cached.object.clone());
+                let _ = op.coordinator.merge(local.clone());
             }
         }
         self.scratch = object_key;
@@ -398,12 +399,10 @@ impl Shard {
         store: &mut S,
     ) -> Result<(Object, bool), Refusal> {
         let object_key = self.object_key(route.partition, get.bucket, &get.key);
-        let loaded = match self.cache.load(&object_key, route.kind(), store) {
-            Ok(cached) => Ok((cached.object.clone(), cached.changed.is_some())),
-            Err(error) => Err(error),
-        };
+        let loaded = self.cache.load(&object_key, route.kind(), store);
         self.scratch = object_key;
-        loaded.map_err(|error| self.store_refusal(&error))
+        let place = loaded.map_err(|error| self.store_refusal(&error))?;
+        Ok((self.cache.object(place).clone(), self.cache.is_open(place)))
     }
 
     fn values(

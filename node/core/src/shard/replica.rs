@@ -106,41 +106,36 @@ impl Shard {
         store: &mut S,
     ) -> Result<(), Refusal> {
         self.writable(store)?;
-        let object_key = self.object_key(partition, bucket, key);
-        let Some(state) = self.partitions.get_mut(&partition) else {
+        let Some(state) = self.partitions.get(&partition) else {
             return Err(Refusal::NotReplica);
         };
-        let cached = match self.cache.load(&object_key, incoming.kind(), store) {
-            Ok(cached) => cached,
-            Err(error) => {
-                self.scratch = object_key;
-                return Err(self.store_refusal(&error));
-            }
-        };
-        let dropped = drop_late(&mut incoming, &cached.object, state);
-        self.counters.late_siblings_dropped += dropped;
-        let siblings: Vec<(Dot, Hlc)> =
-            incoming.siblings().iter().map(|s| (s.dot, s.hlc)).collect();
-        let mut next = cached.object.clone();
-        let joined = next.join(incoming).map_err(|_| Refusal::WrongKind);
-        let joined = joined.and_then(|()| next.check_limits().map_err(|_| Refusal::TooLarge));
-        let changed = next != cached.object;
-        let shared_key = match joined {
-            Ok(()) if changed => Bytes::copy_from_slice(&object_key),
-            result => {
-                self.scratch = object_key;
-                return result;
-            }
-        };
+        let mut object_key = std::mem::take(&mut self.scratch);
+        crate::keys::object_key(&mut object_key, partition, bucket, key);
+        let loaded = self.cache.load(&object_key, incoming.kind(), store);
         self.scratch = object_key;
+        let place = match loaded {
+            Ok(place) => place,
+            Err(error) => return Err(self.store_refusal(&error)),
+        };
+        let local = self.cache.object(place);
+        self.counters.late_siblings_dropped += drop_late(&mut incoming, local, state);
+        let readings: Vec<(Dot, Hlc)> =
+            incoming.siblings().iter().map(|s| (s.dot, s.hlc)).collect();
+        let mut next = local.clone();
+        next.join(incoming).map_err(|_| Refusal::WrongKind)?;
+        next.check_limits().map_err(|_| Refusal::TooLarge)?;
+        if next == *local {
+            return Ok(());
+        }
         let mut encoded = Vec::new();
         next.encode(&mut encoded);
         if encoded.len() > OBJECT_LEN_MAX {
             return Err(Refusal::TooLarge);
         }
         self.counters.objects_joined += 1;
-        self.mark_seen(partition, bucket, &shared_key, &next, &siblings);
-        self.cache.change(&shared_key, next, encoded.into());
+        let object_key = self.cache.key(place);
+        self.mark_seen(partition, bucket, &object_key, &next, &readings);
+        self.cache.change(place, next, encoded.into());
         Ok(())
     }
 
@@ -187,26 +182,22 @@ impl Shard {
         let kind = self.cluster.buckets.get(&read.bucket).map(|b| object_kind(b.policy.kind));
         let object_key = self.object_key(read.partition, read.bucket, &read.key);
         let loaded = self.cache.load(&object_key, kind.unwrap_or(ObjectKind::Siblings), store);
-        let result = match loaded {
-            Ok(cached) => {
-                let open = cached.changed.is_some();
-                let absent = cached.object.context.is_empty();
-                let found = match (read.want, &cached.changed) {
-                    _ if absent => Found::Absent,
-                    (Want::Digest, _) => Found::Digest(cached.object.digest()),
-                    (Want::Full, Some(encoded)) => Found::Object(encoded.clone()),
-                    (Want::Full, None) => {
-                        let mut encoded = Vec::new();
-                        cached.object.encode(&mut encoded);
-                        Found::Object(encoded.into())
-                    }
-                };
-                (found, open)
-            }
-            Err(error) => (Found::Refused(self.store_refusal(&error)), false),
-        };
         self.scratch = object_key;
-        result
+        let place = match loaded {
+            Ok(place) => place,
+            Err(error) => return (Found::Refused(self.store_refusal(&error)), false),
+        };
+        let object = self.cache.object(place);
+        let found = match read.want {
+            _ if object.context.is_empty() => Found::Absent,
+            Want::Digest => Found::Digest(object.digest()),
+            Want::Full => {
+                let mut encoded = Vec::new();
+                object.encode(&mut encoded);
+                Found::Object(encoded.into())
+            }
+        };
+        (found, self.cache.is_open(place))
     }
 
     /// Describes what this replica holds, for an operator.

@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Hlc, NodeId, RequestId};
-use holm_protocol::message::Written;
 
 use crate::map::FixedMap;
 use crate::peer::OpId;
@@ -19,8 +20,9 @@ use crate::time::Mono;
 pub enum Fate {
     /// It is being coordinated.
     InFlight(OpId),
-    /// It was acknowledged, like this.
-    Done(Box<Written>),
+    /// It was acknowledged, with this encoded [`Written`](holm_protocol::message::Written): one
+    /// piece of memory, because thousands of these are remembered and hardly any is asked for.
+    Done(Bytes),
     /// It was passed on to a coordinator, during this many-th connection to it. Only that
     /// coordinator, in the same run, can apply it once.
     PassedOn {

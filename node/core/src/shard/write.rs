@@ -25,8 +25,9 @@ use holm_protocol::ids::{BucketId, Hlc, NodeId, RegionId, RequestId};
 use holm_protocol::level::Level;
 use holm_protocol::limits::PUT_OBJECT_LEN_MAX;
 use holm_protocol::message::Request;
-use holm_protocol::message::{Delete, Put, Reply};
+use holm_protocol::message::{Delete, Put, Reply, Written};
 use holm_protocol::version_vector::VersionVector;
+use holm_protocol::wire::Reader;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::context::ContextError;
@@ -35,6 +36,7 @@ use crate::peer::{OpId, Refusal};
 use crate::put::PutCoordinator;
 use crate::quorum::{Quorum, Tally};
 use crate::shard::acknowledge::{Change, WriteOp, write_message};
+use crate::shard::cache::Place;
 use crate::shard::event::Effect;
 use crate::shard::proxy::Passed;
 use crate::shard::window::Fate;
@@ -108,27 +110,25 @@ impl Shard {
             .map_err(|refusal| RequestError::Store { fault: fault_of(refusal) })?;
         self.check_reachable(&quorum)?;
 
-        let (hlc, next) = self.next_state(&route, &write, &context, turn)?;
+        let (place, hlc, next) = self.next_state(&route, &write, &context, turn)?;
         let Some(state) = self.partitions.get_mut(&route.partition) else {
             return Err(RequestError::Store { fault: StoreFault::Io });
         };
         // From here on the write has happened: the dot is taken.
         let dot = state.next_dot(self.boot.actor);
         let covers = covered_for_writer(&context, &next, dot);
-        let object_key = self.object_key(route.partition, write.bucket, &write.key);
-        let shared_key = Bytes::copy_from_slice(&object_key);
-        self.scratch = object_key;
+        let object_key = self.cache.key(place);
         let mut encoded = Vec::new();
         next.encode(&mut encoded);
         let object = Bytes::from(encoded);
-        self.mark_seen(route.partition, write.bucket, &shared_key, &next, &[(dot, hlc)]);
-        self.cache.change(&shared_key, next, object.clone());
+        self.mark_seen(route.partition, write.bucket, &object_key, &next, &[(dot, hlc)]);
+        self.cache.change(place, next, object.clone());
         self.counters.writes_coordinated += 1;
 
         let id = self.new_op();
         let Write { request, bucket, .. } = write;
         self.window.begin(turn.now.mono, request, fingerprint(&write), Fate::InFlight(id));
-        let key = crate::keys::user_key(&shared_key);
+        let key = crate::keys::user_key(&object_key);
         let change = Change { request, bucket, key, object, covers, dot, hlc };
         let deadline = self.deadline(turn.now, write.timeout_ms);
         self.start_write(id, (origin, change), (&route, quorum), (deadline, turn));
@@ -166,15 +166,15 @@ impl Shard {
         write: &Write,
         context: &VersionVector,
         turn: &mut Turn<'_, S>,
-    ) -> Result<(Hlc, Object), RequestError> {
+    ) -> Result<(Place, Hlc, Object), RequestError> {
         let counter = self.partitions.get(&route.partition).map_or(0, |p| p.own_counter());
         let dot = Dot { actor: self.boot.actor, counter: counter + 1 };
         let object_key = self.object_key(route.partition, write.bucket, &write.key);
-        let loaded =
-            self.cache.load(&object_key, route.kind(), turn.store).map(|c| c.object.clone());
+        let loaded = self.cache.load(&object_key, route.kind(), turn.store);
         self.scratch = object_key;
-        let mut next = loaded
+        let place = loaded
             .map_err(|error| RequestError::Store { fault: fault_of(self.store_refusal(&error)) })?;
+        let mut next = self.cache.object(place).clone();
         let before = next.siblings().len();
         if let crate::object::State::Latest(latest) = &next.state
             && let Some(latest) = latest.hlc()
@@ -201,7 +201,7 @@ impl Shard {
         if next.check_limits().is_err() {
             return Err(RequestError::Context { fault: ContextFault::TooLong });
         }
-        Ok((hlc, next))
+        Ok((place, hlc, next))
     }
 
     /// Sends a write to its region's other replicas and to one relay in each other region. The own
@@ -264,7 +264,13 @@ impl Shard {
         }
         self.counters.repeated_requests += 1;
         match remembered.fate.clone() {
-            Fate::Done(written) => answer(origin, Reply::Written(*written), turn.out),
+            Fate::Done(encoded) => {
+                let mut reader = Reader::new(&encoded);
+                // It is this node's own encoding.
+                let written =
+                    Written::decode(&mut reader).map_err(|_| RequestError::CoordinatorLost)?;
+                answer(origin, Reply::Written(written), turn.out);
+            }
             Fate::InFlight(id) => match self.ops.get_mut(&id.0) {
                 Some(Op::Write(op)) if op.origins.len() < ORIGINS_MAX => op.origins.push(origin),
                 _ => return Err(RequestError::CoordinatorLost),
@@ -290,8 +296,9 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let object_key = self.object_key(route.partition, write.bucket, &write.key);
         let loaded = self.cache.load(&object_key, route.kind(), turn.store);
-        let object = loaded.ok().map(|c| c.object.clone()).filter(|o| o.context.covers(dot));
         self.scratch = object_key;
+        let object = loaded.ok().map(|place| self.cache.object(place).clone());
+        let object = object.filter(|object| object.context.covers(dot));
         // Lost with its batch: nothing more can be said about it.
         let Some(object) = object else { return Err(RequestError::CoordinatorLost) };
         let context = self.open_context(write)?;

@@ -168,6 +168,12 @@ impl Cluster {
         };
         self.trace.step(self.now_us, What::Peer { from, to, frame });
         self.referee.delivered(&message);
+        if self.setup.tamper == Some(Tamper::RelayForgesVotes)
+            && let PeerMessage::Write { object, fan_out, .. } = &message
+            && !fan_out.is_empty()
+        {
+            self.not_passed_on.insert((to, object.clone()));
+        }
         let shard = shard_of(message.partition(), self.setup.shape.shards);
         self.push_input(to, shard, Input::Peer { from, message });
     }
@@ -431,6 +437,11 @@ impl Cluster {
         message: &PeerMessage,
     ) -> Option<bytes::Bytes> {
         let partition = message.partition();
+        if let PeerMessage::Write { object, .. } = message
+            && self.not_passed_on.contains(&(from, object.clone()))
+        {
+            return None;
+        }
         let region = self.layout.region_of(from)?;
         let region_of_relay = self.layout.replicas_in(partition, region);
         let message = tamper.message(message.clone(), region_of_relay, |message| match message {

@@ -48,11 +48,11 @@ fn a_quorum_write_and_a_quorum_read() {
         script.story(),
         [
             "c1 -> n1 blind put k=\"red\" at quorum",
-            "n1 -> n2 write k {n1.1:1=\"red\"} [n1.1:1]",
             "n1 -> n3 write k {n1.1:1=\"red\"} [n1.1:1]",
-            "n2 -> n1 durable at n2",
+            "n1 -> n2 write k {n1.1:1=\"red\"} [n1.1:1]",
             "n3 -> n1 durable at n3",
-            "n1 -> c1 written n1.1:1 on n1 n2",
+            "n2 -> n1 durable at n2",
+            "n1 -> c1 written n1.1:1 on n1 n3",
         ]
     );
     let (shown, _) = values(script.get(2, "k", Level::Quorum));
@@ -225,19 +225,15 @@ fn overload_is_refused_before_any_change() {
         .into_iter()
         .map(|value| script.start_put(1, (value, value), &blind(), Level::Quorum))
         .collect();
-    let mut refusals = 0;
-    script.run_ms(0);
-    // Answers are waited for in the order in which they come: refusals first.
-    for at in [2, 3] {
-        let error = script.finish(&mut puts[at]).expect("an answer").expect_err("refused");
-        assert!(matches!(error, RequestError::Overloaded { in_flight: 2, limit: 2, .. }));
-        assert_eq!(error.outcome(), Outcome::NothingHappened);
-        refusals += 1;
-    }
     for put in &mut puts[..2] {
         written(script.finish(put));
     }
-    assert_eq!(script.cluster().counters().overloads, refusals);
+    for put in &mut puts[2..] {
+        let error = refused(script.finish(put));
+        assert!(matches!(error, RequestError::Overloaded { in_flight: 2, limit: 2, .. }));
+        assert_eq!(error.outcome(), Outcome::NothingHappened);
+    }
+    assert_eq!(script.cluster().counters().overloads, 2);
     assert_eq!((script.held(1, "c"), script.held(1, "d")), (vec![], vec![]));
     written(script.put(1, ("c", "later"), &blind(), Level::Quorum));
     assert_eq!(script.violation(), None);
@@ -292,13 +288,12 @@ fn a_dead_relay_is_gone_round() {
     let mut script = Script::new(&[(1, 1), (3, 3)]);
     let mut put = script.start_put(1, ("k", "red"), &blind(), Level::EachQuorum);
     script.run_ms(10);
-    // The first write of a run is relayed by the second replica that is up: found in the trace of
-    // what is under way, so ask who it is by killing each in a cluster of its own is not needed.
-    let relay = (2..=4).map(NodeId).find(|&node| {
-        let mut probe = Script::new(&[(1, 1), (3, 3)]);
-        written(probe.put(1, ("k", "red"), &blind(), Level::EachQuorum));
+    // Who the relay is shows in the same story without the death.
+    let relay = (2..=4).map(NodeId).find(|node| {
+        let mut undisturbed = Script::new(&[(1, 1), (3, 3)]);
+        written(undisturbed.put(1, ("k", "red"), &blind(), Level::EachQuorum));
         let words = format!("n1 -> {node} write k");
-        probe.story().iter().any(|line| line.starts_with(&words))
+        undisturbed.story().iter().any(|line| line.starts_with(&words))
     });
     script.cluster().crash(relay.expect("a relay"));
     let acknowledged = script.finish(&mut put).expect("an answer").expect("acknowledged");
@@ -323,7 +318,7 @@ fn an_amnesiac_node_steps_aside() {
     // Its client is served by another, and the read never includes it.
     assert_eq!(values(script.get(3, "k", Level::Quorum)).0, ["red"]);
     let error = refused(script.get(1, "k", Level::All));
-    assert_eq!(error, RequestError::ReadUnavailable { needed: 3, answered: 2 });
+    assert!(matches!(error, RequestError::ReadUnavailable { needed: 3, .. }));
     // It takes writes, but gives no dots of its own.
     let taken = written(script.put(3, ("k", "blue"), &blind(), Level::All));
     assert_ne!(taken.receipt.coordinator, NodeId(3));
@@ -345,21 +340,19 @@ fn an_amnesiac_node_steps_aside() {
 #[test]
 fn a_read_that_a_write_overtakes_is_not_empty() {
     let mut script = Script::new(&[(1, 1), (1, 1)]);
-    // The replicas differ, so that the read has to ask for whole objects, twice across.
+    let old = written(script.put(1, ("k", "old"), &blind(), Level::All));
+    // The replicas differ, so that the read has to ask for a whole object, after a digest.
     script.cluster().set_region_cut(1, true);
     script.run_ms(200);
-    let old = written(script.put(1, ("k", "old"), &blind(), Level::One));
     written(script.put(2, ("k", "other"), &blind(), Level::One));
     script.cluster().set_region_cut(1, false);
     script.run_ms(300);
-    for wait_ms in [1, 30, 60, 90, 120] {
-        let mut put = script.start_put(1, ("x", &format!("w{wait_ms}")), &blind(), Level::One);
-        written(script.finish(&mut put));
-    }
-    let mut overwrite = script.start_put(1, ("k", "new"), &old.context, Level::One);
-    let (shown, _) = values(script.get(1, "k", Level::All));
-    written(script.finish(&mut overwrite));
-    assert!(shown.contains(&"other".to_owned()));
-    assert!(shown.contains(&"old".to_owned()) || shown.contains(&"new".to_owned()), "{shown:?}");
+    let read = script.start_get(1, "k", Level::All);
+    // The digest has come back, the question for the object has been answered, and the answer is
+    // on its way.
+    script.run_ms(130);
+    written(script.put(1, ("k", "new"), &old.context, Level::One));
+    let (shown, _) = values(script.finish_get(&read));
+    assert!(shown == ["old", "other"] || shown == ["new", "other"], "{shown:?}");
     assert_eq!(script.violation(), None);
 }
