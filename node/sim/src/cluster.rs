@@ -1,6 +1,6 @@
 //! The world: nodes with real shards, simulated disks, clocks and links, in one thread.
 //!
-//! Everything that will happen is in one queue ([`queue`]). A node's shell is played here as the
+//! Everything that will happen is in one queue. A node's shell is played here as the
 //! real one works: a shard's inbox is drained in a batch, what it sends leaves at once, the batch is
 //! committed some time later, and then its acknowledgements leave. Between the two the node can
 //! die. Messages travel as encoded frames and are decoded on arrival, so the codecs are under test.

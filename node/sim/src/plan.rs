@@ -317,19 +317,20 @@ fn draw_shape(rng: &mut ChaCha8Rng) -> Shape {
 }
 
 fn draw_timing(rng: &mut ChaCha8Rng, regions: usize) -> Timing {
-    let mut delays = vec![vec![Delay { base_us: 0, jitter_us: 0 }; regions]; regions];
-    for from in 0..regions {
-        for to in from..regions {
-            let delay = if from == to {
-                Delay { base_us: rng.random_range(100..500), jitter_us: rng.random_range(0..1_000) }
-            } else {
-                let base_us = rng.random_range(20_000..90_000);
-                Delay { base_us, jitter_us: rng.random_range(0..10_000) }
-            };
-            delays[from][to] = delay;
-            delays[to][from] = delay;
-        }
+    // Drawn once for each pair of regions; a link is as long one way as the other.
+    let mut pairs = BTreeMap::new();
+    for (from, to) in (0..regions).flat_map(|from| (from..regions).map(move |to| (from, to))) {
+        let delay = if from == to {
+            Delay { base_us: rng.random_range(100..500), jitter_us: rng.random_range(0..1_000) }
+        } else {
+            let base_us = rng.random_range(20_000..90_000);
+            Delay { base_us, jitter_us: rng.random_range(0..10_000) }
+        };
+        pairs.insert((from, to), delay);
+        pairs.insert((to, from), delay);
     }
+    let row = |from: usize| (0..regions).map(|to| pairs[&(from, to)]).collect();
+    let delays = (0..regions).map(row).collect();
     let disk = Delay { base_us: rng.random_range(20..500), jitter_us: rng.random_range(0..2_000) };
     Timing { delays, disk, detect_us: rng.random_range(10_000..800_000) }
 }

@@ -53,6 +53,9 @@ pub struct Changed {
     pub after: Option<Vec<u8>>,
 }
 
+/// A row that a batch writes, or removes.
+type Staged = (Table, Vec<u8>, Option<Vec<u8>>);
+
 /// How often each misbehaviour was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreTally {
@@ -72,14 +75,14 @@ pub struct StoreTally {
 #[derive(Debug)]
 pub struct SimStore {
     tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
-    staged: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    staged: Vec<Staged>,
     mode: SyncMode,
     /// The last commit, until somebody has looked at it.
     last: Vec<Changed>,
     /// Committed and not synced, oldest first.
     volatile: Vec<Vec<Changed>>,
     /// A batch whose commit failed and which may be on the disk.
-    uncertain: Option<Vec<(Table, Vec<u8>, Option<Vec<u8>>)>>,
+    uncertain: Option<Vec<Staged>>,
     damaged: BTreeSet<(Table, Vec<u8>)>,
     bytes: usize,
     capacity_bytes: Option<usize>,
@@ -251,7 +254,7 @@ impl SimStore {
         }
     }
 
-    fn apply(&mut self, batch: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>) {
+    fn apply(&mut self, batch: Vec<Staged>) {
         for (table, key, after) in batch {
             let before = self.write(table, key.clone(), after.clone());
             self.last.push(Changed { table, key, before, after });

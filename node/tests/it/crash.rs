@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::raw::{code, get, put};
-use crate::harness::{Dice, within};
+use crate::harness::{Dice, until, within};
 
 /// Writers at the same time.
 const WRITERS: u64 = 16;
@@ -70,7 +70,7 @@ impl Load {
     async fn more(&self, count: u64) {
         let target = self.acknowledged.load(Ordering::Relaxed) + count;
         let reached = async || self.acknowledged.load(Ordering::Relaxed) >= target;
-        crate::harness::until("writes are acknowledged", reached).await;
+        until("writes are acknowledged", reached).await;
     }
 
     async fn finish(mut self) -> BTreeMap<String, Told> {
@@ -113,8 +113,15 @@ async fn check(bucket: &Bucket, told: &BTreeMap<String, Told>) {
     for (key, &told) in told {
         let (bucket, key) = (bucket.clone(), key.clone());
         reads.spawn(async move {
-            let read = bucket.get(key.clone()).level(Level::Quorum).send();
-            let read = within("a get", read).await.unwrap();
+            // A connection to a run that was killed is noticed only when it has been idle for long.
+            let mut read = None;
+            until("a read is answered", async || {
+                let get = bucket.get(key.clone()).level(Level::Quorum).timeout(PATIENCE);
+                read = get.send().await.ok();
+                read.is_some()
+            })
+            .await;
+            let read = read.unwrap();
             let values: Vec<Bytes> = read.siblings().iter().map(|s| s.value.clone()).collect();
             let whole = values == [value_of(&key)];
             let fine = match told {

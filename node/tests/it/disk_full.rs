@@ -12,6 +12,9 @@ use crate::harness::cluster::Cluster;
 use crate::harness::raw::{Lane, Witness, get, put};
 use crate::harness::until;
 
+/// Filling a file system can hold up a small machine for seconds.
+const PATIENT: &str = "--net-idle-timeout-ms=20000";
+
 /// A small file system in memory, for as long as this lives.
 struct Tmpfs(PathBuf);
 
@@ -36,12 +39,13 @@ impl Tmpfs {
         }
     }
 
-    /// Leaves about so many bytes free.
-    fn fill(&self, left: u64) {
+    /// Leaves about so many bytes free. Takes a while, in which connections must be kept alive.
+    async fn fill(&self, left: u64) {
         let disk = rustix::fs::statvfs(&self.0).unwrap();
         let free = disk.f_bavail * disk.f_frsize;
         let ballast = vec![0xa5; free.saturating_sub(left) as usize];
-        fs::write(self.0.join("ballast"), ballast).unwrap();
+        let file = self.0.join("ballast");
+        tokio::task::spawn_blocking(move || fs::write(file, ballast)).await.unwrap().unwrap();
     }
 
     /// Frees it again.
@@ -77,14 +81,15 @@ async fn write_until_full(lane: &mut Lane, bucket: BucketId, from: u64) -> u64 {
 /// Method: a ballast file beside the data.
 #[tokio::test]
 async fn writes_stop_at_the_reserve() {
-    full_disk(&["--store-min-free-bytes=8388608"], 1 << 20).await;
+    full_disk(&["--store-min-free-bytes=8388608", PATIENT], 1 << 20).await;
 }
 
 /// Goal: the same when there is no reserve and RocksDB itself meets the end of the disk. Method: as
 /// above, without a reserve, down to the last block.
 #[tokio::test]
 async fn writes_stop_at_the_end_of_the_disk() {
-    full_disk(&["--store-min-free-bytes=0", "--store-write-buffer-bytes=1048576"], 200_000).await;
+    let flags = ["--store-min-free-bytes=0", "--store-write-buffer-bytes=1048576", PATIENT];
+    full_disk(&flags, 200_000).await;
 }
 
 async fn full_disk(flags: &[&str], left: u64) {
@@ -104,7 +109,7 @@ async fn full_disk(flags: &[&str], left: u64) {
 
     for round in 0..2 {
         let from = round * 100_000;
-        disk.fill(left);
+        disk.fill(left).await;
         let full = write_until_full(&mut lane, bucket, from).await;
         until("it says so", async || {
             let (code, page) = node.get("/readyz").await;

@@ -56,11 +56,14 @@ async fn bad_layouts_are_refused() {
     assert_eq!(lane.admin(AdminRequest::View).await, before);
 }
 
+/// Puts one thing wrong.
+type Change = Box<dyn Fn(&mut LayoutProposal)>;
+
 /// Layouts with one thing wrong each.
 fn bad_layouts(good: &LayoutProposal) -> Vec<(&'static str, LayoutProposal)> {
     let mut second = good.nodes[0].clone();
     (second.id, second.zone) = (NodeId(2), "z2".to_owned());
-    let changes: Vec<(&'static str, Box<dyn Fn(&mut LayoutProposal)>)> = vec![
+    let changes: Vec<(&'static str, Change)> = vec![
         ("version 0", Box::new(|p| p.version = 0)),
         ("version 2", Box::new(|p| p.version = 2)),
         ("version at the end", Box::new(|p| p.version = u64::MAX)),

@@ -32,6 +32,7 @@ cargo xtask COMMAND [ARGS...]
   test           format, tidy, clippy, deny, docs, simulator seeds, all tests
   sim [ARGS]     run the simulator: --seed S repeats one run, --seeds N runs N
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
+  bin-dir        print where the built programs are
   setup          check what a build needs and install what is missing
   tidy           check the rules of the source tree only
   help           this text
@@ -80,6 +81,10 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
         }
         "test" => suite::run(&place),
         "setup" => setup::machine().map(|()| println!("setup: everything a build needs is here")),
+        "bin-dir" => {
+            println!("{}", place.release_binary("").display());
+            Ok(())
+        }
         "tidy" => tidy::run(&place),
         "help" | "-h" | "--help" => {
             print!("{HELP}");

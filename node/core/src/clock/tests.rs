@@ -1,3 +1,5 @@
+//! Goal: clocks and interval sets agree with explicit sets of events, and decoders are total.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

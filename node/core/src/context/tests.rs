@@ -1,3 +1,5 @@
+//! Goal: a context opens for its key and cluster only, and no bytes make the decoder panic (I8).
+
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::Actor;
 use proptest::prelude::*;

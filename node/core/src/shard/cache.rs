@@ -140,8 +140,10 @@ impl ObjectCache {
         self.changes.push((place, key, encoded));
     }
 
-    /// Stages everything changed.
-    pub fn stage<S: Store>(&self, store: &mut S) {
+    /// Stages everything changed, in the order of keys: neighbours in the store's sorted memory are
+    /// then found from each other. Changes of one key keep their order, so the last one stays.
+    pub fn stage<S: Store>(&mut self, store: &mut S) {
+        self.changes.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
         for (_, key, encoded) in &self.changes {
             store.stage_put(Table::Objects, key, encoded);
         }

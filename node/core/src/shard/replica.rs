@@ -118,13 +118,18 @@ impl Shard {
             Err(error) => return Err(self.store_refusal(&error)),
         };
         let local = self.cache.object(place);
-        self.counters.late_siblings_dropped += drop_late(&mut incoming, local, state);
+        // Also those whose siblings are dropped as late, or that change nothing: their effect is
+        // part of what is here.
+        let named: Vec<Dot> = incoming.named_dots().collect();
         let readings: Vec<(Dot, Hlc)> =
             incoming.siblings().iter().map(|s| (s.dot, s.hlc)).collect();
+        self.counters.late_siblings_dropped += drop_late(&mut incoming, local, state);
         let mut next = local.clone();
         next.join(incoming).map_err(|_| Refusal::WrongKind)?;
         next.check_limits().map_err(|_| Refusal::TooLarge)?;
+        let object_key = self.cache.key(place);
         if next == *local {
+            self.mark_seen(partition, bucket, &object_key, named, &readings);
             return Ok(());
         }
         let mut encoded = Vec::new();
@@ -133,23 +138,22 @@ impl Shard {
             return Err(Refusal::TooLarge);
         }
         self.counters.objects_joined += 1;
-        let object_key = self.cache.key(place);
-        self.mark_seen(partition, bucket, &object_key, &next, &readings);
+        self.mark_seen(partition, bucket, &object_key, named, &readings);
         self.cache.change(place, next, encoded.into());
         Ok(())
     }
 
-    /// Marks every dot that an object names as seen, in the open batch.
+    /// Marks dots that an object names as seen with its key, in the open batch.
     pub(super) fn mark_seen(
         &mut self,
         partition: Partition,
         bucket: BucketId,
         object_key: &Bytes,
-        object: &Object,
+        named: impl IntoIterator<Item = Dot>,
         readings: &[(Dot, Hlc)],
     ) {
         let Some(state) = self.partitions.get_mut(&partition) else { return };
-        for dot in object.named_dots() {
+        for dot in named {
             if state.see(dot) {
                 let hlc = readings.iter().find(|(d, _)| *d == dot).map_or(Hlc(0), |(_, hlc)| *hlc);
                 let key = crate::keys::user_key(object_key);

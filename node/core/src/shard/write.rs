@@ -8,10 +8,11 @@
 //! **Outcomes have three values**: what is refused before a dot was drawn certainly did not happen;
 //! what misses its level after that is *unknown*, because replicas that hold it keep and spread it.
 //!
-//! **The context that a writer gets back** covers what it had read and its own write, and nothing
-//! else (I5): a version vector's entry covers all smaller counters of its actor, so where this run
-//! has given this key other dots that are alive and that the writer has not read, the answer
-//! carries only the context the writer came with.
+//! **The context that a writer gets back** covers its write and what it had read, never a value it
+//! has not seen (I5), and never a write without that write's own effects (I3): an entry of a version
+//! vector also covers all smaller counters of its actor. So: if the write is all that is alive, the
+//! object's whole context; else the writer's context and the new dot, unless this run has given the
+//! key other dots that the writer has not read; then the writer's context alone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -116,12 +117,19 @@ impl Shard {
         };
         // From here on the write has happened: the dot is taken.
         let dot = state.next_dot(self.boot.actor);
-        let covers = covered_for_writer(&context, &next, dot);
+        let before = self.cache.object(place).context.get(dot.actor);
+        let covers = covered_for_writer(&context, before, &next, dot);
         let object_key = self.cache.key(place);
         let mut encoded = Vec::new();
         next.encode(&mut encoded);
         let object = Bytes::from(encoded);
-        self.mark_seen(route.partition, write.bucket, &object_key, &next, &[(dot, hlc)]);
+        self.mark_seen(
+            route.partition,
+            write.bucket,
+            &object_key,
+            next.named_dots(),
+            &[(dot, hlc)],
+        );
         self.cache.change(place, next, object.clone());
         self.counters.writes_coordinated += 1;
 
@@ -305,7 +313,8 @@ impl Shard {
         let mut encoded = Vec::new();
         object.encode(&mut encoded);
         let Write { request, bucket, ref key, .. } = *write;
-        let covers = covered_for_writer(&context, &object, dot);
+        // What the run had given the key before is not known any more.
+        let covers = covered_for_writer(&context, u64::MAX, &object, dot);
         let object = encoded.into();
         let change = Change { request, bucket, key: key.clone(), object, covers, dot, hlc };
         let deadline = self.deadline(turn.now, write.timeout_ms);
@@ -366,12 +375,19 @@ fn is_lww(route: &Route) -> bool {
     route.policy.kind == BucketKind::Lww
 }
 
-/// What the writer has seen: its context and its write. See the module's head.
-fn covered_for_writer(context: &VersionVector, object: &Object, dot: Dot) -> VersionVector {
-    let seen = context.get(dot.actor);
-    let unseen = |live: Dot| live.actor == dot.actor && live != dot && live.counter > seen;
+/// What the answer's context covers; see the module's head. `before` is the counter that the key's
+/// context had for this run's actor before the write.
+fn covered_for_writer(
+    context: &VersionVector,
+    before: u64,
+    object: &Object,
+    dot: Dot,
+) -> VersionVector {
+    if object.live_dots().eq([dot]) {
+        return object.context.clone();
+    }
     let mut covers = context.clone();
-    if !object.live_dots().any(unseen) {
+    if before <= context.get(dot.actor) {
         covers.insert(dot);
     }
     covers

@@ -3,5 +3,7 @@
 //! Read [`stories`] first: each is one situation that the design promises something about, with
 //! the messages it takes. [`runs`] plays seeds, and tests the tester.
 
+#![expect(clippy::expect_used, reason = "helpers of tests, which fail by panicking")]
+
 mod runs;
 mod stories;
