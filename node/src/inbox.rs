@@ -2,8 +2,8 @@
 //!
 //! One short lock for a whole batch, one wake-up when the inbox turns non-empty; the shard takes
 //! everything at once. Bounded: requests of clients and of other nodes are refused when
-//! `requests_max` events wait, those of clients also when what waits holds [`BYTES_MAX`]. Answers
-//! are few compared with the requests that caused them and are taken up to [`ANSWERS_FACTOR`] times
+//! `requests_max` events wait, those of clients also when what waits holds `BYTES_MAX`. Answers
+//! are few compared with the requests that caused them and are taken up to `ANSWERS_FACTOR` times
 //! that, then dropped and counted, as if the network had lost them. What nodes send may hold so many
 //! times the bytes: a client can be told to come back, a refused replica costs a write its level.
 

@@ -35,6 +35,7 @@ mod proxy;
 mod read;
 mod relay;
 pub mod replica;
+mod route;
 mod timers;
 pub mod window;
 mod write;
@@ -42,17 +43,13 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holm_protocol::bucket::{BucketKind, BucketPolicy};
-use holm_protocol::error::{NotReady, RequestError, StoreFault};
+use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RegionId};
-use holm_protocol::level::Level;
-use holm_protocol::limits::{KEY_LEN_MAX, TIMEOUT_MS_MAX};
+use holm_protocol::limits::TIMEOUT_MS_MAX;
 use holm_protocol::message::{Reply, Request};
 
 use crate::hlc::HlcClock;
-use crate::layout::Layout;
 use crate::map::FixedMap;
-use crate::object::ObjectKind;
 use crate::peer::{Found, OpId, PeerMessage, Refusal};
 use crate::quorum::Quorum;
 use crate::store::{Store, StoreError};
@@ -66,6 +63,7 @@ use log::ShardLog;
 use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
+use route::{Route, object_kind};
 use timers::Timers;
 use window::RequestWindow;
 
@@ -430,46 +428,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Where a request's key lives.
-    fn route(&self, bucket: BucketId, key: &[u8]) -> Result<Route, RequestError> {
-        if key.is_empty() || key.len() > KEY_LEN_MAX {
-            let (len, limit) = (key.len() as u64, KEY_LEN_MAX as u64);
-            return Err(RequestError::KeyLength { len, limit });
-        }
-        let not_ready = |reason| RequestError::NotReady { reason };
-        let layout = self.cluster.layout.clone().ok_or(not_ready(NotReady::NoLayout))?;
-        let region = self.region.ok_or(not_ready(NotReady::NotInLayout))?;
-        let info = self.cluster.buckets.get(&bucket);
-        let policy = info.ok_or(RequestError::UnknownBucket { bucket })?.policy.clone();
-        let partition = layout.partition(policy.placement, bucket, key);
-        // A bucket's placement was checked when the bucket was made; layouts keep placements.
-        let partition = partition.ok_or(not_ready(NotReady::NoLayout))?;
-        let replica = layout.is_replica(partition, self.boot.node);
-        Ok(Route { layout, region, policy, partition, replica })
-    }
-
-    fn quorum(&mut self, route: &Route, level: Level) -> Result<Arc<Quorum>, RequestError> {
-        let cached = (route.partition.to_u32(), Level::to_byte(Some(level)));
-        if let Some(quorum) = self.quorums.get(&cached) {
-            return Ok(quorum.clone());
-        }
-        let quorum = Arc::new(Quorum::new(level, &route.layout, route.partition, route.region)?);
-        self.quorums.insert(cached, quorum.clone());
-        Ok(quorum)
-    }
-
-    /// Refuses a request when too many are in flight, before anything is changed.
-    fn admit(&self) -> Result<(), RequestError> {
-        let limit = self.config.in_flight_max;
-        if self.in_flight < limit {
-            return Ok(());
-        }
-        let (in_flight, limit) = (self.in_flight as u32, limit as u32);
-        // Requests take milliseconds; a client that comes back this much later finds room, or the
-        // node is truly overloaded and the pause is due.
-        Err(RequestError::Overloaded { in_flight, limit, retry_after_ms: 20 })
-    }
-
     fn deadline(&self, now: Now, timeout_ms: u32) -> Mono {
         let timeout_ms = if timeout_ms == 0 { self.config.timeout_ms } else { timeout_ms };
         now.mono.plus_ms(timeout_ms.min(TIMEOUT_MS_MAX).into())
@@ -494,30 +452,6 @@ impl Shard {
         debug_assert!(!self.cache.has_changes() && !self.log.has_pending());
         debug_assert!(self.in_flight <= self.config.in_flight_max);
         debug_assert!(self.lingering.len() <= self.config.lingering_max);
-    }
-}
-
-/// Where a key lives, and how its bucket treats it.
-#[derive(Debug, Clone)]
-struct Route {
-    layout: Arc<Layout>,
-    region: RegionId,
-    policy: BucketPolicy,
-    partition: Partition,
-    /// Whether this node is a replica.
-    replica: bool,
-}
-
-impl Route {
-    fn kind(&self) -> ObjectKind {
-        object_kind(self.policy.kind)
-    }
-}
-
-fn object_kind(kind: BucketKind) -> ObjectKind {
-    match kind {
-        BucketKind::Lww => ObjectKind::Lww,
-        _ => ObjectKind::Siblings,
     }
 }
 

@@ -103,6 +103,17 @@ fn outcome(error: &PutError) -> Outcome {
     }
 }
 
+/// A key's values at `quorum`. A connection to a run that was killed is noticed only when it has been
+/// idle for long, so a read may have to be repeated.
+async fn read(bucket: &Bucket, key: &str) -> Vec<Bytes> {
+    loop {
+        let get = bucket.get(key.to_owned()).level(Level::Quorum).timeout(PATIENCE);
+        if let Ok(read) = get.send().await {
+            return read.siblings().iter().map(|sibling| sibling.value.clone()).collect();
+        }
+    }
+}
+
 /// Reads everything at `quorum` and compares it with what the writers were told.
 async fn check(bucket: &Bucket, told: &BTreeMap<String, Told>) {
     let count = |what| told.values().filter(|&&told| told == what).count();
@@ -113,16 +124,7 @@ async fn check(bucket: &Bucket, told: &BTreeMap<String, Told>) {
     for (key, &told) in told {
         let (bucket, key) = (bucket.clone(), key.clone());
         reads.spawn(async move {
-            // A connection to a run that was killed is noticed only when it has been idle for long.
-            let mut read = None;
-            until("a read is answered", async || {
-                let get = bucket.get(key.clone()).level(Level::Quorum).timeout(PATIENCE);
-                read = get.send().await.ok();
-                read.is_some()
-            })
-            .await;
-            let read = read.unwrap();
-            let values: Vec<Bytes> = read.siblings().iter().map(|s| s.value.clone()).collect();
+            let values = within("a get", read(&bucket, &key)).await;
             let whole = values == [value_of(&key)];
             let fine = match told {
                 Told::Acknowledged => whole,
