@@ -6,7 +6,7 @@
 //! settles.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +21,7 @@ use holm_protocol::error::{NotReady, RequestError, StoreFault};
 use holm_protocol::frame::{Frame, put_frame};
 use holm_protocol::handshake::{Lane, MetadataVersion};
 use holm_protocol::ids::{Actor, NodeId};
+use holm_protocol::limits::FRAME_LEN_MAX;
 use holm_protocol::message::Reply;
 
 use crate::net::counters::Counter;
@@ -33,6 +34,10 @@ use crate::store::RocksStore;
 /// Commands that may wait. Operators' requests and metadata are rare; beyond this they are refused
 /// or lost, and metadata is pushed again at the next meeting.
 const COMMANDS_MAX: usize = 256;
+
+/// Bytes of bulk frames that may wait: two of the longest, so that one can be taken in while another
+/// is worked on. One fits whatever its length, if nothing waits.
+const COMMANDS_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
 
 /// Frame kind of a node's whole metadata, on bulk lanes.
 const METADATA: u8 = 128;
@@ -77,24 +82,61 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Bytes that it keeps in memory beyond its own size. Admin requests are bounded by the limits of
+    /// the lanes they come over.
+    fn bytes(&self) -> usize {
+        match self {
+            Command::Bulk { frame, .. } => frame.body.len(),
+            Command::Admin { .. } | Command::PeerUp { .. } => 0,
+        }
+    }
+}
+
 /// Where commands are put. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ControlInbox {
     sender: SyncSender<Command>,
+    bytes: Arc<AtomicUsize>,
     dropped: Arc<Counter>,
+}
+
+/// Where commands come out.
+#[derive(Debug)]
+pub struct Commands {
+    receiver: Receiver<Command>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Commands {
+    fn next(&self, patience: Duration) -> Result<Command, RecvTimeoutError> {
+        let command = self.receiver.recv_timeout(patience)?;
+        self.bytes.fetch_sub(command.bytes(), Ordering::Relaxed);
+        Ok(command)
+    }
 }
 
 impl ControlInbox {
     /// An inbox and its other end.
     #[must_use]
-    pub fn new() -> (ControlInbox, Receiver<Command>) {
+    pub fn new() -> (ControlInbox, Commands) {
         let (sender, receiver) = sync_channel(COMMANDS_MAX);
-        (ControlInbox { sender, dropped: Arc::default() }, receiver)
+        let bytes = Arc::<AtomicUsize>::default();
+        let commands = Commands { receiver, bytes: bytes.clone() };
+        (ControlInbox { sender, bytes, dropped: Arc::default() }, commands)
     }
 
     /// Puts a command in. An operator's request that does not fit is refused.
     pub fn send(&self, command: Command) {
+        let bytes = command.bytes();
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if bytes > 0 && waiting > 0 && waiting + bytes > COMMANDS_BYTES_MAX {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.dropped.increment();
+            return;
+        }
         if let Err(error) = self.sender.try_send(command) {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.dropped.increment();
             let (std::sync::mpsc::TrySendError::Full(command)
             | std::sync::mpsc::TrySendError::Disconnected(command)) = error;
@@ -106,6 +148,15 @@ impl ControlInbox {
             }
         }
     }
+}
+
+/// What a shard leaves for others to see, as of its last turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardState {
+    /// What it counts.
+    pub counters: Counters,
+    /// Why it refuses writes, if it does.
+    pub stopped: Option<StoreFault>,
 }
 
 /// What several threads want to know of a node's state.
@@ -125,8 +176,10 @@ pub struct NodeState {
     pub broken: Arc<AtomicBool>,
     /// The layout's version, and the partitions the node holds.
     pub layout: Mutex<(u64, bool, u32)>,
-    /// Each shard's counters, as of its last turn.
-    pub counters: Vec<Arc<Mutex<Counters>>>,
+    /// Each shard, as of its last turn.
+    pub shards: Vec<Arc<Mutex<ShardState>>>,
+    /// Nodes whose metadata was refused when it last came, and why.
+    pub conflicts: Mutex<BTreeMap<NodeId, String>>,
     /// The store, to ask for room and failures.
     pub store: Mutex<RocksStore>,
     /// The other nodes.
@@ -159,6 +212,20 @@ impl NodeState {
         if let Some(failure) = self.store().failure() {
             reasons.push(format!("the store failed, writes are refused: {failure}"));
         }
+        for (shard, state) in self.shards().iter().enumerate() {
+            if let Some(fault) = state.stopped {
+                let why = match fault {
+                    StoreFault::Full => "the disk was full",
+                    _ => "a commit failed; restart the node",
+                };
+                reasons.push(format!("shard {shard} refuses writes: {why}"));
+            }
+        }
+        let conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (node, why) in conflicts.iter() {
+            reasons.push(format!("cluster metadata of {node} was refused: {why}"));
+        }
+        drop(conflicts);
         if self.stopping.load(Ordering::Acquire) {
             reasons.push("the node is stopping".to_owned());
         }
@@ -191,8 +258,12 @@ impl NodeState {
     /// Each shard's counters.
     #[must_use]
     pub fn counters(&self) -> Vec<Counters> {
-        let read = |c: &Arc<Mutex<Counters>>| *c.lock().unwrap_or_else(PoisonError::into_inner);
-        self.counters.iter().map(read).collect()
+        self.shards().iter().map(|shard| shard.counters).collect()
+    }
+
+    fn shards(&self) -> Vec<ShardState> {
+        let read = |c: &Arc<Mutex<ShardState>>| *c.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shards.iter().map(read).collect()
     }
 }
 
@@ -243,9 +314,10 @@ impl Control {
     }
 
     /// Works until the node stops. To be called on a thread of its own.
-    pub fn run(mut self, commands: &Receiver<Command>) {
+    pub fn run(mut self, commands: &Commands) {
         loop {
-            match commands.recv_timeout(PATIENCE) {
+            self.look_for_amnesia();
+            match commands.next(PATIENCE) {
                 Ok(command) => self.handle(command),
                 Err(RecvTimeoutError::Timeout) => {
                     if self.state.stopping.load(Ordering::Acquire) {
@@ -254,6 +326,15 @@ impl Control {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Amnesia found while the store was reopened. The shards look for it themselves; here it is told
+    /// to operators, and to a shard that did not.
+    fn look_for_amnesia(&self) {
+        if self.store.is_amnesic() && !self.state.amnesia.swap(true, Ordering::AcqRel) {
+            tracing::error!("amnesia: the reopened store lost writes; reads are left to the others");
+            self.router.declare_amnesia();
         }
     }
 
@@ -311,29 +392,44 @@ impl Control {
 
     fn on_bulk(&mut self, from: NodeId, frame: &Frame) {
         match frame.kind {
-            METADATA => {
-                let merged = Metadata::decode(&frame.body).map_err(|e| e.to_string());
-                let merged = merged.and_then(|theirs| {
-                    let mut next = self.metadata.clone();
-                    next.merge(theirs).map(|changed| (next, changed)).map_err(|e| e.to_string())
-                });
-                match merged {
-                    Ok((next, true)) => {
-                        if let Err(error) = self.adopt(next, Some(from)) {
-                            tracing::error!(%from, %error, "cannot keep cluster metadata");
-                        }
-                    }
-                    Ok((_, false)) => {}
-                    Err(error) => {
-                        self.router.count_malformed();
-                        tracing::error!(%from, error, "cluster metadata refused");
-                    }
+            METADATA => match Metadata::decode(&frame.body) {
+                Ok(theirs) => self.on_metadata(from, theirs),
+                Err(error) => {
+                    self.router.count_malformed();
+                    tracing::error!(%from, %error, "cluster metadata refused");
                 }
-            }
+            },
             STORE_CHANGED => self.on_store_changed(from, &frame.body),
             kind => {
                 self.router.count_malformed();
                 tracing::warn!(%from, kind, "message of a node refused: not known on a bulk lane");
+            }
+        }
+    }
+
+    /// Merges another node's metadata. A conflict stays visible until that node's fits again.
+    fn on_metadata(&mut self, from: NodeId, theirs: Metadata) {
+        let their_version = theirs.version();
+        let mut next = self.metadata.clone();
+        let merged = next.merge(theirs);
+        let mut conflicts = self.state.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
+        match &merged {
+            Ok(_) => conflicts.remove(&from),
+            Err(error) => conflicts.insert(from, error.to_string()),
+        };
+        drop(conflicts);
+        match merged {
+            Ok(true) => {
+                // Whoever holds the result already need not be told.
+                let known = (next.version() == their_version).then_some(from);
+                if let Err(error) = self.adopt(next, known) {
+                    tracing::error!(%from, %error, "cannot keep cluster metadata");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => {
+                self.router.count_malformed();
+                tracing::error!(%from, %error, "cluster metadata refused");
             }
         }
     }

@@ -7,8 +7,8 @@
 //! | control | metadata, operators |
 //! | store's own | fsync interval, high-water mark |
 //!
-//! Stopping: new requests are refused, shards finish their turn and write checkpoints, answers leave,
-//! the store is closed. What is cut short by a kill instead is found again in log and checkpoints.
+//! Stopping: new requests are refused, shards answer what is in flight (within two seconds) and write
+//! checkpoints, answers leave, the store is closed. What is cut short by a kill instead is found again in log and checkpoints.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -65,12 +65,51 @@ pub enum NodeError {
     Broken,
 }
 
+/// The node's own threads. Dropped before they were joined, it stops them and closes the store.
+struct Threads {
+    state: Arc<NodeState>,
+    inboxes: Vec<Arc<Inbox>>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn spawn(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NodeError> {
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        let thread =
+            spawned.map_err(|source| NodeError::Thread { name: name.to_owned(), source })?;
+        self.running.push(thread);
+        Ok(())
+    }
+
+    /// Stops the threads and waits for them. Gives how many panicked.
+    fn stop(&mut self) -> usize {
+        self.state.stopping.store(true, Ordering::Release);
+        self.inboxes.iter().for_each(|inbox| inbox.push_essential(Event::Stop));
+        self.running.drain(..).map(JoinHandle::join).filter(Result::is_err).count()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if self.running.is_empty() {
+            return;
+        }
+        self.stop();
+        if let Err(error) = self.state.store().close() {
+            tracing::error!(%error, "the store was not closed cleanly");
+        }
+    }
+}
+
 /// A running node.
 pub struct Node {
     state: Arc<NodeState>,
     router: Arc<Router>,
-    inboxes: Vec<Arc<Inbox>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
     network: Network,
     http: http::HttpServer,
 }
@@ -108,11 +147,13 @@ impl Node {
             stopping: AtomicBool::new(false),
             broken: Arc::default(),
             layout: Mutex::default(),
-            counters: (0..shards).map(|_| Arc::default()).collect(),
+            shards: (0..shards).map(|_| Arc::default()).collect(),
+            conflicts: Mutex::default(),
             store: Mutex::new(store.for_shard()),
             pool: pool.clone(),
         });
-        let mut threads = Vec::new();
+        let mut threads =
+            Threads { state: state.clone(), inboxes: inboxes.clone(), running: Vec::new() };
         for (shard, inbox) in inboxes.iter().enumerate() {
             let thread = ShardThread {
                 config: shard_config(&config, shards),
@@ -121,11 +162,11 @@ impl Node {
                 inbox: inbox.clone(),
                 pool: pool.clone(),
                 metrics: metrics.clone(),
-                counters: state.counters[shard].clone(),
+                state: state.shards[shard].clone(),
                 broken: state.broken.clone(),
                 started,
             };
-            threads.push(spawn(&format!("shard-{shard}"), move || thread.run())?);
+            threads.spawn(&format!("shard-{shard}"), move || thread.run())?;
         }
         let local = LocalNode {
             cluster: config.cluster.id.clone(),
@@ -139,7 +180,7 @@ impl Node {
         let rules = network.link_rules().cloned();
         let identity = (config.cluster.id.as_str(), opened.store_id);
         let control = Control::new(identity, state.clone(), router.clone(), rules)?;
-        threads.push(spawn("control", move || control.run(&commands))?);
+        threads.spawn("control", move || control.run(&commands))?;
         let exposition = Exposition::new(Sources {
             state: state.clone(),
             requests: metrics,
@@ -156,7 +197,7 @@ impl Node {
             fresh = opened.fresh,
             "node started"
         );
-        Ok(Node { state, router, inboxes, threads, network, http })
+        Ok(Node { state, router, threads, network, http })
     }
 
     /// Whether a thread could not go on.
@@ -181,13 +222,10 @@ impl Node {
         let broken = self.is_broken();
         self.state.stopping.store(true, Ordering::Release);
         self.router.stop();
-        self.inboxes.iter().for_each(|inbox| inbox.push_essential(Event::Stop));
-        // Shards end within a turn; waiting for them must not hold up the network, which still
-        // carries their last answers.
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || {
-            threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
-        });
+        // Waiting for the shards must not hold up the network, which carries what their requests in
+        // flight wait for, and their last answers.
+        let mut threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.stop());
         let panicked = joined.await.unwrap_or(1);
         self.network.shutdown(GRACE).await;
         self.http.stop().await;
@@ -230,9 +268,4 @@ fn boot(config: &Config, run: Actor, state: &NodeState, shard: (usize, usize)) -
         shard: shard.0,
         shards: shard.1,
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NodeError> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    spawned.map_err(|source| NodeError::Thread { name: name.to_owned(), source })
 }

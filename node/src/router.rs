@@ -72,7 +72,8 @@ impl Router {
         self.inboxes.iter().for_each(|inbox| inbox.push_essential(Event::Amnesia));
     }
 
-    /// Refuses new requests from now on.
+    /// Refuses new requests from now on, of clients and those that other nodes pass on. What belongs
+    /// to requests under way is still taken.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
@@ -168,14 +169,18 @@ impl Router {
             }
             Event::Peer { from, message } => {
                 if let Some(answer) = refusal(self.node, &message, self.overloaded()) {
-                    let mut out = bytes::BytesMut::new();
-                    answer.encode(&mut out);
-                    // Not sent is lost: the other node's deadline covers it.
-                    let _ = self.pool.send(from, Lane::Requests, &out);
+                    self.answer(from, &answer);
                 }
             }
             Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => {}
         }
+    }
+
+    fn answer(&self, to: NodeId, message: &PeerMessage) {
+        let mut out = bytes::BytesMut::new();
+        message.encode(&mut out);
+        // Not sent is lost: the other node's deadline covers it.
+        let _ = self.pool.send(to, Lane::Requests, &out);
     }
 
     fn overloaded(&self) -> RequestError {
@@ -210,6 +215,14 @@ impl Handler for Router {
         let mut events: Vec<Vec<Event>> = self.inboxes.iter().map(|_| Vec::new()).collect();
         for frame in frames.drain(..) {
             match PeerMessage::decode(&frame) {
+                Ok(PeerMessage::Proxy { op, partition, .. })
+                    if self.stopping.load(Ordering::Acquire) =>
+                {
+                    let error = RequestError::NotReady { reason: NotReady::Stopping };
+                    let reply = Reply::Error(error);
+                    let refused = PeerMessage::ProxyReply { op, partition, reply };
+                    self.answer(from, &refused);
+                }
                 Ok(message) => {
                     let shard = shard_of(message.partition(), self.inboxes.len());
                     events[shard].push(Event::Peer { from, message });

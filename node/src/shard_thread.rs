@@ -7,6 +7,9 @@
 //! When a commit fails the shard refuses writes and goes on reading (I11). A disk that was full and
 //! has room again is taken up under a fresh actor; any other failure stays until a restart, because
 //! what a failed fsync left behind is unknown.
+//!
+//! Told to stop, it goes on turning until the requests in flight are answered, or [`DRAIN`] is over:
+//! the router lets no new ones in, and those that were let in would end without a known outcome.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +20,7 @@ use bytes::BytesMut;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ShardConfig};
-use holm_core::shard::event::{Caller, Counters, Effect, Effects, Input};
+use holm_core::shard::event::{Caller, Effect, Effects, Input};
 use holm_core::store::{Store, StoreError};
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::admin::AdminReply;
@@ -26,6 +29,7 @@ use holm_protocol::handshake::Lane;
 use holm_protocol::ids::{Actor, NodeId};
 use holm_protocol::message::{Reply, Request};
 
+use crate::control::ShardState;
 use crate::inbox::{Event, Inbox};
 use crate::metrics::{Operation, RequestMetrics};
 use crate::net::lane::ReplySink;
@@ -35,6 +39,12 @@ use crate::store::RocksStore;
 
 /// How long an idle shard sleeps at most, so that it notices by itself that the disk has room again.
 const IDLE: Duration = Duration::from_millis(200);
+
+/// How long requests in flight may take to be answered once the node stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How often a draining shard looks whether that time is over.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 /// Answers gathered for one lane before they are handed on, bytes: enough to wake its writer seldom,
 /// little enough that a turn's answers never pile up beside the lane's own bound.
@@ -63,8 +73,8 @@ pub struct ShardThread {
     pub pool: PeerPool,
     /// Where its requests are counted and timed.
     pub metrics: Arc<RequestMetrics>,
-    /// Where it leaves its counters.
-    pub counters: Arc<Mutex<Counters>>,
+    /// Where it leaves its counters and whether it refuses writes.
+    pub state: Arc<Mutex<ShardState>>,
     /// Set when it can do no more: the node must stop.
     pub broken: Arc<AtomicBool>,
     /// When the node started.
@@ -91,6 +101,10 @@ struct Running {
     /// Emptied buffers, used again for the next turn's answers.
     spare: Vec<BytesMut>,
     encoded: BytesMut,
+    /// Whether the shard was told that the store lost writes.
+    amnesia: bool,
+    /// Since when it is to stop.
+    stopping: Option<Instant>,
 }
 
 impl ShardThread {
@@ -98,6 +112,8 @@ impl ShardThread {
     pub fn run(self) {
         let mut running = Running {
             shard: Shard::new(self.config.clone(), self.boot),
+            amnesia: self.boot.amnesia,
+            stopping: None,
             parts: self,
             calls: Vec::new(),
             free: Vec::new(),
@@ -117,35 +133,48 @@ impl Running {
     fn run(&mut self) -> Result<(), StoreError> {
         let mut batch = VecDeque::new();
         let mut effects = Effects::new();
-        let mut stopping = false;
-        while !stopping {
+        while !self.is_done() {
             let patience = self.patience();
             self.parts.inbox.take(patience, &mut batch);
             let now = self.now();
+            // Found while the store was reopened: the shard must know before it reads again.
+            if !self.amnesia && self.parts.store.is_amnesic() {
+                self.amnesia = true;
+                let lost = Input::Amnesia;
+                self.shard.handle(now, lost, &mut self.parts.store, &mut effects)?;
+            }
             for event in batch.drain(..) {
                 match self.input(event) {
                     Some(input) => {
                         self.shard.handle(now, input, &mut self.parts.store, &mut effects)?;
+                        if self.shard.is_crowded() {
+                            self.end_turn(now, &mut effects);
+                        }
                     }
-                    None => stopping = true,
+                    None => self.stopping = Some(Instant::now()),
                 }
             }
             self.shard.tick(now, &mut self.parts.store, &mut effects);
-            self.carry_out(&mut effects);
-            // What happened is in the effects, for everyone who waits; here it is for the operator.
-            if let Err(error) = self.shard.commit(now, &mut self.parts.store, &mut effects) {
-                let shard = self.parts.boot.shard;
-                tracing::error!(shard, %error, "commit failed: writes are refused");
-            }
-            self.carry_out(&mut effects);
+            self.end_turn(now, &mut effects);
             self.try_resume();
-            *self.parts.counters.lock().unwrap_or_else(PoisonError::into_inner) =
-                self.shard.counters();
+            *self.parts.state.lock().unwrap_or_else(PoisonError::into_inner) =
+                ShardState { counters: self.shard.counters(), stopped: self.shard.stopped() };
         }
         if self.shard.stopped().is_none() {
             self.shard.checkpoint(&mut self.parts.store)?;
         }
         Ok(())
+    }
+
+    /// Lets messages leave, commits, and lets leave what waited for the commit.
+    fn end_turn(&mut self, now: Now, effects: &mut Effects) {
+        self.carry_out(effects);
+        // What happened is in the effects, for everyone who waits; here it is for the operator.
+        if let Err(error) = self.shard.commit(now, &mut self.parts.store, effects) {
+            let shard = self.parts.boot.shard;
+            tracing::error!(shard, %error, "commit failed: writes are refused");
+        }
+        self.carry_out(effects);
     }
 
     fn now(&self) -> Now {
@@ -155,10 +184,22 @@ impl Running {
         Now { mono, wall: WallMs(wall.as_millis() as u64) }
     }
 
+    /// Whether the shard is to stop and has answered what was in flight, as far as time allows.
+    fn is_done(&self) -> bool {
+        let Some(since) = self.stopping else { return false };
+        let in_flight = self.shard.counters().in_flight;
+        if in_flight > 0 && since.elapsed() >= DRAIN {
+            let shard = self.parts.boot.shard;
+            tracing::warn!(shard, in_flight, "stopping without having answered all requests");
+        }
+        in_flight == 0 || since.elapsed() >= DRAIN
+    }
+
     fn patience(&self) -> Duration {
-        let Some(Mono(at)) = self.shard.next_wakeup() else { return IDLE };
+        let longest = if self.stopping.is_some() { DRAIN_LOOK } else { IDLE };
+        let Some(Mono(at)) = self.shard.next_wakeup() else { return longest };
         let now = self.parts.started.elapsed().as_micros() as u64;
-        Duration::from_micros(at.saturating_sub(now)).min(IDLE)
+        Duration::from_micros(at.saturating_sub(now)).min(longest)
     }
 
     /// An event as the core knows it; `None` to stop.
@@ -178,7 +219,10 @@ impl Running {
             Event::Reachable(node, true) => Input::PeerUp(node),
             Event::Reachable(node, false) => Input::PeerDown(node),
             Event::Cluster(cluster) => Input::Cluster(cluster),
-            Event::Amnesia => Input::Amnesia,
+            Event::Amnesia => {
+                self.amnesia = true;
+                Input::Amnesia
+            }
             Event::Stop => return None,
         })
     }

@@ -24,7 +24,9 @@
 //!
 //! Each shard thread has a handle of its own with its own staged batch; they share one database, so
 //! that commits of several shards share an fsync. A full disk refuses commits before anything is
-//! written and never stops reads (`engine`).
+//! written. Reads go on meanwhile, but wait while the database is reopened after a failure, and fail
+//! if it could not be opened again (`engine`). Amnesia that a reopening finds is latched:
+//! [`RocksStore::is_amnesic`].
 //!
 //! Keeps: I1 as far as the store goes (it never claims to be older or other than it is), I2, I10
 //! (one cache, bounded memtables), I11.
@@ -268,6 +270,13 @@ impl RocksStore {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.owner.engine.failure()
+    }
+
+    /// Whether the store may lack writes it acknowledged, as the last opening or reopening found. One
+    /// atomic load: ask often, because a full disk has the store reopened without being told to.
+    #[must_use]
+    pub fn is_amnesic(&self) -> bool {
+        self.owner.engine.is_amnesic()
     }
 
     /// Figures for metrics.

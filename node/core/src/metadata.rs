@@ -11,8 +11,10 @@
 //! idempotent as long as it refuses nothing, and it either takes in everything or changes nothing.
 //! - *Layout*: the highest version wins. Two layouts of one version are a conflict: two operators
 //!   applied on both sides of a cut, and holm does not choose between them.
-//! - *Secrets* are made together with the first layout and belong to the cluster for good. Others
-//!   are a conflict: two first layouts made two clusters of one name.
+//! - *Secrets* are made together with the first layout and belong to the cluster for good. One
+//!   layout applied at two nodes (an operator repeats elsewhere what timed out) makes two: every
+//!   node then keeps both, and seals with the one whose key is smallest (`secrets`). Where layouts
+//!   differ, secrets that have nothing in common are a conflict: two clusters of one name.
 //! - *Buckets*: a map from id to the last policy written, ordered by `(version, node)`. A bucket's
 //!   id is a hash of its name, so two regions that create one bucket while cut off from each other
 //!   made the *same* bucket, of which one policy stays. Kind and placement are fixed when a bucket
@@ -35,6 +37,7 @@
 mod change;
 mod codec;
 mod error;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -153,8 +156,11 @@ impl Metadata {
         let version = |layout: &Option<Arc<Layout>>| layout.as_ref().map(|one| one.version());
         if version(&other.layout) > version(&self.layout) {
             self.layout = other.layout;
-            // The first layout brings them; from then on they are equal, as was just checked.
-            self.secrets = other.secrets;
+            changed = true;
+        }
+        let both = secrets::merged(self.secrets.as_ref(), other.secrets.as_ref());
+        if self.secrets != both {
+            self.secrets = both;
             changed = true;
         }
         for (id, theirs) in other.buckets {
@@ -186,8 +192,10 @@ impl Metadata {
             let (version, ours, theirs) = (ours.version(), ours.digest(), theirs.digest());
             return Err(MetadataConflict::Layout { version, ours, theirs });
         }
+        let digest = |layout: &Option<Arc<Layout>>| layout.as_ref().map(|one| one.digest());
         if let (Some(ours), Some(theirs)) = (&self.secrets, &other.secrets)
-            && ours != theirs
+            && digest(&self.layout) != digest(&other.layout)
+            && !secrets::in_common(ours, theirs)
         {
             return Err(MetadataConflict::Secrets);
         }

@@ -44,6 +44,8 @@ pub enum Refusal {
     Amnesia = 9,
     /// Its queues are full.
     Overloaded = 10,
+    /// It does not know the bucket (yet), and so not how to read the key.
+    UnknownBucket = 12,
     /// There is no connection to it, as the asking shard or a relay finds.
     Unreachable = 11,
 }
@@ -62,6 +64,7 @@ impl Refusal {
             9 => Refusal::Amnesia,
             10 => Refusal::Overloaded,
             11 => Refusal::Unreachable,
+            12 => Refusal::UnknownBucket,
             got => return Err(WireError::Invalid { field: "refusal", got: got.into() }),
         })
     }

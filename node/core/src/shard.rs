@@ -120,6 +120,8 @@ pub struct Shard {
     timers: Timers,
     window: RequestWindow,
     in_flight: usize,
+    /// Bytes of values and objects that operations hold.
+    held_bytes: usize,
     lingering: Lingering,
     log: ShardLog,
     /// Effects that speak of the open batch.
@@ -152,6 +154,7 @@ impl Shard {
             next_op: boot.actor.0,
             timers: Timers::default(),
             in_flight: 0,
+            held_bytes: 0,
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
             held: Vec::new(),
@@ -210,6 +213,13 @@ impl Shard {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
         self.timers.next()
+    }
+
+    /// Whether the open batch has grown so large that [`Shard::commit`] should come before the next
+    /// event: what a batch has touched stays in memory until then (I10).
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.cache.is_crowded()
     }
 
     /// Ends a batch: makes everything it changed durable at once, then releases what was held.

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use holm_core::shard::event::Counters;
 use holm_protocol::admin::{NodeStatus, PeerStatus};
+use holm_protocol::ids::NodeId;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
+use quinn::PathStats;
 
 use super::page::{Labels, Page, bytes, plain, seconds};
 use super::{KINDS, LEVELS, OUTCOMES, RequestMetrics, Sources, place, process};
@@ -72,6 +74,7 @@ impl Collector for NodeCollector {
         store_figures(&mut page, &store)?;
         net_figures(&mut page, net)?;
         peer_figures(&mut page, &status.peers)?;
+        path_figures(&mut page, &state.pool.paths())?;
         page.gauge(
             &bytes("peer_queued", "Messages waiting for all other nodes."),
             state.pool.queued_bytes() as u64,
@@ -196,6 +199,24 @@ fn peer_figures(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
     let rtt = peers.iter().filter(|peer| peer.connected);
     let rtt = rtt.map(|peer| (labels(peer), peer.rtt_us as f64 / US_PER_SECOND));
     page.gauges(&seconds("peer_rtt", "Smoothed round-trip time to the node."), rtt)
+}
+
+/// Counts begin anew with each connection, as after a restart of the node.
+fn path_figures(page: &mut Page<'_>, paths: &[(NodeId, PathStats)]) -> fmt::Result {
+    let each = |read: fn(&PathStats) -> u64| {
+        let labels = |node: &NodeId| vec![("peer", node.0.to_string())];
+        paths.iter().map(move |(node, path)| (labels(node), read(path)))
+    };
+    let help = "Congestion window towards the node.";
+    page.gauges(&bytes("peer_congestion_window", help), each(|path| path.cwnd))?;
+    let help = "Largest UDP payload that the path to the node takes.";
+    page.gauges(&bytes("peer_mtu", help), each(|path| path.current_mtu.into()))?;
+    let help = "Packets sent to the node on this connection.";
+    page.counters(&plain("peer_sent_packets", help), each(|path| path.sent_packets))?;
+    let help = "Packets to the node lost on this connection.";
+    page.counters(&plain("peer_lost_packets", help), each(|path| path.lost_packets))?;
+    let help = "Times that the way to the node was found congested on this connection.";
+    page.counters(&plain("peer_congestion_events", help), each(|path| path.congestion_events))
 }
 
 fn label(shard: usize) -> Labels {

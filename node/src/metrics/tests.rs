@@ -35,14 +35,15 @@ pub(crate) fn node_state(dir: &Path, shards: usize) -> Arc<NodeState> {
         stopping: AtomicBool::new(false),
         broken: Arc::default(),
         layout: Mutex::default(),
-        counters: (0..shards).map(|_| Arc::default()).collect(),
+        shards: (0..shards).map(|_| Arc::default()).collect(),
+        conflicts: Mutex::default(),
         store: Mutex::new(store),
         pool,
     })
 }
 
 pub(crate) fn exposition(state: &Arc<NodeState>, requests: &Arc<RequestMetrics>) -> Exposition {
-    let inboxes = state.counters.iter().map(|_| Arc::new(Inbox::new(8))).collect();
+    let inboxes = state.shards.iter().map(|_| Arc::new(Inbox::new(8))).collect();
     let (state, requests, net) = (state.clone(), requests.clone(), Arc::default());
     Exposition::new(Sources { state, requests, net, inboxes })
 }
@@ -52,7 +53,7 @@ pub(crate) fn exposition(state: &Arc<NodeState>, requests: &Arc<RequestMetrics>)
 fn observations_are_shown() {
     let dir = tempfile::tempdir().unwrap();
     let state = node_state(dir.path(), 2);
-    state.counters[1].lock().unwrap().read_repairs = 3;
+    state.shards[1].lock().unwrap().counters.read_repairs = 3;
     let requests = Arc::new(RequestMetrics::new());
     requests.observe(Operation::Put(None), 0, 70);
     requests.observe(Operation::Put(Some(Level::Quorum)), 14, 2_000_000);

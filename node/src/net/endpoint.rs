@@ -3,6 +3,11 @@
 //! Every bound is explicit. A connection starts with the window of a client; one that turns out to
 //! be a node's gets a window that fills a wide-area link. Nobody can open a unidirectional stream,
 //! send datagrams, or send early data.
+//!
+//! A node that was killed and is back has no memory of its connections. Whoever still uses one is told
+//! so by a stateless reset at its first packet, instead of waiting for the idle timeout: the keys of
+//! resets and connection ids are derived from the node's TLS key, and so outlive the process. After
+//! a change of that key, the first restart is noticed by the timeout.
 
 use std::io;
 use std::sync::Arc;
@@ -10,9 +15,10 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, Runtime,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, HashedConnectionIdGenerator,
+    MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
+use ring::hmac;
 
 use super::counters::NetCounters;
 use super::devnet::{DevSocket, LinkRules};
@@ -82,14 +88,27 @@ pub fn bind(
         tracing::warn!("development mode: this node obeys commands that delay and drop packets");
         socket = Arc::new(DevSocket::new(socket, rules.clone(), counters.clone()));
     }
-    let mut settings = EndpointConfig::default();
+    let mut settings = EndpointConfig::new(Arc::new(reset_key(tls)));
+    let ids = connection_id_key(tls);
     settings
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
         .max_udp_payload_size(config.net.mtu_max)
         .map_err(|error| EndpointError::Setting(error.to_string()))?;
     let server = server_config(config, tls)?;
     let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
         .map_err(bind_failed)?;
     Ok(Bound { endpoint, rules })
+}
+
+/// Proves to others that a reset comes from this node.
+fn reset_key(tls: &TlsMaterial) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &tls.stable_secret("holm quic stateless reset v1"))
+}
+
+/// Marks connection ids as made by this node, in whichever run: only those are answered by a reset.
+fn connection_id_key(tls: &TlsMaterial) -> u64 {
+    let secret = tls.stable_secret("holm quic connection ids v1");
+    secret[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 /// How connections are accepted, from clients and nodes.

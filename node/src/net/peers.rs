@@ -21,6 +21,7 @@ use std::time::Duration;
 use holm_protocol::admin::PeerStatus;
 use holm_protocol::handshake::Lane;
 use holm_protocol::ids::NodeId;
+use quinn::PathStats;
 use tokio::sync::Notify;
 
 use super::counters::NetCounters;
@@ -121,6 +122,13 @@ impl PeerPool {
             all.insert(*node, PeerStatus { node: *node, connected: true, rtt_us });
         }
         all.into_values().collect()
+    }
+
+    /// What QUIC knows of the path to each connected node, for metrics.
+    #[must_use]
+    pub fn paths(&self) -> Vec<(NodeId, PathStats)> {
+        let links = self.inner.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.iter().filter_map(|(node, link)| Some((*node, link.path()?))).collect()
     }
 
     /// Bytes waiting for all nodes, for metrics.

@@ -92,6 +92,13 @@ impl TlsMaterial {
         Ok(material)
     }
 
+    /// A secret for `purpose`, the same at every start with the same key: what a node that was killed
+    /// must still know when it is back. It tells nothing of the key.
+    #[must_use]
+    pub fn stable_secret(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(purpose, self.key.secret_der())
+    }
+
     /// Verifies the own certificate as a peer would.
     fn check_own(&self, file: &Path, node: NodeId) -> Result<(), TlsError> {
         let own = |why: String| TlsError::OwnCertificate { file: file.to_owned(), why };

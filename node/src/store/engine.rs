@@ -10,7 +10,8 @@
 //!   fsync that succeeds would prove nothing about the first one's pages. Commits are refused until
 //!   [`Engine::reopen`] has recovered from the disk what is really there.
 //!
-//! Reads go on in every state. One background thread fsyncs (`sync = interval`), syncs the mark,
+//! Reads go on in every state, but for the moments in which the database is reopened: they wait for
+//! that, and fail if it could not be opened, until a later attempt succeeds. One background thread fsyncs (`sync = interval`), syncs the mark,
 //! looks at free space and RocksDB's background errors, and reopens after a full disk. On a
 //! background error it also stops RocksDB's background work: left alone, RocksDB would let a commit
 //! wait for a flush that cannot succeed, and the shard with it.
@@ -70,6 +71,8 @@ pub(super) struct Engine {
     /// Whether `refusal` holds something, for the fast path.
     refusing: AtomicBool,
     short_of_space: AtomicBool,
+    /// Whether acknowledged writes may be missing, as the last opening found.
+    amnesia: AtomicBool,
     free_bytes: AtomicU64,
     unchecked_bytes: AtomicU64,
     pub(super) commits: AtomicU64,
@@ -105,6 +108,7 @@ impl Engine {
             refusal: Mutex::new(None),
             refusing: AtomicBool::new(false),
             short_of_space: AtomicBool::new(false),
+            amnesia: AtomicBool::new(parts.opened.amnesia.is_some()),
             free_bytes: AtomicU64::new(0),
             unchecked_bytes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -300,6 +304,11 @@ impl Engine {
                 return Err(error);
             }
         };
+        if let Some(reason) = &parts.opened.amnesia {
+            error!(%reason, "amnesia: the reopened store may lack acknowledged writes");
+            // Before anyone can read from it.
+            self.amnesia.store(true, Ordering::Release);
+        }
         *guard = Some(parts.db);
         *held(&self.mark) = parts.mark;
         self.written.store(parts.sequence, Ordering::Release);
@@ -319,12 +328,16 @@ impl Engine {
         }
         match self.reopen() {
             Ok(None) => {}
-            // Whoever runs under this store must learn of it: by a restart.
+            // Readers learn of it from the latch; writers must begin anew, by a restart.
             Ok(Some(reason)) => {
                 self.fail(format!("amnesia after a full disk ({reason}): restart the node"));
             }
             Err(error) => error!(%error, "the store could not be reopened after a full disk"),
         }
+    }
+
+    pub(super) fn is_amnesic(&self) -> bool {
+        self.amnesia.load(Ordering::Acquire)
     }
 
     pub(super) fn clear_amnesia(&self) -> Result<(), OpenError> {
@@ -333,7 +346,9 @@ impl Engine {
             file: self.paths.db.clone(),
             detail: "the store is closed".to_owned(),
         })?;
-        open::clear_amnesia(&self.paths, db)
+        open::clear_amnesia(&self.paths, db)?;
+        self.amnesia.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Fsyncs and closes. Reads and commits fail afterwards.

@@ -10,8 +10,7 @@ use holm_protocol::ids::{Hlc, NodeId};
 use holm_protocol::level::Level;
 use holm_protocol::limits::is_name;
 
-use super::{BUCKETS_MAX, BucketEntry, Metadata, bucket_id};
-use crate::context::ContextSecrets;
+use super::{BUCKETS_MAX, BucketEntry, Metadata, bucket_id, secrets};
 use crate::layout::{Layout, LayoutError, LayoutNode, LayoutSpec, PlacementSpec};
 
 impl Metadata {
@@ -100,7 +99,7 @@ impl Metadata {
         let summary = summary(&planned);
         if let Planned::New(layout) = planned {
             self.layout = Some(Arc::new(layout));
-            self.secrets = Some(ContextSecrets::new(new_secret));
+            self.secrets = Some(secrets::first(new_secret));
         }
         Ok(summary)
     }

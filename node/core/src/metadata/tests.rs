@@ -80,7 +80,7 @@ fn first_layout_is_applied() {
         assert_eq!(named, layout.replicas(partition));
     }
     let state = metadata.state();
-    assert_eq!(state.secrets, Some(ContextSecrets::new(SECRET)));
+    assert_eq!(state.secrets, Some(secrets::first(SECRET)));
     assert!(Arc::ptr_eq(state.layout.as_ref().unwrap(), layout));
 }
 

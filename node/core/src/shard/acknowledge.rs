@@ -29,6 +29,9 @@ use crate::shard::{Op, Origin, Shard, Turn, answer};
 use crate::store::Store;
 use crate::time::Mono;
 
+/// Ended writes that the order of lingering ones may name before it is swept. Arbitrary.
+const ORDER_SLACK: usize = 64;
+
 /// A write that has its dot.
 #[derive(Debug)]
 pub(super) struct Change {
@@ -119,6 +122,7 @@ impl Shard {
         if op.answered && op.is_settled() {
             self.timers.clear(op.wake, id);
             self.lingering.count -= usize::from(lingered);
+            self.held_bytes -= op.change.object.len();
             return;
         }
         if op.answered && !lingered {
@@ -133,15 +137,23 @@ impl Shard {
     fn trim_lingering(&mut self) {
         while let Some(&oldest) = self.lingering.order.front() {
             let here = matches!(self.ops.get(&oldest.0), Some(Op::Write(_)));
-            if here && self.lingering.count <= self.config.lingering_max {
-                return;
+            let crowded = self.lingering.count > self.config.lingering_max
+                || self.held_bytes > self.config.held_bytes_max / 2;
+            if here && !crowded {
+                break;
             }
             self.lingering.order.pop_front();
             if here && let Some(Op::Write(op)) = self.ops.remove(&oldest.0) {
                 self.timers.clear(op.wake, oldest);
                 self.lingering.count -= 1;
+                self.held_bytes -= op.change.object.len();
                 self.counters.lingering_dropped += 1;
             }
+        }
+        // Those that ended behind one that goes on.
+        if self.lingering.order.len() > 2 * self.lingering.count + ORDER_SLACK {
+            let ops = &self.ops;
+            self.lingering.order.retain(|id| ops.contains_key(&id.0));
         }
     }
 
@@ -217,6 +229,7 @@ impl Shard {
     ) {
         if turn.now.mono >= op.deadline {
             self.lingering.count -= usize::from(op.answered);
+            self.held_bytes -= op.change.object.len();
             self.answer_write_if_decided(&mut op, true, turn.out);
             return;
         }

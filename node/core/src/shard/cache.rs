@@ -16,6 +16,9 @@ use crate::store::{Store, StoreError, Table};
 /// Per entry, about what map, key header and bookkeeping take, bytes. Measured generously.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
 
+/// A turn may always load this much: an object of any length among others.
+const CROWDED_BYTES_MIN: usize = 4 << 20;
+
 /// Where a loaded object is, until the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(usize);
@@ -70,6 +73,12 @@ impl ObjectCache {
         self.young.bytes + self.old.bytes
     }
 
+    /// Whether so much was loaded or changed since the last commit that the next one is due.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.young.bytes > self.bytes_max.max(CROWDED_BYTES_MIN)
+    }
+
     /// Whether the open batch has changed anything.
     #[must_use]
     pub fn has_changes(&self) -> bool {
@@ -88,6 +97,7 @@ impl ObjectCache {
         store: &mut S,
     ) -> Result<Place, StoreError> {
         if let Some(&place) = self.young.places.get(key) {
+            self.young.correct_kind(place, kind);
             return Ok(Place(place));
         }
         let cached = match self.old.take(key) {
@@ -103,7 +113,9 @@ impl ObjectCache {
                 Cached { key: Bytes::copy_from_slice(key), object, changed_in: 0, bytes }
             }
         };
-        Ok(Place(self.young.put(cached)))
+        let place = self.young.put(cached);
+        self.young.correct_kind(place, kind);
+        Ok(Place(place))
     }
 
     /// The object at a place.
@@ -181,6 +193,16 @@ impl ObjectCache {
 }
 
 impl Generation {
+    /// Nothing is of no kind: an absent key that was first asked for as another one.
+    fn correct_kind(&mut self, place: usize, kind: ObjectKind) {
+        if let Some(cached) = &mut self.objects[place]
+            && cached.object.context.is_empty()
+            && cached.object.kind() != kind
+        {
+            cached.object = Object::new(kind);
+        }
+    }
+
     fn put(&mut self, cached: Cached) -> usize {
         let place = self.objects.len();
         self.bytes += cached.bytes;

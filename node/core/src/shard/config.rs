@@ -17,10 +17,13 @@ pub struct ShardConfig {
     /// Writes already answered whose other replicas are still awaited. Above it the oldest are let
     /// go: repair finds what they missed.
     pub lingering_max: usize,
+    /// Bytes of values and objects that requests in flight and lingering writes hold. Above it
+    /// requests are refused as overload; above half of it lingering writes are let go.
+    pub held_bytes_max: usize,
     /// Bytes of decoded objects kept in memory.
     pub cache_bytes_max: usize,
-    /// Writes remembered by request id, and for how long, milliseconds. A retry outside this
-    /// window is a new write.
+    /// Writes remembered by request id, and for how long, milliseconds, whichever is less. A retry
+    /// outside this window is a new write.
     pub requests_max: usize,
     /// See [`ShardConfig::requests_max`].
     pub requests_window_ms: u64,
@@ -36,7 +39,7 @@ pub struct ShardConfig {
     pub hedge_ms_max: u64,
     /// How far ahead a last-writer-wins value's clock may be, milliseconds.
     pub max_clock_skew_ms: u64,
-    /// Log records of one partition between two checkpoints of its clock: bounds what is read at
+    /// Log records, one a commit, between two checkpoints of the clocks: bounds what is read at
     /// start.
     pub checkpoint_every: u32,
 }
@@ -47,8 +50,9 @@ impl Default for ShardConfig {
             // At 50,000 requests a second and 5 ms each, 250 are in flight; this is 16 times that.
             in_flight_max: 4096,
             lingering_max: 16_384,
+            held_bytes_max: 64 << 20,
             cache_bytes_max: 32 << 20,
-            requests_max: 32_768,
+            requests_max: 131_072,
             requests_window_ms: 60_000,
             timeout_ms: 5_000,
             // Above any round trip on earth, so that only lost messages are repeated.
@@ -68,6 +72,7 @@ impl ShardConfig {
         ShardConfig {
             in_flight_max: 8,
             lingering_max: 4,
+            held_bytes_max: 64 << 10,
             cache_bytes_max: 4 << 10,
             requests_max: 16,
             requests_window_ms: 2_000,

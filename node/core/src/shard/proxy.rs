@@ -111,6 +111,7 @@ impl Shard {
         });
         let id = self.new_op();
         self.in_flight += 1;
+        self.held_bytes += payload(&op.request);
         self.counters.proxied += 1;
         self.try_next(id, op, turn);
         Ok(())
@@ -217,7 +218,16 @@ impl Shard {
 
     fn end_proxy<S: Store>(&mut self, op: &ProxyOp, reply: Reply, turn: &mut Turn<'_, S>) {
         self.in_flight -= 1;
+        self.held_bytes -= payload(&op.request);
         answer(op.origin, reply, turn.out);
+    }
+}
+
+/// Bytes of value that a request holds.
+fn payload(request: &Request) -> usize {
+    match request {
+        Request::Put(put) => put.value.len(),
+        Request::Delete(_) | Request::Get(_) | Request::Admin(_) => 0,
     }
 }
 

@@ -60,6 +60,7 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) -> Result<(), RequestError> {
         let route = self.route(get.bucket, &get.key)?;
+        route.check_region(get.level.unwrap_or(route.policy.read_level))?;
         if !route.replica || self.boot.amnesia {
             let passed = Passed { request: Request::Get(get), fingerprint: 0, only: None };
             return self.proxy(origin, &route, passed, turn);
@@ -196,7 +197,7 @@ impl Shard {
             None => self.counters.peer_rejections += 1,
         }
         if op.asked.contains_key(&from) {
-            self.merge_found(&mut op, from, found, turn.store);
+            self.merge_found(&mut op, from, found, turn);
         }
         self.step_read(id, op, turn);
     }
@@ -206,7 +207,7 @@ impl Shard {
         op: &mut ReadOp,
         from: NodeId,
         found: Found,
-        store: &mut S,
+        turn: &mut Turn<'_, S>,
     ) {
         match found {
             Found::Digest(digest) => op.coordinator.digest(from, digest),
@@ -217,13 +218,15 @@ impl Shard {
             Found::Refused(_) => op.coordinator.refused(from),
             Found::Object(encoded) => match Object::decode(&encoded) {
                 Ok(mut object) => {
-                    // Dots that this run never made would swallow those that it will make.
-                    if self.check_dots(op.partition, &object).is_err() {
+                    // Dots that this run never made would swallow those that it will make; a value
+                    // from a clock far ahead would win for ever.
+                    let dots = self.check_dots(op.partition, &object);
+                    if dots.and_then(|()| self.check_clocks(turn.now, &object)).is_err() {
                         self.counters.peer_rejections += 1;
                         op.coordinator.refused(from);
                         return;
                     }
-                    self.drop_late_found(op, &mut object, store);
+                    self.drop_late_found(op, &mut object, turn.store);
                     if op.coordinator.whole(from, object).is_err() {
                         self.counters.peer_rejections += 1;
                         op.coordinator.refused(from);

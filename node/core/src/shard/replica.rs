@@ -183,9 +183,13 @@ impl Shard {
         if let Err(refusal) = self.check_place(read.partition, read.bucket, &read.key) {
             return (Found::Refused(refusal), false);
         }
-        let kind = self.cluster.buckets.get(&read.bucket).map(|b| object_kind(b.policy.kind));
+        // Without the bucket's kind an absent key would be remembered as the wrong kind of absent.
+        let Some(info) = self.cluster.buckets.get(&read.bucket) else {
+            return (Found::Refused(Refusal::UnknownBucket), false);
+        };
+        let kind = object_kind(info.policy.kind);
         let object_key = self.object_key(read.partition, read.bucket, &read.key);
-        let loaded = self.cache.load(&object_key, kind.unwrap_or(ObjectKind::Siblings), store);
+        let loaded = self.cache.load(&object_key, kind, store);
         self.scratch = object_key;
         let place = match loaded {
             Ok(place) => place,
@@ -265,7 +269,7 @@ impl Shard {
 
     /// Last-writer-wins values from clocks too far ahead would win for ever. In other objects
     /// clocks decide nothing, and a far one is just not followed.
-    fn check_clocks(&mut self, now: Now, object: &Object) -> Result<(), Refusal> {
+    pub(super) fn check_clocks(&mut self, now: Now, object: &Object) -> Result<(), Refusal> {
         let skew_ms = self.config.max_clock_skew_ms;
         let latest = match &object.state {
             State::Latest(latest) => latest.hlc(),

@@ -26,6 +26,16 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Refuses `local_quorum` where there is no local replica: another region's quorum would be
+    /// something else than was asked for.
+    pub(super) fn check_region(&self, level: Level) -> Result<(), RequestError> {
+        let absent = self.layout.replicas_in(self.partition, self.region).is_empty();
+        if level == Level::LocalQuorum && absent {
+            return Err(RequestError::LevelUnreachable { level, needed: 1, available: 0 });
+        }
+        Ok(())
+    }
+
     /// What the bucket's objects are.
     pub(super) fn kind(&self) -> ObjectKind {
         object_kind(self.policy.kind)
@@ -76,7 +86,7 @@ impl Shard {
     /// Refuses a request when too many are in flight, before anything is changed.
     pub(super) fn admit(&self) -> Result<(), RequestError> {
         let limit = self.config.in_flight_max;
-        if self.in_flight < limit {
+        if self.in_flight < limit && self.held_bytes < self.config.held_bytes_max {
             return Ok(());
         }
         let (in_flight, limit) = (self.in_flight as u32, limit as u32);

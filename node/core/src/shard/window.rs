@@ -15,6 +15,10 @@ use crate::map::FixedMap;
 use crate::peer::OpId;
 use crate::time::Mono;
 
+/// Entries looked at to make room for one: more than one, so that the window shrinks to its limits
+/// again after it had to keep some.
+const SWEEP_MAX: usize = 4;
+
 /// What became of a remembered write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
@@ -74,13 +78,20 @@ impl RequestWindow {
 
     /// Remembers a write that has just been given a dot, or been passed on.
     pub fn begin(&mut self, now: Mono, request: RequestId, fingerprint: u64, fate: Fate) {
-        while let Some(&(since, oldest)) = self.order.front() {
+        for _ in 0..SWEEP_MAX {
+            let Some(&(since, oldest)) = self.order.front() else { break };
             let expired = since.plus_ms(self.window_ms) <= now;
             if !expired && self.order.len() < self.entries_max {
                 break;
             }
             self.order.pop_front();
-            self.entries.remove(&oldest);
+            let in_flight = |known: &Remembered| matches!(known.fate, Fate::InFlight(_));
+            if !expired && self.entries.get(&oldest).is_some_and(in_flight) {
+                // Its client may well ask again. Those in flight are few and bounded.
+                self.order.push_back((since, oldest));
+            } else {
+                self.entries.remove(&oldest);
+            }
         }
         if self.entries.insert(request, Remembered { fingerprint, fate }).is_none() {
             self.order.push_back((now, request));

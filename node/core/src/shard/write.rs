@@ -95,6 +95,7 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let route = self.route(write.bucket, &write.key)?;
         check_value(&route, &write)?;
+        route.check_region(write.level.unwrap_or(route.policy.write_level))?;
         if !route.replica || self.boot.amnesia {
             return self.pass_on(origin, &route, write, turn);
         }
@@ -187,8 +188,11 @@ impl Shard {
         if let crate::object::State::Latest(latest) = &next.state
             && let Some(latest) = latest.hlc()
         {
-            // What is stored here must lose against what is written now, also after a restart.
-            let _ = self.hlc.observe(latest, turn.now.wall.0, u64::MAX);
+            // What is stored here must lose against what is written now, also after a restart. A
+            // reading too far ahead is not followed: it would spoil all later ones.
+            let limit_ms = self.config.max_clock_skew_ms;
+            let skew = self.hlc.observe(latest, turn.now.wall.0, limit_ms);
+            skew.map_err(|e| RequestError::ClockSkew { ahead_ms: e.ahead_ms, limit_ms })?;
         }
         let hlc = self.hlc.now(turn.now.wall.0);
         match &write.value {
@@ -254,6 +258,7 @@ impl Shard {
         }
         self.own_votes.push(OwnVote::Durable(id));
         self.in_flight += 1;
+        self.held_bytes += op.change.object.len();
         self.timers.set(op.wake, id);
         self.ops.insert(id.0, Op::Write(Box::new(op)));
     }
@@ -396,7 +401,8 @@ fn covered_for_writer(
 /// A hash of everything that makes two writes the same write.
 fn fingerprint(write: &Write) -> u64 {
     let value = write.value.as_deref().unwrap_or_default();
-    let kind = u64::from(write.value.is_some()) << 32 | u64::from(write.bucket.0);
+    let level = u64::from(Level::to_byte(write.level)) << 40;
+    let kind = level | u64::from(write.value.is_some()) << 32 | u64::from(write.bucket.0);
     let hash = xxh3_64_with_seed(&write.key, kind);
     xxh3_64_with_seed(&write.context, xxh3_64_with_seed(value, hash))
 }

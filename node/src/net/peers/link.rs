@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use holm_protocol::handshake::Lane;
 use holm_protocol::ids::{Actor, NodeId};
-use quinn::{Connection, VarInt};
+use quinn::{Connection, PathStats, VarInt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -131,6 +131,12 @@ impl PeerLink {
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         self.is_up().then(|| Duration::from_micros(self.rtt_us.load(Ordering::Relaxed)))
+    }
+
+    /// What QUIC knows of the path, if there is a connection. Takes a lock: for metrics.
+    #[must_use]
+    pub fn path(&self) -> Option<PathStats> {
+        self.lock().as_ref().map(|current| current.connection.stats().path)
     }
 
     /// Bytes waiting on both lanes.

@@ -5,15 +5,23 @@ use proptest::prelude::*;
 use super::*;
 
 /// A cluster's metadata after some buckets were written, each at some version and node. Layouts
-/// are none, the first, or the second of one history.
+/// are none, the first, or the second of one history; the first may have been applied at several
+/// nodes, each of which drew a secret.
 fn arb_metadata() -> impl Strategy<Value = Metadata> {
     let bucket = (0..3_u8, 1..4_u64, 1..4_u64, 1..3_u16, any::<bool>());
-    (0..3_u64, proptest::collection::vec(bucket, 0..5)).prop_map(|(layout, buckets)| {
+    let secrets = proptest::collection::vec(0..6_u8, 0..4);
+    let buckets = proptest::collection::vec(bucket, 0..5);
+    (0..3_u64, secrets, buckets).prop_map(|(layout, secrets, buckets)| {
         let mut metadata = Metadata::new("demo");
         if layout == 0 {
             return metadata;
         }
         metadata = cluster();
+        for secret in secrets {
+            let mut again = Metadata::new("demo");
+            again.apply_layout(&proposal(), [secret; 32]).unwrap();
+            metadata.merge(again).unwrap();
+        }
         if layout == 2 {
             metadata.layout = Some(second());
         }
@@ -82,8 +90,8 @@ fn conflicts_change_nothing() {
     spec.nodes[0].capacity = 2;
     two_layouts.layout = Some(Arc::new(Layout::compute(spec, None).unwrap()));
     let mut two_secrets = base.clone();
-    two_secrets.secrets = Some(ContextSecrets::new([1; 32]));
-    let mut later_of_another = two_secrets.clone();
+    two_secrets.secrets = Some(secrets::first([1; 32]));
+    let mut later_of_another = two_secrets;
     later_of_another.layout = Some(second());
     let mut foreign = base;
     foreign.cluster = "other".into();
@@ -92,7 +100,6 @@ fn conflicts_change_nothing() {
     let cluster = MetadataConflict::Cluster { ours: "demo".into(), theirs: "other".into() };
     let cases = [
         (two_layouts, layout),
-        (two_secrets, MetadataConflict::Secrets),
         (later_of_another, MetadataConflict::Secrets),
         (foreign, cluster),
     ];
@@ -117,4 +124,21 @@ fn concurrent_creations_meet() {
     let met = merged(&east, &west);
     assert_eq!(met, merged(&west, &east));
     assert_eq!(met.buckets()[&bucket_id("carts")].info.policy.kind, BucketKind::Lww);
+}
+
+/// Goal: a layout that was applied at two nodes makes one cluster, and contexts given out by either
+/// before they met stay good.
+#[test]
+fn one_layout_applied_twice_is_one_cluster() {
+    let (one, mut other) = (cluster(), Metadata::new("demo"));
+    other.apply_layout(&proposal(), [1; 32]).unwrap();
+    let met = merged(&one, &other);
+    assert_eq!(met, merged(&other, &one));
+    let both = met.state().secrets.unwrap();
+    assert_eq!((both.current.key, both.previous.len()), ([1; 32], 1));
+    let bucket = bucket_id("carts");
+    for node in [&one, &other, &met] {
+        let sealed = node.state().secrets.unwrap().seal(bucket, b"key", &Default::default());
+        assert!(both.open(bucket, b"key", &sealed).is_ok());
+    }
 }
