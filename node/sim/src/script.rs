@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use holm_core::shard::config::ShardConfig;
 use holm_protocol::error::RequestError;
-use holm_protocol::ids::{NodeId, RequestId};
+use holm_protocol::ids::{BucketId, NodeId, RequestId};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Delete, Get, Put, Reply, Request, Values, Written};
 
-use crate::cluster::{CallId, CallResult, Cluster, Happened, SIBLINGS, Setup};
+use crate::cluster::{CallId, CallResult, Cluster, Happened, LWW, SIBLINGS, Setup};
 use crate::history::{EventId, KeyId};
 use crate::net::Delay;
 use crate::plan::{Shape, Timing};
@@ -56,6 +56,8 @@ pub struct Script {
     sequence: u64,
     /// Steps of the trace that have been told already.
     told: usize,
+    /// Whether keys are of the last-writer-wins bucket.
+    latest: bool,
 }
 
 impl Script {
@@ -84,10 +86,24 @@ impl Script {
             tamper: None,
             steps_max: usize::MAX,
         };
-        let mut script =
-            Script { cluster: Cluster::new(setup), ended: BTreeMap::new(), sequence: 0, told: 0 };
+        let mut script = Script {
+            cluster: Cluster::new(setup),
+            ended: BTreeMap::new(),
+            sequence: 0,
+            told: 0,
+            latest: false,
+        };
         script.run_ms(200);
         script
+    }
+
+    /// From now on keys are of the last-writer-wins bucket.
+    pub fn use_latest(&mut self) {
+        self.latest = true;
+    }
+
+    fn bucket(&self) -> BucketId {
+        if self.latest { LWW } else { SIBLINGS }
     }
 
     /// The cluster, to do things to it.
@@ -122,12 +138,13 @@ impl Script {
     ) -> Started {
         let now_us = self.cluster.now_us();
         let (name, value) = (Bytes::from(key.to_owned()), value.map(|v| Bytes::from(v.to_owned())));
+        let (bucket, latest) = (self.bucket(), self.latest);
         let referee = self.cluster.referee_mut();
-        let id = referee.add_key(SIBLINGS, name.clone(), false);
+        let id = referee.add_key(bucket, name.clone(), latest);
         let (event, value) = referee.begin_write(id, |_| value, context, (level, now_us));
         self.sequence += 1;
         let request = RequestId { client: 1, sequence: self.sequence };
-        let (bucket, key, context) = (SIBLINGS, name, context.clone());
+        let (key, context) = (name, context.clone());
         let (level, timeout_ms) = (Some(level), 0);
         let request = match value {
             Some(value) => {
@@ -203,8 +220,9 @@ impl Script {
     /// Starts a read.
     pub fn start_get(&mut self, node: u64, key: &str, level: Level) -> Reading {
         let name = Bytes::from(key.to_owned());
-        let key = self.cluster.referee_mut().add_key(SIBLINGS, name.clone(), false);
-        let get = Get { bucket: SIBLINGS, key: name, level: Some(level), timeout_ms: 0 };
+        let (bucket, latest) = (self.bucket(), self.latest);
+        let key = self.cluster.referee_mut().add_key(bucket, name.clone(), latest);
+        let get = Get { bucket, key: name, level: Some(level), timeout_ms: 0 };
         let (node, asked_us) = (NodeId(node), self.cluster.now_us());
         let who = (1, self.cluster.region_of(node));
         let call = self.cluster.call(who, node, Request::Get(get), 0);
@@ -244,7 +262,7 @@ impl Script {
     /// The values that a node's disk holds under a key, sorted.
     #[must_use]
     pub fn held(&self, node: u64, key: &str) -> Vec<String> {
-        let object = self.cluster.stored(NodeId(node), SIBLINGS, key.as_bytes());
+        let object = self.cluster.stored(NodeId(node), self.bucket(), key.as_bytes());
         let siblings = object.iter().flat_map(|object| object.siblings());
         let mut values: Vec<String> =
             siblings.map(|s| String::from_utf8_lossy(&s.value).into_owned()).collect();

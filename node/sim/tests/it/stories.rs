@@ -356,3 +356,40 @@ fn a_read_that_a_write_overtakes_is_not_empty() {
     assert!(shown == ["old", "other"] || shown == ["new", "other"], "{shown:?}");
     assert_eq!(script.violation(), None);
 }
+
+/// Goal: a last-writer-wins value from a clock far ahead does not spread, also not through a read,
+/// and does not spoil the clocks of others. Method: one node's clock runs an hour ahead; it takes a
+/// write at level `one`, others read at quorum and write.
+#[test]
+fn a_value_from_a_fast_clock_does_not_spread() {
+    let mut script = Script::new(&[(3, 3)]);
+    script.use_latest();
+    script.cluster().set_skew(NodeId(1), 3_600_000);
+    written(script.put(1, ("k", "future"), &blind(), Level::One));
+    script.run_ms(300);
+    assert_eq!(script.held(2, "k"), Vec::<String>::new(), "refused by the others");
+
+    let all = script.get(2, "k", Level::All);
+    assert!(matches!(refused(all), RequestError::ReadUnavailable { .. }), "it is no answer");
+    written(script.put(2, ("k", "present"), &blind(), Level::Quorum));
+    let (shown, _) = values(script.get(3, "k", Level::Quorum));
+    assert_eq!(shown, ["present"]);
+    written(script.put(3, ("other", "present"), &blind(), Level::Quorum));
+}
+
+/// Goal: a node that knows a value from a far future refuses to overwrite it, rather than follow its
+/// clock. Method: the clock that was ahead is set right; a write through it.
+#[test]
+fn a_clock_set_right_does_not_follow_its_past() {
+    let mut script = Script::new(&[(1, 1)]);
+    script.use_latest();
+    script.cluster().set_skew(NodeId(1), 3_600_000);
+    written(script.put(1, ("k", "future"), &blind(), Level::One));
+    script.cluster().crash(NodeId(1));
+    script.cluster().restart(NodeId(1));
+    script.run_ms(100);
+    script.cluster().set_skew(NodeId(1), 0);
+    let error = refused(script.put(1, ("k", "present"), &blind(), Level::One));
+    assert!(matches!(error, RequestError::ClockSkew { ahead_ms, .. } if ahead_ms > 3_000_000));
+    written(script.put(1, ("other", "present"), &blind(), Level::One));
+}
