@@ -34,8 +34,8 @@ pub enum MetadataConflict {
     },
     /// The two nodes' clusters were created apart: each has secrets of its own.
     #[error(
-        "this node and the other one each got a first layout of their own, so they are two \
-         clusters of one name; give the one without data an empty data directory"
+        "this node and the other one got different first layouts, so they are two clusters \
+         of one name; give the one without data an empty data directory"
     )]
     Secrets,
     /// Two buckets that were created apart have the same id.

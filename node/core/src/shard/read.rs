@@ -21,7 +21,7 @@ use crate::peer::{Found, OpId, PeerMessage, Refusal, Want};
 use crate::quorum::{Quorum, Tally};
 use crate::shard::event::Effect;
 use crate::shard::proxy::Passed;
-use crate::shard::replica::drop_late;
+use crate::shard::replica::{Sent, drop_late};
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
 use crate::store::Store;
 use crate::time::{Mono, Now};
@@ -382,7 +382,8 @@ impl Shard {
             stale.retain(|&node| node != self.boot.node);
             let (partition, bucket) = (op.partition, op.bucket);
             // A store that cannot take it now is repaired by a later read.
-            let _ = self.join_object(partition, bucket, &op.key, merged.clone(), turn.store);
+            let sent = Sent { object: merged.clone(), encoded: None };
+            let _ = self.join_object(partition, bucket, &op.key, sent, turn.store);
         }
         if !stale.is_empty() {
             let mut encoded = Vec::new();

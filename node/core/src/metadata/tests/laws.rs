@@ -9,7 +9,7 @@ use super::*;
 /// nodes, each of which drew a secret.
 fn arb_metadata() -> impl Strategy<Value = Metadata> {
     let bucket = (0..3_u8, 1..4_u64, 1..4_u64, 1..3_u16, any::<bool>());
-    let secrets = proptest::collection::vec(0..6_u8, 0..4);
+    let secrets = proptest::collection::vec(0..3_u8, 0..4);
     let buckets = proptest::collection::vec(bucket, 0..5);
     (0..3_u64, secrets, buckets).prop_map(|(layout, secrets, buckets)| {
         let mut metadata = Metadata::new("demo");
@@ -48,6 +48,14 @@ fn second() -> Arc<Layout> {
     Arc::new(Layout::compute(spec, Some(&first)).unwrap())
 }
 
+fn arb_secrets() -> impl Strategy<Value = Option<ContextSecrets>> {
+    proptest::collection::vec(0..8_u8, 0..5).prop_map(|keys| {
+        keys.into_iter().fold(None, |known: Option<ContextSecrets>, key| {
+            secrets::merged(known.as_ref(), Some(&secrets::first([key; 32])))
+        })
+    })
+}
+
 fn merged(one: &Metadata, other: &Metadata) -> Metadata {
     let mut result = one.clone();
     let changed = result.merge(other.clone()).unwrap();
@@ -68,6 +76,17 @@ proptest! {
         prop_assert_eq!(&merged(&a, &a), &a);
         prop_assert_eq!(&merged(&ab, &a), &ab);
         prop_assert_eq!(ab.version() == a.version(), ab == a, "versions tell states apart");
+    }
+
+    /// Goal: nodes agree on the secrets too, also where more were drawn than are kept.
+    #[test]
+    fn secrets_join(a in arb_secrets(), b in arb_secrets(), c in arb_secrets()) {
+        let join = |one: &Option<_>, other: &Option<_>| secrets::merged(one.as_ref(), other.as_ref());
+        let ab = join(&a, &b);
+        prop_assert_eq!(&ab, &join(&b, &a));
+        prop_assert_eq!(join(&ab, &c), join(&a, &join(&b, &c)));
+        prop_assert_eq!(&join(&ab, &a), &ab);
+        prop_assert_eq!(&join(&a, &a), &a);
     }
 
     /// Goal: what a merge makes can be stored and sent.
@@ -98,11 +117,8 @@ fn conflicts_change_nothing() {
     let digests = (here.layout().unwrap().digest(), two_layouts.layout().unwrap().digest());
     let layout = MetadataConflict::Layout { version: 1, ours: digests.0, theirs: digests.1 };
     let cluster = MetadataConflict::Cluster { ours: "demo".into(), theirs: "other".into() };
-    let cases = [
-        (two_layouts, layout),
-        (later_of_another, MetadataConflict::Secrets),
-        (foreign, cluster),
-    ];
+    let cases =
+        [(two_layouts, layout), (later_of_another, MetadataConflict::Secrets), (foreign, cluster)];
     for (theirs, conflict) in cases {
         let mut ours = here.clone();
         assert_eq!(ours.merge(theirs.clone()), Err(conflict));
