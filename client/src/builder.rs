@@ -184,6 +184,8 @@ impl ClientBuilder {
         let settings = Settings {
             cluster: self.cluster,
             name: self.name,
+            ca: ca.origin.clone(),
+            certificate: cert.origin.clone(),
             region: self.region,
             timeout: self.timeout,
             connect_timeout: self.connect_timeout,

@@ -8,7 +8,12 @@
 //! | refused, nothing happened | next node, or the same later | the same |
 //! | never sent | next node | next node |
 //! | sent, and then lost or *unknown* | next node | same request id, same run of the same replica; else *unknown* |
+//! | silent for its share of the time | next node | (the whole time is one attempt's) |
 //! | deadline | error | *unknown* if it was sent, else error |
+//!
+//! A read's attempt gets at most half of the time that is left while there is another node to ask,
+//! (unless little is left), and less if packets stop coming back: one silent node does not use up
+//! the whole time.
 //!
 //! Once a write is unknown it stays so until it is acknowledged: a later refusal says nothing about
 //! the first attempt. It is repeated only at a replica, because another node may pass the repeat to
@@ -32,8 +37,9 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::connection::Connection;
 use crate::error::{AdminError, CallError, Cause};
-use crate::lane::{Call, StartError};
-use crate::node::{Node, jittered};
+use crate::lane::{Answer, Call, StartError};
+use crate::latency::Reach;
+use crate::node::{Node, Readiness, jittered};
 use crate::routing::{Choice, Scope};
 
 use verdict::{Asked, Verdict, closed, mismatch};
@@ -50,6 +56,18 @@ const ROUND_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// Longest wait for a connection before another node is tried: a few round trips around the globe.
 const DIAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The least time one attempt of a read gets while there are other nodes to ask, by reach: ample
+/// for a region, two round trips around the globe. With less than twice this left, the attempt gets
+/// all of it.
+const SHARE_MIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+
+/// The most time one attempt of a read gets if it waits for one region only: a node of it that took
+/// this long will hardly answer at all.
+const SHARE_LOCAL_MAX: Duration = Duration::from_secs(1);
+
+/// How often a waiting read looks whether its connection stalls.
+const STALL_LOOK: Duration = Duration::from_millis(100);
 
 /// How often an unknown write is sent again. A replica that could not make it known by then will
 /// not by the deadline.
@@ -258,9 +276,7 @@ impl<'a> Attempts<'a> {
     async fn handle(&mut self, node: NodeId, verdict: Verdict) -> Result<(), CallError> {
         match verdict {
             Verdict::Refused(error) => return Err(CallError::Refused { node, error }),
-            Verdict::Full { in_flight, limit } => {
-                return Err(CallError::Overloaded { in_flight, limit });
-            }
+            Verdict::Full(queue) => return Err(CallError::Overloaded { queue }),
             Verdict::Elsewhere(cause) => self.note(cause),
             Verdict::Later(cause, pause) => {
                 self.note(cause);
@@ -287,7 +303,7 @@ impl<'a> Attempts<'a> {
                 self.count += 1;
                 Ok(call)
             }
-            Err(StartError::Full { in_flight, limit }) => Err(Verdict::Full { in_flight, limit }),
+            Err(StartError::Full(queue)) => Err(Verdict::Full(queue)),
             Err(StartError::Closed(reason)) => {
                 Err(Verdict::Elsewhere(closed(node.id(), false, reason)))
             }
@@ -316,14 +332,15 @@ impl<'a> Attempts<'a> {
     ) -> (NodeId, Verdict) {
         let started = Instant::now();
         let reach = self.scope.reach();
-        let late = if self.cluster.is_hedging() { node.latency().late_after(reach) } else { None };
+        let usual = node.latency().late_after(reach);
         let call = match self.start(&node, connection, request) {
             Ok(call) => call,
             Err(verdict) => return (node.id(), verdict),
         };
         let asked = Asked { node: &node, connection, started };
-        let until = self.deadline.at() + LAST_WORD;
-        if let Some(late) = late.filter(|late| started + *late < until) {
+        let give_up = started + self.share(usual);
+        let late = self.cluster.is_hedging().then_some(usual);
+        if let Some(late) = late.filter(|late| started + *late < give_up) {
             let answer = poll_fn(|cx| call.poll_answer(cx, started + late)).await;
             if answer.is_some() {
                 return (node.id(), asked.judge(self.cluster, self.scope.reach(), request, answer));
@@ -333,12 +350,59 @@ impl<'a> Attempts<'a> {
                     Asked { node: &second, connection: &connection, started: Instant::now() };
                 tracing::debug!(first = %node.id(), second = %second.id(), "hedging a late read");
                 if let Ok(other) = self.start(&second, &connection, request) {
-                    return self.race([(&asked, call), (&hedge, other)], request).await;
+                    let calls = [(&asked, call), (&hedge, other)];
+                    return self.race(calls, request, give_up).await;
                 }
             }
         }
-        let answer = poll_fn(|cx| call.poll_answer(cx, until)).await;
+        let answer = self.wait(&asked, &call, give_up).await;
         (node.id(), asked.judge(self.cluster, self.scope.reach(), request, answer))
+    }
+
+    /// How long an attempt of a read may take while there are other nodes: never less than what the
+    /// node usually takes.
+    fn share(&self, usual: Duration) -> Duration {
+        let left = self.deadline.left();
+        let reach = self.scope.reach();
+        if left < 2 * SHARE_MIN[reach as usize] {
+            return left + LAST_WORD;
+        }
+        let share = match reach {
+            Reach::Local => (left / 2).min(SHARE_LOCAL_MAX),
+            Reach::Wide => left / 2,
+        };
+        share.max(usual)
+    }
+
+    /// The answer; none at the deadline, and none from `give_up` on, or while nothing gets through
+    /// to the node, if there is another node to ask.
+    async fn wait(&self, asked: &Asked<'_>, call: &Call, give_up: Instant) -> Option<Answer> {
+        let until = self.deadline.at() + LAST_WORD;
+        loop {
+            let look = (Instant::now() + STALL_LOOK).min(until);
+            let answer = poll_fn(|cx| call.poll_answer(cx, look)).await;
+            if answer.is_some() || look == until {
+                return answer;
+            }
+            let hopeless = Instant::now() >= give_up || asked.connection.is_stalled();
+            if hopeless && self.has_other_than(&[asked.node.id()]) {
+                // It takes at least this long.
+                let took = asked.started.elapsed();
+                asked.node.latency().observe(self.scope.reach(), took);
+                return None;
+            }
+        }
+    }
+
+    /// Whether there is a node besides these that nothing is known against.
+    fn has_other_than(&self, nodes: &[NodeId]) -> bool {
+        match self.cluster.routing().choose(&self.scope, nodes) {
+            Choice::Ready(node, _) | Choice::Dial(node) => matches!(
+                node.readiness(),
+                Readiness::Ready(_) | Readiness::Unconnected { failed: false }
+            ),
+            Choice::None => false,
+        }
     }
 
     /// A node for a second try of a late read, if there is one and the budget allows.
@@ -352,8 +416,11 @@ impl<'a> Attempts<'a> {
         &mut self,
         calls: [(&Asked<'_>, Call); 2],
         request: &Request,
+        give_up: Instant,
     ) -> (NodeId, Verdict) {
-        let until = self.deadline.at() + LAST_WORD;
+        let asked = calls.each_ref().map(|(asked, _)| asked.node.id());
+        let others = self.has_other_than(&asked);
+        let until = if others { give_up } else { self.deadline.at() + LAST_WORD };
         let mut running = [true; 2];
         loop {
             let (won, answer) = poll_fn(|cx| {
@@ -385,7 +452,7 @@ impl<'a> Attempts<'a> {
                 Verdict::Elsewhere(cause) | Verdict::Later(cause, _) | Verdict::Unknown(cause) => {
                     self.note(cause);
                 }
-                Verdict::Full { .. } => {}
+                Verdict::Full(_) => {}
             }
         }
     }
@@ -421,7 +488,7 @@ impl<'a> Attempts<'a> {
                 Verdict::Done(_) | Verdict::Refused(_) => break,
                 Verdict::Unknown(cause) => self.note(cause),
                 Verdict::Later(_, pause) => self.pause(pause).await,
-                Verdict::Elsewhere(_) | Verdict::Full { .. } => {}
+                Verdict::Elsewhere(_) | Verdict::Full(_) => {}
             }
         }
         Err(unknown(&self.last))

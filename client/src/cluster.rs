@@ -41,6 +41,10 @@ const HEDGES_SAVED_MAX: i64 = 20;
 pub(crate) struct Settings {
     pub(crate) cluster: Option<String>,
     pub(crate) name: String,
+    /// Which CA certificate, and where it came from.
+    pub(crate) ca: String,
+    /// Which client certificate, and where it came from.
+    pub(crate) certificate: String,
     pub(crate) region: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -82,6 +86,8 @@ impl Cluster {
             endpoint: transport::endpoint(v6).map_err(ConnectError::Socket)?,
             config,
             hello: ClientHello { cluster: settings.cluster, client: settings.name },
+            ca: settings.ca,
+            certificate: settings.certificate,
             lanes: settings.lanes,
             in_flight_max: settings.in_flight_max,
             timeout: settings.connect_timeout,

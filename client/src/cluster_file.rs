@@ -169,7 +169,12 @@ impl ClusterFile {
             ClusterFileError::Named { path, key, named, source }
         };
         let text = std::fs::read(named).map_err(failed)?;
-        let origin = format!("file {} (key `{key}` of {})", named.display(), path.display());
+        let what = match key {
+            "ca" => "CA certificate",
+            "cert" => "client certificate",
+            _ => "client key",
+        };
+        let origin = format!("{what} {} (key `{key}` of {})", named.display(), path.display());
         Ok(Pem { text, origin })
     }
 }

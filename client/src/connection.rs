@@ -21,7 +21,7 @@ use holm_protocol::frame::{Frame, FrameDecoder, put_frame};
 use holm_protocol::handshake::{self, ClientHello, ClientWelcome};
 use holm_protocol::ids::{Actor, NodeId};
 use holm_protocol::message::{Request, kind};
-use quinn::{Endpoint, RecvStream, SendStream, VarInt};
+use quinn::{ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -56,6 +56,9 @@ pub(crate) struct Dialer {
     pub(crate) endpoint: Endpoint,
     pub(crate) config: quinn::ClientConfig,
     pub(crate) hello: ClientHello,
+    /// Which CA certificate is trusted and which one is shown, and where they came from.
+    pub(crate) ca: String,
+    pub(crate) certificate: String,
     pub(crate) lanes: usize,
     pub(crate) in_flight_max: usize,
     pub(crate) timeout: Duration,
@@ -97,7 +100,7 @@ impl Dialer {
         let _permit = self.permits.acquire().await.map_err(gone)?;
         let name = tls::server_name(node);
         let connecting = self.endpoint.connect_with(self.config.clone(), addr, &name);
-        let quic = connecting.map_err(DialError::Local)?.await.map_err(DialError::Handshake)?;
+        let quic = connecting.map_err(DialError::Local)?.await.map_err(|e| self.lost(e))?;
         let result = self.open_lanes(node, &quic).await;
         if result.is_err() {
             quic.close(VarInt::from_u32(0), b"handshake");
@@ -112,14 +115,18 @@ impl Dialer {
     ) -> Result<Arc<Connection>, DialError> {
         let mut opened = Vec::with_capacity(self.lanes);
         for _ in 0..self.lanes {
-            opened.push(open_lane(quic, &self.hello).await?);
+            opened.push(open_lane(quic, &self.hello).await.map_err(|e| self.lost(e))?);
         }
         // All hellos are under way before the first welcome is awaited.
         let mut run = None;
         let mut streams = Vec::with_capacity(opened.len());
         for (send, mut recv) in opened {
             let mut decoder = FrameDecoder::new();
-            let welcome = read_welcome(&mut recv, &mut decoder).await?;
+            let welcome =
+                read_welcome(&mut recv, &mut decoder).await.map_err(|error| match error {
+                    DialError::Handshake(error) => self.lost(error),
+                    other => other,
+                })?;
             if welcome.node != node {
                 return Err(DialError::WrongNode { got: welcome.node });
             }
@@ -138,6 +145,11 @@ impl Dialer {
         Ok(Connection::spawn(quic.clone(), run, limit, streams))
     }
 
+    /// Why the connection was lost, with the certificates' origins if they are why.
+    fn lost(&self, error: ConnectionError) -> DialError {
+        DialError::of_handshake(error, &self.ca, &self.certificate)
+    }
+
     fn check_cluster(&self, welcome: &ClientWelcome) -> Result<(), DialError> {
         match &self.hello.cluster {
             Some(asked) if *asked != welcome.cluster => {
@@ -152,8 +164,8 @@ impl Dialer {
 async fn open_lane(
     quic: &quinn::Connection,
     hello: &ClientHello,
-) -> Result<(SendStream, RecvStream), DialError> {
-    let (mut send, recv) = quic.open_bi().await.map_err(DialError::Handshake)?;
+) -> Result<(SendStream, RecvStream), ConnectionError> {
+    let (mut send, recv) = quic.open_bi().await?;
     let mut frame = BytesMut::new();
     put_frame(&mut frame, kind::HELLO, 0, |out| out.put_slice(&handshake::encode(hello)));
     // If the node has closed already, reading tells why.
@@ -238,6 +250,11 @@ impl Connection {
             lanes => &lanes[self.next_lane.fetch_add(1, Ordering::Relaxed) % lanes.len()],
         };
         lane.start(request)
+    }
+
+    /// The smoothed round trip time.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.quic.rtt()
     }
 
     /// The node's run at the other end.

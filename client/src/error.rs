@@ -4,6 +4,7 @@
 //! [`Outcome::MayHaveHappened`] (`outcome()`), and which refusal of a node is behind it, if one is
 //! (`refusal()`, whose [`RequestError::code`] is stable).
 
+mod certificate;
 mod outcome;
 
 use std::io;
@@ -14,6 +15,8 @@ use holm_protocol::error::{Outcome, RequestError};
 use holm_protocol::ids::{NodeId, RequestId};
 
 use crate::cluster_file::ClusterFileError;
+
+pub use certificate::CertificateFault;
 
 /// Why one attempt at one node failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +98,28 @@ impl Cause {
     }
 }
 
+/// Which of this client's queues to a node is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FullQueue {
+    /// Too many requests wait for an answer.
+    #[error("{in_flight} requests in flight to a node, limit {limit}")]
+    Requests {
+        /// Requests waiting for an answer on one lane.
+        in_flight: usize,
+        /// The most allowed.
+        limit: usize,
+    },
+    /// Too many bytes wait to be written: the node, or the way to it, takes them too slowly.
+    #[error("{unsent} bytes wait to be sent to a node, limit {limit}")]
+    Bytes {
+        /// Bytes not yet written on one lane.
+        unsent: usize,
+        /// From how many on nothing more is taken, bytes.
+        limit: usize,
+    },
+}
+
 /// Why a node could not be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -109,8 +134,24 @@ pub enum DialError {
     #[error("cannot connect: {0}")]
     Local(quinn::ConnectError),
     /// The handshake failed, or the connection was lost during it.
-    #[error("handshake failed: {0}; check the cluster's CA and both certificates")]
+    #[error("handshake failed: {0}; see the node's log")]
     Handshake(quinn::ConnectionError),
+    /// The node's certificate was not accepted by this client.
+    #[error("the node's certificate {fault}; it was checked against the {ca}")]
+    NodeCertificate {
+        /// What is wrong with it.
+        fault: CertificateFault,
+        /// Which CA certificate, and where it came from.
+        ca: String,
+    },
+    /// This client's certificate was not accepted by the node.
+    #[error("the node refused the {certificate}: it {fault}")]
+    ClientCertificate {
+        /// What is wrong with it.
+        fault: CertificateFault,
+        /// Which certificate, and where it came from.
+        certificate: String,
+    },
     /// The node refused the connection.
     #[error("refused: {error}")]
     Refused {
@@ -187,7 +228,7 @@ pub enum ConnectError {
     #[error("cannot open a UDP socket: {0}")]
     Socket(#[source] io::Error),
     /// No node answered.
-    #[error("no node of {} could be connected to; {}", .tried.len(), first(.tried))]
+    #[error("no node of {} could be connected to; {}", .tried.len(), telling(.tried))]
     Unreachable {
         /// Each node tried, and why it failed.
         tried: Vec<(NodeId, DialError)>,
@@ -205,8 +246,11 @@ pub enum ConnectError {
     },
 }
 
-fn first(tried: &[(NodeId, DialError)]) -> String {
-    tried.first().map_or_else(String::new, |(node, error)| format!("{node}: {error}"))
+/// The failure that says most: a refused certificate rather than a node that is down.
+fn telling(tried: &[(NodeId, DialError)]) -> String {
+    let certificate = tried.iter().find(|(_, error)| error.certificate_fault().is_some());
+    let told = certificate.or(tried.first());
+    told.map_or_else(String::new, |(node, error)| format!("{node}: {error}"))
 }
 
 impl ConnectError {
@@ -214,6 +258,17 @@ impl ConnectError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         Outcome::NothingHappened
+    }
+
+    /// What is wrong with a certificate, if that is why no node could be connected to.
+    #[must_use]
+    pub fn certificate_fault(&self) -> Option<&CertificateFault> {
+        match self {
+            ConnectError::Unreachable { tried } => {
+                tried.iter().find_map(|(_, error)| error.certificate_fault())
+            }
+            _ => None,
+        }
     }
 
     /// The refusal of a node behind it, if one is.
@@ -236,7 +291,7 @@ impl ConnectError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CallError {
     Refused { node: NodeId, error: RequestError },
-    Overloaded { in_flight: usize, limit: usize },
+    Overloaded { queue: FullQueue },
     Unavailable { timeout: Duration, attempts: u32, last: Cause },
     Unknown { last: Cause },
 }
@@ -262,12 +317,10 @@ pub enum GetError {
         error: RequestError,
     },
     /// This client's own queues are full. Nothing was sent.
-    #[error("client overloaded: {in_flight} requests in flight to a node, limit {limit}")]
+    #[error("client overloaded: {queue}")]
     Overloaded {
-        /// Requests waiting for an answer on one connection.
-        in_flight: usize,
-        /// The most allowed.
-        limit: usize,
+        /// Which queue, and how full.
+        queue: FullQueue,
     },
     /// No node answered in time.
     #[error("not answered within {timeout:?}, {attempts} attempts; last: {last}")]
@@ -318,12 +371,10 @@ pub enum PutError {
         error: RequestError,
     },
     /// This client's own queues are full. Nothing was sent.
-    #[error("client overloaded: {in_flight} requests in flight to a node, limit {limit}")]
+    #[error("client overloaded: {queue}")]
     Overloaded {
-        /// Requests waiting for an answer on one connection.
-        in_flight: usize,
-        /// The most allowed.
-        limit: usize,
+        /// Which queue, and how full.
+        queue: FullQueue,
     },
     /// No node took the write in time. The value will not appear.
     #[error("no node took the write within {timeout:?}, {attempts} attempts; last: {last}")]
@@ -381,12 +432,10 @@ pub enum DeleteError {
         error: RequestError,
     },
     /// This client's own queues are full. Nothing was sent.
-    #[error("client overloaded: {in_flight} requests in flight to a node, limit {limit}")]
+    #[error("client overloaded: {queue}")]
     Overloaded {
-        /// Requests waiting for an answer on one connection.
-        in_flight: usize,
-        /// The most allowed.
-        limit: usize,
+        /// Which queue, and how full.
+        queue: FullQueue,
     },
     /// No node took the delete in time. It will not take effect.
     #[error("no node took the delete within {timeout:?}, {attempts} attempts; last: {last}")]
@@ -500,12 +549,10 @@ pub enum AdminError {
         error: RequestError,
     },
     /// This client's own queues are full. Nothing was sent.
-    #[error("client overloaded: {in_flight} requests in flight to a node, limit {limit}")]
+    #[error("client overloaded: {queue}")]
     Overloaded {
-        /// Requests waiting for an answer on one connection.
-        in_flight: usize,
-        /// The most allowed.
-        limit: usize,
+        /// Which queue, and how full.
+        queue: FullQueue,
     },
     /// No node took the request in time. Nothing happened.
     #[error("not answered within {timeout:?}, {attempts} attempts; last: {last}")]

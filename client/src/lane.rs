@@ -24,6 +24,8 @@ use holm_protocol::message::{Request, kind};
 use quinn::{RecvStream, SendStream};
 use tokio::time::Instant;
 
+use crate::error::FullQueue;
+
 /// Bytes waiting to be written, above which calls are refused: a few of the longest values. The
 /// writer only lags when the node does not read.
 const UNSENT_BYTES_MAX: usize = 16 << 20;
@@ -64,7 +66,7 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) enum StartError {
     /// A limit is reached.
-    Full { in_flight: usize, limit: usize },
+    Full(FullQueue),
     /// The lane is closed.
     Closed(CloseReason),
 }
@@ -143,10 +145,13 @@ impl Lane {
         if let Some(reason) = &state.closed {
             return Err(StartError::Closed(reason.clone()));
         }
-        let in_flight = state.in_flight();
-        let limit = self.in_flight_max;
-        if in_flight >= limit || state.unsent.len() >= UNSENT_BYTES_MAX {
-            return Err(StartError::Full { in_flight, limit });
+        let (in_flight, limit) = (state.in_flight(), self.in_flight_max);
+        if in_flight >= limit {
+            return Err(StartError::Full(FullQueue::Requests { in_flight, limit }));
+        }
+        let unsent = state.unsent.len();
+        if unsent >= UNSENT_BYTES_MAX {
+            return Err(StartError::Full(FullQueue::Bytes { unsent, limit: UNSENT_BYTES_MAX }));
         }
         let slot = state.free.pop().unwrap_or_else(|| {
             let slot = Slot { generation: 0, state: SlotState::Free, batch: 0, wake_at: None };
@@ -465,8 +470,21 @@ mod tests {
     fn a_full_lane_refuses() {
         let lane = Arc::new(Lane::new(1));
         let call = lane.start(&request()).unwrap();
-        assert!(matches!(lane.start(&request()), Err(StartError::Full { in_flight: 1, limit: 1 })));
+        let full = FullQueue::Requests { in_flight: 1, limit: 1 };
+        assert!(matches!(lane.start(&request()), Err(StartError::Full(queue)) if queue == full));
         drop(call);
+        assert!(lane.start(&request()).is_ok());
+    }
+
+    /// Goal: what is refused for its bytes says bytes, not requests. Method: fill the buffer.
+    #[test]
+    fn a_full_buffer_refuses() {
+        let lane = Arc::new(Lane::new(4));
+        lane.lock().unsent.resize(UNSENT_BYTES_MAX, 0);
+        let Err(StartError::Full(queue)) = lane.start(&request()) else { panic!("was taken") };
+        assert_eq!(queue, FullQueue::Bytes { unsent: UNSENT_BYTES_MAX, limit: UNSENT_BYTES_MAX });
+        assert_eq!(queue.to_string(), "16777216 bytes wait to be sent to a node, limit 16777216");
+        lane.take_batch(&mut BytesMut::new());
         assert!(lane.start(&request()).is_ok());
     }
 

@@ -13,6 +13,11 @@ use holm_protocol::level::Level;
 /// anything a second replica could save.
 const HEDGE_DELAY_MIN: Duration = Duration::from_millis(4);
 
+/// When an answer is late of a node that was not measured, by reach: above what a healthy region or
+/// a healthy world takes, and far below anybody's deadline.
+const HEDGE_DELAY_UNMEASURED: [Duration; 2] =
+    [Duration::from_millis(50), Duration::from_millis(400)];
+
 /// Measurements before a node may be called slow. The first ones are taken while connections are
 /// still being made, and a node that is passed over is hardly measured again: a judgement on them
 /// would stand for a long time. After 16 the first one weighs an eighth.
@@ -80,14 +85,14 @@ impl Latency {
         known(self) && known(other) && self.mean_us(reach) > limit
     }
 
-    /// After how long an answer is late; `None` if nothing was measured.
-    pub(crate) fn late_after(&self, reach: Reach) -> Option<Duration> {
+    /// After how long an answer is late.
+    pub(crate) fn late_after(&self, reach: Reach) -> Duration {
         let (mean, deviation) = unpack(self.packed[reach as usize].load(Ordering::Relaxed));
         if mean == 0 {
-            return None;
+            return HEDGE_DELAY_UNMEASURED[reach as usize];
         }
         let micros = u64::from(mean) + 4 * u64::from(deviation);
-        Some(Duration::from_micros(micros).max(HEDGE_DELAY_MIN))
+        Duration::from_micros(micros).max(HEDGE_DELAY_MIN)
     }
 }
 
@@ -103,16 +108,16 @@ mod tests {
     #[test]
     fn estimates_follow() {
         let latency = Latency::default();
-        assert_eq!(latency.late_after(Reach::Local), None);
+        assert_eq!(latency.late_after(Reach::Local), Duration::from_millis(50));
         for _ in 0..100 {
             latency.observe(Reach::Local, Duration::from_millis(10));
         }
         let mean = latency.mean_us(Reach::Local);
         assert!((9_000..=11_000).contains(&mean), "{mean}");
-        let late = latency.late_after(Reach::Local).unwrap();
+        let late = latency.late_after(Reach::Local);
         assert!(late < Duration::from_millis(12), "{late:?}");
         latency.observe(Reach::Local, Duration::from_millis(100));
-        assert!(latency.late_after(Reach::Local).unwrap() > Duration::from_millis(50));
+        assert!(latency.late_after(Reach::Local) > Duration::from_millis(50));
         assert_eq!(latency.mean_us(Reach::Wide), 0);
     }
 

@@ -23,9 +23,12 @@
 //! # What a call promises
 //! - It **ends**: by its deadline, plus at most 100 ms for the node's own last word.
 //! - It is **routed** to a replica of the key in the client's region; if none can serve it, to
-//!   another node of the region, then to the nearest other one ([`ClientBuilder::region`]).
-//! - A read is repeated elsewhere when a node fails, and a slow one is **hedged**: another replica
-//!   is asked too, and the first answer wins.
+//!   another node of the region, then to the nearest other one ([`ClientBuilder::region`]). If
+//!   the region has no replica of the key, the nearest replica elsewhere is asked: a write that
+//!   another node passes on cannot be repeated safely.
+//! - A read is repeated elsewhere when a node fails, is silent for its share of
+//!   the time, and a slow one is **hedged**: another replica is asked too, and the first answer
+//!   wins.
 //! - A write is repeated only where that is **safe**: elsewhere if nothing happened; otherwise only
 //!   with the same request id at the same run of the same replica, which then applies it once.
 //!   Where that cannot be, the error says *unknown* ([`Outcome::MayHaveHappened`]).
@@ -81,8 +84,8 @@ pub use client::Client;
 pub use cluster_file::{ClusterFile, ClusterFileError, ClusterFileNode};
 pub use context::{Context, ContextParseError};
 pub use error::{
-    AdminError, BucketError, Cause, ConnectError, DeleteError, DialError, GetError, GetJsonError,
-    PutError, PutJsonError, TlsError, UpdateError,
+    AdminError, BucketError, Cause, CertificateFault, ConnectError, DeleteError, DialError,
+    FullQueue, GetError, GetJsonError, PutError, PutJsonError, TlsError, UpdateError,
 };
 pub use json::GotJson;
 pub use update::{Update, UpdateRequest, Updated};

@@ -8,6 +8,11 @@
 //! Then, in this order: the region's other nodes (they pass requests on), replicas in other
 //! regions, other nodes; the nearest first. A node to which nothing gets through comes after all
 //! that.
+//!
+//! Where the own region has no replica of the key, replicas elsewhere come first, the nearest by
+//! round trip time, and the region's nodes after them: what a node passes on is coordinated by
+//! another one, so a write whose outcome is unknown could not be repeated there. The first request
+//! waits until such a replica is connected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +29,10 @@ use crate::node::{Node, Readiness};
 
 /// One in so many requests goes to a slow favourite all the same, to see whether it still is.
 const RETRY_SLOW_EVERY: usize = 16;
+
+/// Differences in round trip time below this, milliseconds, are no reason to prefer a replica: they
+/// are zones of one region, and noise.
+const NEAR_MS: u128 = 20;
 
 /// What a request is about, as far as routing goes.
 #[derive(Debug, Clone, Copy)]
@@ -244,7 +253,47 @@ impl Routing {
         }
     }
 
+    /// The nearest replica of a key that has none at home; none if all were tried, failed, stall
+    /// or asked for a pause. Dials those not connected on the way.
+    fn nearest_replica(&self, place: Place, tried: &[NodeId]) -> Option<Choice> {
+        let mut nearest: Option<(u128, usize, Choice)> = None;
+        let mut unconnected = None;
+        let replicas = self.replicas(place);
+        for (index, replica) in replicas.iter().enumerate() {
+            let Some(node) = self.nodes.get(usize::from(*replica)) else { continue };
+            if tried.contains(&node.id()) {
+                continue;
+            }
+            match node.readiness() {
+                Readiness::Ready(connection) => {
+                    // Replicas of one region are equally near; each partition has its favourite.
+                    let steps = connection.rtt().as_millis() / NEAR_MS;
+                    let turn = (index + place.partition) % replicas.len();
+                    if nearest.as_ref().is_none_or(|(s, t, _)| (steps, turn) < (*s, *t)) {
+                        let choice = Choice::Ready(Arc::clone(node), connection);
+                        nearest = Some((steps, turn, choice));
+                    }
+                }
+                Readiness::Unconnected { failed } => {
+                    node.dial_soon();
+                    if !failed {
+                        unconnected = unconnected.or(Some(node));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let dial = || unconnected.map(|node| Choice::Dial(Arc::clone(node)));
+        nearest.map(|(_, _, choice)| choice).or_else(dial)
+    }
+
     fn best_of_all(&self, scope: &Scope<'_>, place: Option<Place>, tried: &[NodeId]) -> Choice {
+        if let Some(place) = place
+            && self.home_of(place).is_empty()
+            && let Some(choice) = self.nearest_replica(place, tried)
+        {
+            return choice;
+        }
         let replicas = place.map_or(&[][..], |place| self.replicas(place));
         let reach = scope.reach();
         let mut best: Option<(u8, u32, Choice)> = None;

@@ -16,7 +16,7 @@ use holm_protocol::error::{NotReady, Outcome, RequestError, StoreFault};
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  failed; nothing happened
+  1  failed, or refused (certificate, role, wrong cluster); nothing happened
   2  wrong usage
   3  not found: the key is absent, or there is no such bucket
   4  unknown: the write was not acknowledged and may or may not appear
@@ -101,7 +101,9 @@ fn refusal_hint(error: &RequestError) -> &'static str {
         RequestError::Unauthorized { .. } => {
             "use a certificate with that role: `holm cert client NAME --roles read,write,admin`"
         }
-        RequestError::WrongCluster { .. } => "check `--cluster` and the file's `cluster` line",
+        RequestError::WrongCluster { .. } => {
+            "check which cluster file is used (`--cluster`, HOLM_CLUSTER) and its `cluster` line"
+        }
         RequestError::UnknownBucket { .. } => {
             "see `holm bucket list`, or `holm bucket create NAME`"
         }

@@ -32,7 +32,15 @@ impl Session {
         if let Some(region) = &global.region {
             builder = builder.region(region.as_str());
         }
-        Ok(Session { client: builder.connect().await?, file })
+        let client = builder.connect().await.map_err(|error| {
+            let mut failure = Failure::from(error);
+            let path = path.display().to_string();
+            if !failure.what.contains(&path) {
+                failure.what.push_str(&format!(" (cluster file {path})"));
+            }
+            failure
+        })?;
+        Ok(Session { client, file })
     }
 
     /// A bucket by its name.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{ROUND_PAUSE_MAX, ROUND_PAUSE_MIN};
 use crate::cluster::Cluster;
 use crate::connection::Connection;
-use crate::error::Cause;
+use crate::error::{Cause, FullQueue};
 use crate::lane::{Answer, CloseReason};
 use crate::latency::Reach;
 use crate::node::{Node, jittered};
@@ -27,7 +27,7 @@ pub(super) enum Verdict {
     /// The request must change.
     Refused(RequestError),
     /// This client has too much in flight.
-    Full { in_flight: usize, limit: usize },
+    Full(FullQueue),
     /// Nothing happened; ask the next node.
     Elsewhere(Cause),
     /// Nothing happened; wait this long first.

@@ -116,7 +116,7 @@ impl From<CallError> for GetError {
     fn from(error: CallError) -> GetError {
         match error {
             CallError::Refused { node, error } => GetError::Refused { node, error },
-            CallError::Overloaded { in_flight, limit } => GetError::Overloaded { in_flight, limit },
+            CallError::Overloaded { queue } => GetError::Overloaded { queue },
             CallError::Unavailable { timeout, attempts, last } => {
                 GetError::Unavailable { timeout, attempts, last }
             }
@@ -132,7 +132,7 @@ impl PutError {
     pub(crate) fn new(error: CallError, request: RequestId) -> PutError {
         match error {
             CallError::Refused { node, error } => PutError::Refused { node, error },
-            CallError::Overloaded { in_flight, limit } => PutError::Overloaded { in_flight, limit },
+            CallError::Overloaded { queue } => PutError::Overloaded { queue },
             CallError::Unavailable { timeout, attempts, last } => {
                 PutError::Unavailable { timeout, attempts, last }
             }
@@ -145,9 +145,7 @@ impl DeleteError {
     pub(crate) fn new(error: CallError, request: RequestId) -> DeleteError {
         match error {
             CallError::Refused { node, error } => DeleteError::Refused { node, error },
-            CallError::Overloaded { in_flight, limit } => {
-                DeleteError::Overloaded { in_flight, limit }
-            }
+            CallError::Overloaded { queue } => DeleteError::Overloaded { queue },
             CallError::Unavailable { timeout, attempts, last } => {
                 DeleteError::Unavailable { timeout, attempts, last }
             }
@@ -160,9 +158,7 @@ impl From<CallError> for AdminError {
     fn from(error: CallError) -> AdminError {
         match error {
             CallError::Refused { node, error } => AdminError::Refused { node, error },
-            CallError::Overloaded { in_flight, limit } => {
-                AdminError::Overloaded { in_flight, limit }
-            }
+            CallError::Overloaded { queue } => AdminError::Overloaded { queue },
             CallError::Unavailable { timeout, attempts, last } => {
                 AdminError::Unavailable { timeout, attempts, last }
             }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use holm_client::{
-    BucketError, BucketPolicy, Client, ConnectError, Context, DeleteError, DialError, GetError,
-    NodeId, Outcome, PutError, RequestError, TlsError,
+    BucketError, BucketPolicy, CertificateFault, Client, ConnectError, Context, DeleteError,
+    DialError, GetError, NodeId, Outcome, PutError, RequestError, TlsError,
 };
 use holm_protocol::frame::put_frame;
 use holm_protocol::handshake::{self, ClientWelcome};
@@ -153,12 +153,20 @@ async fn wrong_clusters_and_certificates_are_refused() {
 
     let foreign = Pki::new();
     let error = fake.builder(&[1]).ca_pem(foreign.ca_pem.as_bytes()).connect().await.unwrap_err();
-    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(error.certificate_fault(), Some(&CertificateFault::UnknownCa), "{error:?}");
+    assert!(error.to_string().contains("checked against the CA certificate"), "{error}");
 
     let (cert, key) = foreign.issue("client.test");
     let builder = fake.builder(&[1]).identity_pem(cert.pem(), key.serialize_pem());
     let error = builder.connect().await.unwrap_err();
-    assert!(error.to_string().contains("handshake failed"), "{error}");
+    assert!(error.certificate_fault().is_some(), "{error:?}");
+    assert!(error.to_string().contains("refused the client certificate"), "{error}");
+
+    let (cert, key) = fake.pki.issue_until("client.test", 2020);
+    let builder = fake.builder(&[1]).identity_pem(cert.pem(), key.serialize_pem());
+    let error = builder.connect().await.unwrap_err();
+    assert_eq!(error.certificate_fault(), Some(&CertificateFault::Expired), "{error:?}");
+    assert!(error.to_string().contains("refused the client certificate"), "{error}");
 
     let builder = fake.builder(&[1]).nodes([(NodeId(1), fake.addr(2))]);
     let error = builder.connect().await.unwrap_err();
@@ -170,6 +178,20 @@ async fn wrong_clusters_and_certificates_are_refused() {
         panic!("nobody is there");
     };
     assert_eq!(tried, [(NodeId(1), DialError::TimedOut { waited_ms: 100 })]);
+}
+
+/// Goal: a node's certificate used by a client is named as such, in the node's words. Method: the
+/// node closes with the code for it.
+#[tokio::test]
+async fn certificates_for_another_use_are_named() {
+    let fake = Fake::start(&["eu"], 1);
+    fake.turn_away(1002, "a certificate of node 3 does not fit protocol holm/1");
+    let error = fake.builder(&[1]).connect().await.unwrap_err();
+    let Some(CertificateFault::Unfit { why }) = error.certificate_fault() else {
+        panic!("{error:?}");
+    };
+    assert_eq!(why, "a certificate of node 3 does not fit protocol holm/1");
+    assert!(error.to_string().contains("refused the client certificate"), "{error}");
 }
 
 /// Goal: a builder's mistakes are found before any packet, and named.

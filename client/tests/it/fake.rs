@@ -68,8 +68,14 @@ impl Pki {
 
     /// A certificate for a name, and its key.
     pub(crate) fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        self.issue_until(name, 4096)
+    }
+
+    /// The same, but valid only until the start of this year.
+    pub(crate) fn issue_until(&self, name: &str, year: i32) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
@@ -100,6 +106,7 @@ struct Shared {
     logged: Notify,
     runs: Mutex<BTreeMap<NodeId, Actor>>,
     welcome: Mutex<Option<Vec<u8>>>,
+    turn_away: Mutex<Option<(u32, Vec<u8>)>>,
 }
 
 /// A running fake cluster.
@@ -122,6 +129,7 @@ impl Fake {
             logged: Notify::new(),
             runs: Mutex::new(BTreeMap::new()),
             welcome: Mutex::new(None),
+            turn_away: Mutex::new(None),
         });
         let addrs = BTreeMap::new();
         let mut fake = Fake { pki, shared, addrs, endpoints: Mutex::new(BTreeMap::new()) };
@@ -158,6 +166,11 @@ impl Fake {
     /// What nodes answer to a hello in place of a welcome.
     pub(crate) fn answer_hello_with(&self, bytes: Vec<u8>) {
         *self.shared.welcome.lock().unwrap() = Some(bytes);
+    }
+
+    /// What nodes close connections with right after the handshake.
+    pub(crate) fn turn_away(&self, code: u32, why: &str) {
+        *self.shared.turn_away.lock().unwrap() = Some((code, why.as_bytes().to_vec()));
     }
 
     /// Changes what nodes say the cluster looks like.
@@ -220,6 +233,10 @@ async fn accept(id: NodeId, endpoint: quinn::Endpoint, shared: Arc<Shared>) {
         let (shared, endpoint) = (Arc::clone(&shared), endpoint.clone());
         tokio::spawn(async move {
             let Ok(connection) = incoming.await else { return };
+            let turn_away = shared.turn_away.lock().unwrap().clone();
+            if let Some((code, why)) = turn_away {
+                connection.close(code.into(), &why);
+            }
             while let Ok((send, recv)) = connection.accept_bi().await {
                 let lane = lane(id, connection.clone(), endpoint.clone(), send, recv);
                 tokio::spawn(lane.run(Arc::clone(&shared)));

@@ -175,6 +175,73 @@ async fn late_reads_are_hedged() {
     assert_eq!(fake.log().len(), 2, "one hedge");
 }
 
+/// Goal: one silent node does not use up a read's time, also without hedges. Method: the first node
+/// asked never answers, the second does.
+#[tokio::test]
+async fn silent_nodes_leave_time_for_others() {
+    let fake = Fake::start(&["eu", "eu"], 2);
+    let client = fake.builder(&[1, 2]).hedging(false).connect().await.unwrap();
+    let bucket = client.bucket("b").await.unwrap();
+    for (level, longest) in [(Level::One, 1_300), (Level::Quorum, 1_900)] {
+        fake.clear_log();
+        fake.script(|node, n, request| match n {
+            0 => Act::Silence,
+            _ => Act::Reply(success(node, n, request)),
+        });
+        let started = Instant::now();
+        bucket.get("k").level(level).await.unwrap();
+        let took = started.elapsed();
+        assert!(took < Duration::from_millis(longest), "{level}: {took:?}");
+        let log: Vec<NodeId> = fake.log().iter().map(|(node, _)| *node).collect();
+        assert!(log.len() == 2 && log[0] != log[1], "{log:?}");
+    }
+}
+
+/// Goal: a node that was never measured is hedged too. Method: warm up at a level of the other
+/// reach, which measures apart; then the first node asked is silent.
+#[tokio::test]
+async fn unmeasured_nodes_are_hedged() {
+    let fake = Fake::start(&["eu", "eu"], 2);
+    let client = fake.builder(&[1, 2]).connect().await.unwrap();
+    let bucket = client.bucket("b").await.unwrap();
+    while fake.log().is_empty() || asked(&fake).len() < 2 {
+        for key in 0..16 {
+            bucket.get(format!("k{key}")).level(Level::Quorum).await.unwrap();
+        }
+    }
+    fake.clear_log();
+    fake.script(|node, n, request| match n {
+        0 => Act::Silence,
+        _ => Act::Reply(success(node, n, request)),
+    });
+    let started = Instant::now();
+    bucket.get("k").level(Level::One).await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert_eq!(fake.log().len(), 2);
+}
+
+/// Goal: where the own region holds no replica of a key, replicas elsewhere are asked and not the
+/// region's nodes, which could only pass a write on; those come next. Method: `eu` loses its
+/// replicas, then the others go.
+#[tokio::test]
+async fn remote_replicas_come_before_home_nodes_that_pass_on() {
+    let fake = Fake::start(&["eu", "eu", "us", "us"], 2);
+    fake.change_view(|view| {
+        view.placements[0].replicas.iter_mut().for_each(|replicas| *replicas = vec![2, 3]);
+    });
+    let client = fake.builder(&[1, 2]).region("eu").hedging(false).connect().await.unwrap();
+    let bucket = client.bucket("b").await.unwrap();
+    for key in 0..16 {
+        bucket.put(format!("k{key}"), "v").await.unwrap();
+    }
+    assert!(asked(&fake).is_subset(&BTreeSet::from([3, 4])), "{:?}", asked(&fake));
+    fake.stop(NodeId(3)).await;
+    fake.stop(NodeId(4)).await;
+    fake.clear_log();
+    bucket.put("k", "v").await.unwrap();
+    assert!(asked(&fake).is_subset(&BTreeSet::from([1, 2])), "{:?}", asked(&fake));
+}
+
 /// Goal: hedging can be turned off. Method: as above; the read then waits for its deadline.
 #[tokio::test]
 async fn hedging_can_be_turned_off() {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use holm_client::{
-    Cause, DeleteError, GetJsonError, NodeId, Outcome, PutError, RequestId, Update, UpdateError,
-    Updated,
+    Cause, DeleteError, FullQueue, GetJsonError, NodeId, Outcome, PutError, RequestId, Update,
+    UpdateError, Updated,
 };
 use holm_protocol::error::{ContextFault, RequestError};
 use holm_protocol::message::{Reply, Request, Values};
@@ -113,13 +113,14 @@ async fn a_dead_node_leaves_its_write_unknown() {
 }
 
 /// Goal: a node that is no replica may pass a repeat to another coordinator, so it gets none.
-/// Method: the region has no replica; its node hangs up.
+/// Method: the region has no replica, the one elsewhere is gone; the region's node hangs up.
 #[tokio::test]
 async fn writes_are_not_repeated_at_other_nodes() {
     let fake = Fake::start(&["eu", "us"], 1);
     fake.change_view(|view| {
         view.placements[0].replicas.iter_mut().for_each(|replicas| *replicas = vec![1]);
     });
+    fake.stop(NodeId(2)).await;
     let client = fake.builder(&[1]).region("eu").connect().await.unwrap();
     let bucket = client.bucket("b").await.unwrap();
     fake.script(|_, _, _| Act::Hangup);
@@ -141,7 +142,8 @@ async fn a_full_queue_is_overload() {
     let first = tokio::spawn(async move { other.get("k").await });
     fake.logged(1).await;
     let error = bucket.put("k", "v").await.unwrap_err();
-    assert_eq!(error, PutError::Overloaded { in_flight: 1, limit: 1 });
+    let queue = FullQueue::Requests { in_flight: 1, limit: 1 };
+    assert_eq!(error, PutError::Overloaded { queue });
     assert_eq!(error.outcome(), Outcome::NothingHappened);
     first.abort();
 }

@@ -1,8 +1,8 @@
 //! The SDK's errors as failures: its sentence, our exit code and hint.
 
 use holm_client::{
-    AdminError, BucketError, Cause, ConnectError, DeleteError, DialError, GetError, Outcome,
-    PutError, RequestError,
+    AdminError, BucketError, Cause, CertificateFault, ConnectError, DeleteError, DialError,
+    GetError, Outcome, PutError, RequestError,
 };
 
 use super::{Failure, Status, refusal_hint, refusal_status};
@@ -15,6 +15,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Failure {
         let (status, hint) = match &error {
             _ if error.refusal().is_some() => return known(error.to_string(), error.refusal()),
+            _ if error.certificate_fault().is_some() => (Status::Failed, certificate_hint(&error)),
             ConnectError::Unreachable { tried } => (Status::Unavailable, dial_hint(tried.first())),
             ConnectError::View(_) => (Status::Unavailable, UNREACHABLE),
             ConnectError::UnknownRegion { .. } => {
@@ -29,11 +30,39 @@ impl From<ConnectError> for Failure {
     }
 }
 
+/// What to do about a certificate that one side does not accept. The error names the files.
+fn certificate_hint(error: &ConnectError) -> &'static str {
+    let ConnectError::Unreachable { tried } = error else { return "see the node's log" };
+    let is_ours = tried.iter().find_map(|(_, error)| match error {
+        DialError::ClientCertificate { .. } => Some(true),
+        DialError::NodeCertificate { .. } => Some(false),
+        _ => None,
+    });
+    match (is_ours, error.certificate_fault()) {
+        (Some(true), Some(CertificateFault::Unfit { .. })) => {
+            "`cert` and `key` must be a client's, not a node's: make them with \
+             `holm cert client NAME`"
+        }
+        (Some(true), Some(CertificateFault::UnknownCa)) => {
+            "issue `cert` and `key` with this cluster's CA: `holm cert client NAME --ca DIR`"
+        }
+        (Some(true), _) => {
+            "issue a new certificate with `holm cert client NAME --ca DIR`, and name it and its key \
+             in the cluster file"
+        }
+        (_, Some(CertificateFault::Expired)) => {
+            "check this machine's clock; or issue the node's certificate anew: `holm cert node ID`"
+        }
+        (_, Some(CertificateFault::UnknownCa)) => {
+            "name the CA that issued the nodes' certificates as `ca` in the cluster file"
+        }
+        _ => "check ids and addresses in the cluster file, and the node's certificate",
+    }
+}
+
 fn dial_hint(tried: Option<&(holm_client::NodeId, DialError)>) -> &'static str {
     match tried {
-        Some((_, DialError::Handshake(_))) => {
-            "client and nodes must have certificates of one CA, still valid: `holm cert`"
-        }
+        Some((_, DialError::Handshake(_))) => "see the log of that node",
         Some((_, DialError::WrongNode { .. })) => "correct ids and addresses in the cluster file",
         _ => UNREACHABLE,
     }
@@ -138,6 +167,29 @@ mod tests {
     use holm_client::NodeId;
 
     use super::*;
+
+    /// Goal: a certificate that is refused says so whichever node is asked first, with its own hint
+    /// and code, and not "unavailable". Method: a dead node before one that refuses.
+    #[test]
+    fn refused_certificates_are_not_unavailability() {
+        let ours = |fault| DialError::ClientCertificate { fault, certificate: "c.pem".into() };
+        let theirs = DialError::NodeCertificate {
+            fault: CertificateFault::UnknownCa,
+            ca: "CA certificate ca.pem".into(),
+        };
+        let unfit = CertificateFault::Unfit { why: "a certificate of node 3".into() };
+        for (error, what, hint) in [
+            (ours(CertificateFault::Expired), "expired", "issue a new certificate"),
+            (ours(unfit), "certificate of node 3", "not a node's"),
+            (theirs, "ca.pem", "as `ca` in the cluster file"),
+        ] {
+            let dead = (NodeId(1), DialError::TimedOut { waited_ms: 5 });
+            let error = ConnectError::Unreachable { tried: vec![dead, (NodeId(2), error)] };
+            let failure = Failure::from(error);
+            assert_eq!(failure.status, Status::Failed, "{failure}");
+            assert!(failure.what.contains(what) && failure.hint.contains(hint), "{failure}");
+        }
+    }
 
     /// Goal: the SDK's three outcomes become three exit codes. Method: one put error of each.
     #[test]

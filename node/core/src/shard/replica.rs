@@ -337,7 +337,6 @@ fn replaces(incoming: &Object, local: &Object) -> bool {
         |dot: Dot| incoming.context.covers(dot) || incoming.live_dots().any(|alive| alive == dot);
     local.context.relation(&incoming.context) == Relation::Before
         && incoming.live_dots().all(new_or_here)
-        && local.live_dots().all(stays_gone)
 }
 
 /// Takes out the siblings that were overwritten or deleted here before they came. Says how many.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use holm_client::{Bucket, Level, Outcome};
+use holm_client::{Bucket, Dot, Level, NodeId, Outcome, Written};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::teller::Teller;
-use super::{PATIENCE, POLL, Stage};
+use super::{PATIENCE, POLL, Region, Stage};
 use crate::demo::wait::until;
 use crate::failure::Failure;
 use crate::text;
@@ -21,11 +21,25 @@ const WRITERS: usize = 8;
 /// Acknowledged writes after which the node is killed: a third are behind it, the rest ahead.
 const KILL_AFTER: usize = WRITES / 3;
 
+/// Writes looked for on the restarted node itself, of those whose receipts name it.
+const LOOKED_AT: usize = 20;
+
+/// An acknowledged write.
+#[derive(Debug)]
+struct Acknowledged {
+    key: String,
+    dot: Dot,
+    /// The replicas of its receipt.
+    holders: Vec<NodeId>,
+    /// Whether the node was killed before it was acknowledged.
+    after_kill: bool,
+}
+
 /// What came of the writes.
 #[derive(Debug, Default)]
 struct Load {
-    /// Keys whose write was acknowledged, and whether that was after the kill.
-    acknowledged: Vec<(String, bool)>,
+    /// Writes that were acknowledged.
+    acknowledged: Vec<Acknowledged>,
     /// Writes that may or may not have happened.
     unknown: usize,
     /// Writes that did not happen.
@@ -72,19 +86,29 @@ pub(super) async fn tell(
     report_load(teller, &load)?;
     teller.doing("starting the node again");
     stage.cluster.lock().await.start(victim).await?;
-    let keys: Vec<String> = load.acknowledged.into_iter().map(|(key, _)| key).collect();
+    // Before any read of these keys: a read would give the node back what it had lost.
+    let promised = load.acknowledged.iter().filter(|write| write.holders.contains(&victim));
+    let promised: Vec<&Acknowledged> = promised.take(LOOKED_AT).collect();
+    let kept = kept(region, victim, &promised).await;
+    teller.claim(
+        &format!("node {} is back, and still holds by itself what it had acknowledged", victim.0),
+        &text::count(promised.len(), "write"),
+        json!({ "node": victim.0, "writes": promised.len() }),
+        kept,
+    )?;
+    let keys: Vec<String> = load.acknowledged.into_iter().map(|write| write.key).collect();
     let missing = missing(&region.bucket, &keys).await;
     teller.claim(
-        &format!("node {} is back, and every acknowledged write is there", victim.0),
+        "a quorum knows every acknowledged write",
         &text::count(keys.len(), "key"),
-        json!({ "node": victim.0, "keys": keys.len() }),
+        json!({ "keys": keys.len() }),
         if missing.is_empty() { Ok(()) } else { Err(format!("lost: {}", text::list(missing))) },
     )?;
     Ok(keys)
 }
 
 fn report_load(teller: &mut Teller<'_>, load: &Load) -> Result<(), Failure> {
-    let after = load.acknowledged.iter().filter(|(_, is_after)| *is_after).count();
+    let after = load.acknowledged.iter().filter(|write| write.after_kill).count();
     let words = format!(
         "{} acknowledged, {after} of them after the kill; {} unknown, {} refused",
         load.acknowledged.len(),
@@ -124,9 +148,10 @@ async fn write_all(
                 }
                 let key = format!("order-{number:03}");
                 match bucket.put(&key, value_of(&key)).level(Level::Quorum).await {
-                    Ok(_) => {
+                    Ok(written) => {
                         acknowledged.fetch_add(1, Ordering::Relaxed);
-                        load.acknowledged.push((key, is_killed.load(Ordering::Relaxed)));
+                        let after_kill = is_killed.load(Ordering::Relaxed);
+                        load.acknowledged.push(Acknowledged::new(key, &written, after_kill));
                     }
                     Err(error) if error.outcome() == Outcome::MayHaveHappened => load.unknown += 1,
                     Err(_) => load.refused += 1,
@@ -144,8 +169,41 @@ async fn write_all(
             all.refused += written.refused;
         }
     }
-    all.acknowledged.sort_unstable();
+    all.acknowledged.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     all
+}
+
+impl Acknowledged {
+    fn new(key: String, written: &Written, after_kill: bool) -> Acknowledged {
+        let replicas = written.receipt().replicas.iter().filter(|entry| !entry.fallback);
+        let holders = replicas.map(|entry| entry.node).collect();
+        Acknowledged { key, dot: written.dot(), holders, after_kill }
+    }
+}
+
+/// Whether a node's own state has the dots of these writes. Reads no key: nothing is repaired.
+async fn kept(region: &Region, node: NodeId, writes: &[&Acknowledged]) -> Result<(), String> {
+    if writes.is_empty() {
+        return Err("no receipt names it; nothing can be said".to_owned());
+    }
+    for write in writes {
+        let explain = async || {
+            let asked = region.client.admin().explain(&region.bucket, write.key.clone()).await;
+            let explanation = asked.map_err(|error| error.to_string())?;
+            let member = explanation.members.into_iter().find(|member| member.node == node);
+            let state = member.and_then(|member| member.state);
+            // Silence passes: the others are still connecting to it.
+            state.ok_or_else(|| format!("{node} does not say what it holds of {}", write.key))
+        };
+        let state = until(PATIENCE, POLL, explain).await?;
+        if let Some(fault) = state.fault {
+            return Err(format!("{}: {fault}", write.key));
+        }
+        if !state.siblings.iter().any(|(dot, ..)| *dot == write.dot) {
+            return Err(format!("{node} has lost {}, written as {}", write.key, write.dot));
+        }
+    }
+    Ok(())
 }
 
 fn value_of(key: &str) -> Bytes {
