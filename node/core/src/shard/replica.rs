@@ -333,8 +333,6 @@ fn replaces(incoming: &Object, local: &Object) -> bool {
     };
     let new_or_here =
         |dot: Dot| !local.context.covers(dot) || local.live_dots().any(|alive| alive == dot);
-    let stays_gone =
-        |dot: Dot| incoming.context.covers(dot) || incoming.live_dots().any(|alive| alive == dot);
     local.context.relation(&incoming.context) == Relation::Before
         && incoming.live_dots().all(new_or_here)
 }
