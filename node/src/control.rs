@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use holm_core::hlc::HlcClock;
-use holm_core::metadata::Metadata;
+use holm_core::metadata::{Metadata, MetadataConflict};
 use holm_core::shard::event::Counters;
 use holm_core::store::{Store, StoreError, Table};
 use holm_protocol::admin::{AdminReply, AdminRequest, LinkRule, NodeStatus};
@@ -333,7 +333,9 @@ impl Control {
     /// to operators, and to a shard that did not.
     fn look_for_amnesia(&self) {
         if self.store.is_amnesic() && !self.state.amnesia.swap(true, Ordering::AcqRel) {
-            tracing::error!("amnesia: the reopened store lost writes; reads are left to the others");
+            tracing::error!(
+                "amnesia: the reopened store lost writes; reads are left to the others"
+            );
             self.router.declare_amnesia();
         }
     }
@@ -415,6 +417,8 @@ impl Control {
         let mut conflicts = self.state.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
         match &merged {
             Ok(_) => conflicts.remove(&from),
+            // A node of another cluster is its operator's concern; this cluster is not split.
+            Err(MetadataConflict::Cluster { .. }) => None,
             Err(error) => conflicts.insert(from, error.to_string()),
         };
         drop(conflicts);

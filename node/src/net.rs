@@ -50,6 +50,10 @@ use peers::PeerPool;
 use peers::budget::ReconnectBudget;
 use tls::TlsMaterial;
 
+/// What the lanes of all clients may hold together of unfinished frames, beyond the first 64 KiB of
+/// each, bytes: sixty of the longest. Beyond it, a lane that needs more is closed.
+const UNFINISHED_BYTES_MAX: usize = 64 << 20;
+
 /// What the tasks of the network share.
 struct Shared {
     endpoint: quinn::Endpoint,
@@ -62,6 +66,8 @@ struct Shared {
     budget: ReconnectBudget,
     /// Answers waiting for all clients.
     replies: Arc<Budget>,
+    /// Unfinished frames of all clients.
+    unfinished: Arc<Budget>,
     peer_config: RwLock<quinn::ClientConfig>,
     /// Incoming connections, in their handshake or after it.
     connections: AtomicUsize,
@@ -120,6 +126,7 @@ impl Network {
             pool: parts.pool,
             budget: ReconnectBudget::new(Instant::now()),
             replies: Arc::new(Budget::new(config.limits.reply_bytes_max)),
+            unfinished: Arc::new(Budget::new(UNFINISHED_BYTES_MAX)),
             peer_config,
             connections: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),

@@ -73,11 +73,7 @@ struct Threads {
 }
 
 impl Threads {
-    fn spawn(
-        &mut self,
-        name: &str,
-        work: impl FnOnce() + Send + 'static,
-    ) -> Result<(), NodeError> {
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
         let thread =
             spawned.map_err(|source| NodeError::Thread { name: name.to_owned(), source })?;

@@ -80,7 +80,8 @@ pub(super) async fn serve(
 }
 
 async fn lane(client: Arc<Client>, mut send: SendStream, recv: RecvStream) {
-    let mut reader = LaneReader::new(recv, REQUEST_LEN_MAX);
+    let mut reader =
+        LaneReader::new(recv, REQUEST_LEN_MAX).with_budget(client.shared.unfinished.clone());
     if !welcome(&client, &mut send, &mut reader).await {
         return;
     }
@@ -139,7 +140,10 @@ async fn run(
         _ = stopping.wait_for(|stopping| *stopping) => LaneEnd::Drained,
     };
     if let Some(error) = end.error() {
-        shared.counters.lanes_malformed.increment();
+        match end {
+            LaneEnd::Crowded => shared.counters.requests_overloaded.increment(),
+            _ => shared.counters.lanes_malformed.increment(),
+        }
         tracing::info!(client = %conn.name, remote = %conn.remote, %error, "client lane closed");
         // If the queue is full, the client learns it from the closed lane.
         let _ = lane.outbox.append(|out| Reply::Error(error).encode(0, out));

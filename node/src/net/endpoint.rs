@@ -5,9 +5,9 @@
 //! send datagrams, or send early data.
 //!
 //! A node that was killed and is back has no memory of its connections. Whoever still uses one is told
-//! so by a stateless reset at its first packet, instead of waiting for the idle timeout: the keys of
-//! resets and connection ids are derived from the node's TLS key, and so outlive the process. After
-//! a change of that key, the first restart is noticed by the timeout.
+//! so by a stateless reset at its first packet, instead of waiting for the idle timeout: the key of
+//! resets is derived from the node's TLS key, and so outlives the process. After a change of that
+//! key, the first restart is noticed by the timeout.
 
 use std::io;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, HashedConnectionIdGenerator,
-    MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint,
+    EndpointConfig, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig,
+    VarInt,
 };
 use ring::hmac;
 
@@ -36,6 +37,13 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Bytes of one connection attempt that are kept until it is accepted: a TLS hello is one or two
 /// packets.
 const INCOMING_BYTES_MAX: u64 = 16 << 10;
+
+/// Too many to meet twice.
+const CONNECTION_ID_BYTES: usize = 8;
+
+/// The shortest time between two resets: a thousand clients of a node that is back learn it within a
+/// second.
+const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// Why the endpoint could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +97,8 @@ pub fn bind(
         socket = Arc::new(DevSocket::new(socket, rules.clone(), counters.clone()));
     }
     let mut settings = EndpointConfig::new(Arc::new(reset_key(tls)));
-    let ids = connection_id_key(tls);
+    settings.cid_generator(|| Box::new(ConnectionIds)).min_reset_interval(RESET_INTERVAL_MIN);
     settings
-        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
         .max_udp_payload_size(config.net.mtu_max)
         .map_err(|error| EndpointError::Setting(error.to_string()))?;
     let server = server_config(config, tls)?;
@@ -105,10 +112,22 @@ fn reset_key(tls: &TlsMaterial) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &tls.stable_secret("holm quic stateless reset v1"))
 }
 
-/// Marks connection ids as made by this node, in whichever run: only those are answered by a reset.
-fn connection_id_key(tls: &TlsMaterial) -> u64 {
-    let secret = tls.stable_secret("holm quic connection ids v1");
-    secret[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+/// Random connection ids. Quinn's own are marked with a key of the process, and packets of a run
+/// before would be dropped without a reset.
+struct ConnectionIds;
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; CONNECTION_ID_BYTES]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// How connections are accepted, from clients and nodes.

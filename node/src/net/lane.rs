@@ -19,7 +19,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::counters::NetCounters;
-use super::outbox::{NotSent, Outbox};
+use super::outbox::{Budget, NotSent, Outbox};
 
 /// Chunks taken by one read. A chunk is at most a datagram: 32 of them are what one system call
 /// receives.
@@ -31,6 +31,13 @@ const HELLO_LEN_MAX: usize = 4096;
 /// The slowest a client may take answers without being closed, bytes a second. Arbitrary: a phone on
 /// a bad day manages it.
 const RATE_MIN: u64 = 64 << 10;
+
+/// What a lane may hold of an unfinished frame without asking for more, bytes.
+const UNFINISHED_FREE: usize = 64 << 10;
+
+/// When a client should come back whose frame had no room, milliseconds. Unfinished frames are
+/// finished, or closed as stalled, meanwhile or soon after.
+const CROWDED_RETRY_MS: u32 = 500;
 
 /// Why a lane ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,8 @@ pub enum LaneEnd {
     },
     /// The other side did not finish a frame, or did not take what was written, in time.
     Stalled,
+    /// Too many bytes of unfinished frames wait on the whole node.
+    Crowded,
     /// No first frame came in time.
     Silent,
     /// The own side finished it.
@@ -65,6 +74,10 @@ impl LaneEnd {
             LaneEnd::Malformed(FrameError::TooLong { len }) => {
                 Some(RequestError::FrameTooLong { len, limit: FRAME_LEN_MAX as u64 })
             }
+            LaneEnd::Crowded => {
+                let retry_after_ms = CROWDED_RETRY_MS;
+                Some(RequestError::Overloaded { in_flight: 0, limit: 0, retry_after_ms })
+            }
             LaneEnd::Malformed(fault) => Some(RequestError::Malformed { what: fault.to_string() }),
             _ => None,
         }
@@ -78,6 +91,33 @@ pub struct LaneReader {
     decoder: FrameDecoder,
     chunks: [Bytes; CHUNKS_MAX],
     frame_len_max: usize,
+    unfinished: Option<Unfinished>,
+}
+
+/// What a lane holds of an unfinished frame, counted against what all lanes may hold together.
+#[derive(Debug)]
+struct Unfinished {
+    budget: Arc<Budget>,
+    counted: usize,
+}
+
+impl Unfinished {
+    /// Counts `buffered` bytes; `false` if they have no room.
+    fn count(&mut self, buffered: usize) -> bool {
+        let now = buffered.saturating_sub(UNFINISHED_FREE);
+        if now > self.counted && !self.budget.take(now - self.counted) {
+            return false;
+        }
+        self.budget.give_back(self.counted.saturating_sub(now));
+        self.counted = now;
+        true
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.budget.give_back(self.counted);
+    }
 }
 
 impl LaneReader {
@@ -86,7 +126,15 @@ impl LaneReader {
     #[must_use]
     pub fn new(recv: RecvStream, frame_len_max: usize) -> LaneReader {
         let chunks = Default::default();
-        LaneReader { recv, decoder: FrameDecoder::new(), chunks, frame_len_max }
+        let decoder = FrameDecoder::new();
+        LaneReader { recv, decoder, chunks, frame_len_max, unfinished: None }
+    }
+
+    /// Has unfinished frames counted against `budget`, but for their first 64 KiB.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Arc<Budget>) -> LaneReader {
+        self.unfinished = Some(Unfinished { budget, counted: 0 });
+        self
     }
 
     /// The first frame, which must be short and come by `deadline`.
@@ -124,8 +172,14 @@ impl LaneReader {
                     Err(fault) => return Err(LaneEnd::Malformed(fault)),
                 }
             }
+            // Also when there are frames: what is left over may be long, and may wait long.
+            let buffered = self.decoder.buffered();
+            let room = self.unfinished.as_mut().is_none_or(|held| held.count(buffered));
             if !frames.is_empty() {
                 return Ok(());
+            }
+            if !room {
+                return Err(LaneEnd::Crowded);
             }
             self.check_unfinished(self.frame_len_max)?;
             match stall {

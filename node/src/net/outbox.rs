@@ -31,7 +31,7 @@ pub enum NotSent {
     Full,
 }
 
-/// Bytes that several outboxes may hold together.
+/// Bytes that several outboxes, or readers, may hold together.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicUsize,
@@ -80,7 +80,7 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    pub(super) fn take(&self, bytes: usize) -> bool {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         let fits = before + bytes <= self.max;
         if !fits {
@@ -89,7 +89,7 @@ impl Budget {
         fits
     }
 
-    fn give_back(&self, bytes: usize) {
+    pub(super) fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

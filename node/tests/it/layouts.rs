@@ -8,6 +8,7 @@ use holm_protocol::message::Request;
 
 use crate::harness::cluster::{Cluster, layout};
 use crate::harness::raw::{get, put};
+use crate::harness::within;
 
 /// Goal: a cluster without a layout serves nothing, says so, and takes none that is not possible.
 /// Method: requests; then every kind of bad layout, planned and applied; then a good one.
@@ -54,6 +55,29 @@ async fn bad_layouts_are_refused() {
         assert_eq!(error.code(), 22, "{error}");
     }
     assert_eq!(lane.admin(AdminRequest::View).await, before);
+}
+
+/// Goal: a first layout that was applied at two nodes makes one cluster. Method: each is told while
+/// the other is down; then both run, agree, and serve.
+#[tokio::test]
+async fn one_layout_applied_at_two_nodes_is_one_cluster() {
+    let mut cluster = Cluster::without_layout(2, &[]).await;
+    let both = layout(cluster.nodes.iter().map(|node| (node.id.0, node.quic)));
+    for (node, other) in [(0, 1), (1, 0)] {
+        cluster.nodes[other].kill();
+        if !cluster.nodes[node].is_running() {
+            cluster.nodes[node].start().await;
+        }
+        let (_conn, mut lane) = cluster.lane(node).await;
+        lane.admin(AdminRequest::ApplyLayout(both.clone())).await;
+    }
+    cluster.nodes[0].start().await;
+    cluster.until_whole().await;
+    let bucket = cluster.bucket("b", Default::default()).await;
+    within("a put", bucket.put("k", "v").send()).await.unwrap();
+    for node in &cluster.nodes {
+        node.until_ready().await;
+    }
 }
 
 /// Puts one thing wrong.
