@@ -150,7 +150,7 @@ pub(crate) struct LocalArgs {
     #[arg(long, default_value_t = 12_288, value_parser = clap::value_parser!(u32).range(0..=65_536))]
     pub(crate) overload_tasks: u32,
     /// How long to overload it, seconds
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub(crate) overload_duration: u64,
     /// Leave the baselines out; there are no ratios then
     #[arg(long)]

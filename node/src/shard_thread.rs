@@ -8,7 +8,7 @@
 //! has room again is taken up under a fresh actor; any other failure stays until a restart, because
 //! what a failed fsync left behind is unknown.
 //!
-//! Told to stop, it goes on turning until the requests in flight are answered, or [`DRAIN`] is over:
+//! Told to stop, it goes on turning until the requests in flight are answered, or `DRAIN` is over:
 //! the router lets no new ones in, and those that were let in would end without a known outcome.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -23,7 +23,8 @@ pub(crate) struct Figures {
     pub(crate) read_one: Option<f64>,
     /// Memory of the largest empty node, bytes.
     pub(crate) empty_bytes: Option<u64>,
-    /// Memory late in the overload as a multiple of memory early in it, of the node that grew most.
+    /// Memory in the last third of the overload as a multiple of the middle one's, of the node that grew
+    /// most.
     pub(crate) overload_growth: Option<f64>,
     /// Typed refusals during the overload.
     pub(crate) overload_refusals: Option<u64>,
@@ -55,7 +56,7 @@ pub(crate) fn bars(figures: &Figures) -> Vec<Bar> {
         at_least("reads at one / quorum writes", ratio(figures.read_one, write), 3.0),
         at_least("sync always / sync interval", ratio(figures.write_always, write), 0.2),
         at_most("empty node, MiB", figures.empty_bytes.map(mib), mib(EMPTY_BYTES_MAX)),
-        at_most("overload, memory late / early", figures.overload_growth, OVERLOAD_GROWTH_MAX),
+        at_most("overload, memory late / middle", figures.overload_growth, OVERLOAD_GROWTH_MAX),
         at_least("overload, typed refusals", figures.overload_refusals.map(|n| n as f64), 1.0),
     ]
     .into_iter()

@@ -160,7 +160,7 @@ fn memory_lines(memory: &Memory) -> String {
     let mut out = format!("\nmemory of a node, empty: {}\n", text::mib(memory.node_empty_bytes));
     if let Some(overload) = &memory.overload {
         out.push_str(&format!(
-            "overload with {} tasks: {} before, {} at most, late {:.2} x early; {} writes/s\n{}",
+            "overload with {} tasks: {} before, {} at most, late {:.2} x middle; {} writes/s\n{}",
             overload.tasks,
             text::mib(overload.before_bytes),
             text::mib(overload.peak_bytes),
