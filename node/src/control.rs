@@ -5,39 +5,32 @@
 //! changes here is persisted before it is used, and passed on. So it spreads to all nodes, and
 //! settles.
 
+mod inbox;
+mod state;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use holm_core::hlc::HlcClock;
 use holm_core::metadata::{Metadata, MetadataConflict};
-use holm_core::shard::event::Counters;
 use holm_core::store::{Store, StoreError, Table};
-use holm_protocol::admin::{AdminReply, AdminRequest, LinkRule, NodeStatus};
+use holm_protocol::admin::{AdminReply, AdminRequest, LinkRule};
 use holm_protocol::error::{NotReady, RequestError, StoreFault};
 use holm_protocol::frame::{Frame, put_frame};
-use holm_protocol::handshake::{Lane, MetadataVersion};
-use holm_protocol::ids::{Actor, NodeId};
-use holm_protocol::limits::FRAME_LEN_MAX;
+use holm_protocol::handshake::Lane;
+use holm_protocol::ids::NodeId;
 use holm_protocol::message::Reply;
 
-use crate::net::counters::Counter;
 use crate::net::devnet::{LinkEffect, LinkRules};
-use crate::net::lane::ReplySink;
-use crate::net::peers::PeerPool;
 use crate::router::Router;
 use crate::store::RocksStore;
 
-/// Commands that may wait. Operators' requests and metadata are rare; beyond this they are refused
-/// or lost, and metadata is pushed again at the next meeting.
-const COMMANDS_MAX: usize = 256;
-
-/// Bytes of bulk frames that may wait: two of the longest, so that one can be taken in while another
-/// is worked on. One fits whatever its length, if nothing waits.
-const COMMANDS_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
+pub use inbox::{Command, Commands, ControlInbox};
+pub use state::{NodeState, ShardState};
 
 /// Frame kind of a node's whole metadata, on bulk lanes.
 const METADATA: u8 = 128;
@@ -51,221 +44,6 @@ const AMNESIA_KEY: &[u8] = b"node/amnesia";
 
 /// How often the control thread looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// Something for the control thread.
-#[derive(Debug)]
-pub enum Command {
-    /// A request of an operator or a client that concerns no key.
-    Admin {
-        /// Where the answer goes.
-        replies: ReplySink,
-        /// The request's number.
-        frame: u64,
-        /// What is asked.
-        request: AdminRequest,
-    },
-    /// A message on a bulk lane.
-    Bulk {
-        /// The node.
-        from: NodeId,
-        /// The message.
-        frame: Frame,
-    },
-    /// A node was met.
-    PeerUp {
-        /// The node.
-        node: NodeId,
-        /// Its store's name.
-        store: u128,
-        /// The metadata it holds.
-        metadata: MetadataVersion,
-    },
-}
-
-impl Command {
-    /// Bytes that it keeps in memory beyond its own size. Admin requests are bounded by the limits of
-    /// the lanes they come over.
-    fn bytes(&self) -> usize {
-        match self {
-            Command::Bulk { frame, .. } => frame.body.len(),
-            Command::Admin { .. } | Command::PeerUp { .. } => 0,
-        }
-    }
-}
-
-/// Where commands are put. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct ControlInbox {
-    sender: SyncSender<Command>,
-    bytes: Arc<AtomicUsize>,
-    dropped: Arc<Counter>,
-}
-
-/// Where commands come out.
-#[derive(Debug)]
-pub struct Commands {
-    receiver: Receiver<Command>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Commands {
-    fn next(&self, patience: Duration) -> Result<Command, RecvTimeoutError> {
-        let command = self.receiver.recv_timeout(patience)?;
-        self.bytes.fetch_sub(command.bytes(), Ordering::Relaxed);
-        Ok(command)
-    }
-}
-
-impl ControlInbox {
-    /// An inbox and its other end.
-    #[must_use]
-    pub fn new() -> (ControlInbox, Commands) {
-        let (sender, receiver) = sync_channel(COMMANDS_MAX);
-        let bytes = Arc::<AtomicUsize>::default();
-        let commands = Commands { receiver, bytes: bytes.clone() };
-        (ControlInbox { sender, bytes, dropped: Arc::default() }, commands)
-    }
-
-    /// Puts a command in. An operator's request that does not fit is refused.
-    pub fn send(&self, command: Command) {
-        let bytes = command.bytes();
-        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if bytes > 0 && waiting > 0 && waiting + bytes > COMMANDS_BYTES_MAX {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.dropped.increment();
-            return;
-        }
-        if let Err(error) = self.sender.try_send(command) {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.dropped.increment();
-            let (std::sync::mpsc::TrySendError::Full(command)
-            | std::sync::mpsc::TrySendError::Disconnected(command)) = error;
-            if let Command::Admin { replies, frame, .. } = command {
-                let limit = COMMANDS_MAX as u32;
-                let error =
-                    RequestError::Overloaded { in_flight: limit, limit, retry_after_ms: 200 };
-                replies.send(frame, &Reply::Error(error));
-            }
-        }
-    }
-}
-
-/// What a shard leaves for others to see, as of its last turn.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ShardState {
-    /// What it counts.
-    pub counters: Counters,
-    /// Why it refuses writes, if it does.
-    pub stopped: Option<StoreFault>,
-}
-
-/// What several threads want to know of a node's state.
-#[derive(Debug)]
-pub struct NodeState {
-    /// The node.
-    pub node: NodeId,
-    /// Its run.
-    pub run: Actor,
-    /// When it started.
-    pub started: Instant,
-    /// Whether it lost state it once had.
-    pub amnesia: AtomicBool,
-    /// Whether it is stopping.
-    pub stopping: AtomicBool,
-    /// Whether a shard or the control thread cannot go on.
-    pub broken: Arc<AtomicBool>,
-    /// The layout's version, and the partitions the node holds.
-    pub layout: Mutex<(u64, bool, u32)>,
-    /// Each shard, as of its last turn.
-    pub shards: Vec<Arc<Mutex<ShardState>>>,
-    /// Nodes whose metadata was refused when it last came, and why.
-    pub conflicts: Mutex<BTreeMap<NodeId, String>>,
-    /// The store, to ask for room and failures.
-    pub store: Mutex<RocksStore>,
-    /// The other nodes.
-    pub pool: PeerPool,
-}
-
-impl NodeState {
-    /// The store, for figures. Shards have handles of their own.
-    pub fn store(&self) -> MutexGuard<'_, RocksStore> {
-        // Nothing is staged in this handle, so a panic leaves nothing half done.
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why the node does not serve requests as it should; empty if it does.
-    #[must_use]
-    pub fn reasons(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        let (version, member, _) = *self.layout.lock().unwrap_or_else(PoisonError::into_inner);
-        if version == 0 {
-            reasons.push("no layout has been applied (holm layout apply)".to_owned());
-        } else if !member {
-            reasons.push("this node is not in the layout".to_owned());
-        }
-        if self.amnesia.load(Ordering::Acquire) {
-            reasons.push("amnesia: the store lost state; reads are left to the others".to_owned());
-        }
-        if self.store().space().full {
-            reasons.push("the disk is full: writes are refused".to_owned());
-        }
-        if let Some(failure) = self.store().failure() {
-            reasons.push(format!("the store failed, writes are refused: {failure}"));
-        }
-        for (shard, state) in self.shards().iter().enumerate() {
-            if let Some(fault) = state.stopped {
-                let why = match fault {
-                    StoreFault::Full => "the disk was full",
-                    _ => "a commit failed; restart the node",
-                };
-                reasons.push(format!("shard {shard} refuses writes: {why}"));
-            }
-        }
-        let conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
-        for (node, why) in conflicts.iter() {
-            reasons.push(format!("cluster metadata of {node} was refused: {why}"));
-        }
-        drop(conflicts);
-        if self.stopping.load(Ordering::Acquire) {
-            reasons.push("the node is stopping".to_owned());
-        }
-        if self.broken.load(Ordering::Acquire) {
-            reasons.push("a thread of the node cannot go on; see its log".to_owned());
-        }
-        reasons
-    }
-
-    /// The node's state for operators.
-    #[must_use]
-    pub fn status(&self) -> NodeStatus {
-        let (layout_version, _, partitions) =
-            *self.layout.lock().unwrap_or_else(PoisonError::into_inner);
-        let reasons = self.reasons();
-        NodeStatus {
-            node: self.node,
-            run: self.run,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_s: self.started.elapsed().as_secs(),
-            layout_version,
-            ready: if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) },
-            amnesia: self.amnesia.load(Ordering::Acquire),
-            peers: self.pool.status(),
-            in_flight: self.counters().iter().map(|counters| counters.in_flight as u32).sum(),
-            partitions,
-        }
-    }
-
-    /// Each shard's counters.
-    #[must_use]
-    pub fn counters(&self) -> Vec<Counters> {
-        self.shards().iter().map(|shard| shard.counters).collect()
-    }
-
-    fn shards(&self) -> Vec<ShardState> {
-        let read = |c: &Arc<Mutex<ShardState>>| *c.lock().unwrap_or_else(PoisonError::into_inner);
-        self.shards.iter().map(read).collect()
-    }
-}
 
 /// See the module's head.
 pub struct Control {

@@ -48,7 +48,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Whether `line` has the path from its beginning: `net/work/` is another one.
+/// Whether `line` has the path from its beginning: `net` before it makes it another one.
 fn has_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
         !line[..at].ends_with(|it: char| it.is_alphanumeric() || "_.-*}".contains(it))

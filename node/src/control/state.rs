@@ -1,0 +1,131 @@
+//! What several threads want to know of a node: whether it serves as it should, or why not (I11).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use holm_core::shard::event::Counters;
+use holm_protocol::admin::NodeStatus;
+use holm_protocol::error::StoreFault;
+use holm_protocol::ids::{Actor, NodeId};
+
+use crate::net::peers::PeerPool;
+use crate::store::RocksStore;
+
+/// What a shard leaves for others to see, as of its last turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardState {
+    /// What it counts.
+    pub counters: Counters,
+    /// Why it refuses writes, if it does.
+    pub stopped: Option<StoreFault>,
+}
+
+/// What several threads want to know of a node's state.
+#[derive(Debug)]
+pub struct NodeState {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub run: Actor,
+    /// When it started.
+    pub started: Instant,
+    /// Whether it lost state it once had.
+    pub amnesia: AtomicBool,
+    /// Whether it is stopping.
+    pub stopping: AtomicBool,
+    /// Whether a shard or the control thread cannot go on.
+    pub broken: Arc<AtomicBool>,
+    /// The layout's version, and the partitions the node holds.
+    pub layout: Mutex<(u64, bool, u32)>,
+    /// Each shard, as of its last turn.
+    pub shards: Vec<Arc<Mutex<ShardState>>>,
+    /// Nodes whose metadata was refused when it last came, and why.
+    pub conflicts: Mutex<BTreeMap<NodeId, String>>,
+    /// The store, to ask for room and failures.
+    pub store: Mutex<RocksStore>,
+    /// The other nodes.
+    pub pool: PeerPool,
+}
+
+impl NodeState {
+    /// The store, for figures. Shards have handles of their own.
+    pub fn store(&self) -> MutexGuard<'_, RocksStore> {
+        // Nothing is staged in this handle, so a panic leaves nothing half done.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the node does not serve requests as it should; empty if it does.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        let (version, member, _) = *self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        if version == 0 {
+            reasons.push("no layout has been applied (holm layout apply)".to_owned());
+        } else if !member {
+            reasons.push("this node is not in the layout".to_owned());
+        }
+        if self.amnesia.load(Ordering::Acquire) {
+            reasons.push("amnesia: the store lost state; reads are left to the others".to_owned());
+        }
+        if self.store().space().full {
+            reasons.push("the disk is full: writes are refused".to_owned());
+        }
+        if let Some(failure) = self.store().failure() {
+            reasons.push(format!("the store failed, writes are refused: {failure}"));
+        }
+        for (shard, state) in self.shards().iter().enumerate() {
+            if let Some(fault) = state.stopped {
+                let why = match fault {
+                    StoreFault::Full => "the disk was full",
+                    _ => "a commit failed; restart the node",
+                };
+                reasons.push(format!("shard {shard} refuses writes: {why}"));
+            }
+        }
+        let conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (node, why) in conflicts.iter() {
+            reasons.push(format!("cluster metadata of {node} was refused: {why}"));
+        }
+        drop(conflicts);
+        if self.stopping.load(Ordering::Acquire) {
+            reasons.push("the node is stopping".to_owned());
+        }
+        if self.broken.load(Ordering::Acquire) {
+            reasons.push("a thread of the node cannot go on; see its log".to_owned());
+        }
+        reasons
+    }
+
+    /// The node's state for operators.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let (layout_version, _, partitions) =
+            *self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons = self.reasons();
+        NodeStatus {
+            node: self.node,
+            run: self.run,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            layout_version,
+            ready: if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) },
+            amnesia: self.amnesia.load(Ordering::Acquire),
+            peers: self.pool.status(),
+            in_flight: self.counters().iter().map(|counters| counters.in_flight as u32).sum(),
+            partitions,
+        }
+    }
+
+    /// Each shard's counters.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counters> {
+        self.shards().iter().map(|shard| shard.counters).collect()
+    }
+
+    fn shards(&self) -> Vec<ShardState> {
+        let read = |c: &Arc<Mutex<ShardState>>| *c.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shards.iter().map(read).collect()
+    }
+}
