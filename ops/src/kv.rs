@@ -146,7 +146,7 @@ fn print_written(
                 written.dot(),
                 text::utc(written.hlc()),
                 session::receipt_for_people(written.receipt(), view),
-                written.context(),
+                context_text(written.context()),
             )
         },
     )
@@ -227,6 +227,16 @@ fn read_limited(from: &mut impl Read) -> Result<Bytes, Failure> {
         ));
     }
     Ok(value.into())
+}
+
+/// A writer's context for people: an empty one says what to do instead.
+fn context_text(context: &Context) -> String {
+    if context.is_empty() {
+        "none, as other values are alive that this write has not seen: read before the next one"
+            .to_owned()
+    } else {
+        context.to_string()
+    }
 }
 
 #[cfg(test)]
