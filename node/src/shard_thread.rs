@@ -303,8 +303,11 @@ impl Running {
             let now = self.parts.started.elapsed().as_micros() as u64;
             self.parts.metrics.observe(call.operation, code, now.saturating_sub(since));
         }
-        let (replies, frames, count) =
-            self.answers.entry(lane).or_insert_with(|| (call.replies, BytesMut::new(), 0));
+        let spare = &mut self.spare;
+        let (replies, frames, count) = self
+            .answers
+            .entry(lane)
+            .or_insert_with(|| (call.replies, spare.pop().unwrap_or_default(), 0));
         reply.encode(call.frame, frames);
         *count += 1;
         if frames.len() >= ANSWERS_GATHERED_MAX {
