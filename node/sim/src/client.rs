@@ -1,8 +1,9 @@
 //! Clients: what they ask, what they keep, when they repeat.
 //!
 //! A client does one thing at a time: it asks, waits, repeats a write whose outcome it does not
-//! know under the same request id (at the same run of the same node, as the real client does), and
-//! thinks. It keeps the contexts of its reads and writes, and uses the last one, an old one or none.
+//! know under the same request id (at the same run of the same node, as the real client does, or
+//! elsewhere, as others may), and thinks. It keeps the contexts of its reads and writes, and uses
+//! the last one, an old one or none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use rand::rngs::ChaCha8Rng;
 use crate::check::elements;
 use crate::cluster::{CallId, CallResult};
 use crate::history::{EventId, KeyId};
-use crate::plan::{ClientPlan, Workload, draw_level, pick};
+use crate::plan::{ClientPlan, Repeats, Workload, draw_level, pick};
 use crate::referee::is_undone;
 use crate::rng::stream;
 use crate::world::World;
@@ -277,6 +278,9 @@ impl Client {
                     let pending =
                         Pending::Write { id, request: request.clone(), is_undone: undone, repeats };
                     self.pending = Some(pending);
+                    if self.moves_on(world) {
+                        world.referee_mut().repeats_elsewhere(id, now_us);
+                    }
                     return self.send(request, repeats, world);
                 }
                 world.referee_mut().end_write(id, undone);
@@ -291,8 +295,9 @@ impl Client {
         Next::ActAt(world.now_us() + pause_us)
     }
 
-    /// An unknown outcome may be asked for again, where the request is remembered: at the same run
-    /// of a node that coordinates it itself.
+    /// An unknown outcome may be asked for again, where the plan says: where the request is
+    /// remembered, that is at the same run of a node that coordinates it itself or knows whom it
+    /// passed it on to, or anywhere.
     fn may_repeat(
         &self,
         request: &Request,
@@ -318,7 +323,26 @@ impl Client {
             world.layout().is_replica(partition, self.target) && world.is_whole(self.target)
         });
         let same_run = world.run_of(self.target) == self.target_run;
-        is_unknown && coordinates && same_run && repeats < REPEATS_MAX
+        let may_here = match self.plan.repeats {
+            Repeats::AtReplicas => coordinates && same_run,
+            Repeats::AtNodes => same_run,
+            Repeats::Anywhere => true,
+        };
+        is_unknown && may_here && repeats < REPEATS_MAX
+    }
+
+    /// Chooses where to repeat a write. Says whether that is another node, or another run.
+    fn moves_on(&mut self, world: &impl World) -> bool {
+        if self.plan.repeats != Repeats::Anywhere {
+            return false;
+        }
+        let before = (self.target, self.target_run);
+        if self.rng.random() {
+            let all: Vec<NodeId> = world.layout().nodes().iter().map(|node| node.id).collect();
+            self.target = pick(&mut self.rng, &all);
+        }
+        self.target_run = world.run_of(self.target);
+        before != (self.target, self.target_run)
     }
 
     fn keep_context(&mut self, key: KeyId, context: Bytes) {
