@@ -28,7 +28,6 @@ use holm_core::store::Table;
 use holm_protocol::bucket::{BucketInfo, BucketKind, BucketPolicy};
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use crate::check::{bounds, deadline, equal_clocks};
@@ -119,7 +118,8 @@ pub struct Cluster {
     net: Net,
     layout: Arc<Layout>,
     state: Arc<ClusterState>,
-    rng: ChaCha8Rng,
+    /// What each client draws from: delays of its messages, losses of its answers.
+    client_rngs: BTreeMap<u64, ChaCha8Rng>,
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
     /// Thousandths of answers to clients that are lost.
@@ -152,9 +152,12 @@ impl Cluster {
         let regions = setup.shape.nodes();
         let nodes = regions
             .iter()
-            .map(|(&id, &region)| (id, Node::new(id, region, SimStore::new(setup.sync))))
+            .map(|(&id, &region)| {
+                let rng = stream(setup.seed, &format!("disk {id}"));
+                (id, Node::new((id, region), SimStore::new(setup.sync), rng))
+            })
             .collect();
-        let net = Net::new(regions, setup.timing.delays.clone(), stream(setup.seed, "net"));
+        let net = Net::new(regions, setup.timing.delays.clone(), setup.seed);
         let mut cluster = Cluster {
             now_us: 0,
             queue: Queue::default(),
@@ -163,7 +166,7 @@ impl Cluster {
             referee: Referee::new(layout.clone(), secrets),
             layout,
             state: Arc::new(state),
-            rng: stream(setup.seed, "cluster"),
+            client_rngs: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             replies_lost: 0,
@@ -301,7 +304,7 @@ impl Cluster {
             answer_lost: false,
         };
         self.calls.insert(id, call);
-        let delay_us = self.client_delay(region, node);
+        let delay_us = self.client_delay((client, region), node);
         self.queue.plan(self.now_us + delay_us, Event::Request { call: id });
         id
     }
@@ -330,9 +333,21 @@ impl Cluster {
         self.setup.timing.delays.iter().flatten().map(most).max().unwrap_or(0)
     }
 
-    fn client_delay(&mut self, region: usize, node: NodeId) -> u64 {
+    fn client_delay(&mut self, (client, region): (u64, usize), node: NodeId) -> u64 {
         let to = self.region_of(node);
-        self.net.delay(region, to).draw(&mut self.rng)
+        let delay = self.net.delay(region, to);
+        delay.draw(self.client_rng(client))
+    }
+
+    fn client_rng(&mut self, client: u64) -> &mut ChaCha8Rng {
+        let seed = self.setup.seed;
+        let fresh = || stream(seed, &format!("messages of client {client}"));
+        self.client_rngs.entry(client).or_insert_with(fresh)
+    }
+
+    /// Chance for something rare: a stream of its own, named after the moment.
+    fn chance(&self, what: &str, node: NodeId) -> ChaCha8Rng {
+        stream(self.setup.seed, &format!("{what} {node} {}", self.now_us))
     }
 
     /// When something happens next.
@@ -460,12 +475,8 @@ impl Cluster {
 
     /// Draws how long the next write of a batch takes on a node.
     fn disk_us(&mut self, node: NodeId) -> u64 {
-        let slowness = self.nodes.get(&node).map_or(1, |node| node.slowness);
-        self.setup.timing.disk.draw(&mut self.rng) * slowness
-    }
-
-    fn strikes(&mut self, per_mille: u32) -> bool {
-        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+        let disk = self.setup.timing.disk;
+        self.nodes.get_mut(&node).map_or(0, |node| disk.draw(&mut node.disk_rng) * node.slowness)
     }
 }
 

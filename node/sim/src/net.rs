@@ -11,6 +11,8 @@ use holm_protocol::ids::NodeId;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
+use crate::rng::stream;
+
 /// A delay: its least, and how much is added at random, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delay {
@@ -59,6 +61,20 @@ pub struct NetTally {
     pub cut: u64,
 }
 
+/// What one direction of a link remembers.
+#[derive(Debug)]
+struct Link {
+    /// When the last message that kept its place arrives.
+    last_arrival_us: u64,
+    rng: ChaCha8Rng,
+}
+
+impl Link {
+    fn strikes(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+    }
+}
+
 /// All links.
 #[derive(Debug)]
 pub struct Net {
@@ -67,23 +83,22 @@ pub struct Net {
     delays: Vec<Vec<Delay>>,
     weather: Weather,
     cuts: BTreeSet<(NodeId, NodeId)>,
-    /// When the last message that kept its place arrives, per link.
-    last_arrival: BTreeMap<(NodeId, NodeId), u64>,
-    rng: ChaCha8Rng,
+    links: BTreeMap<(NodeId, NodeId), Link>,
+    seed: u64,
     tally: NetTally,
 }
 
 impl Net {
-    /// Fair weather over all links.
+    /// Fair weather over all links. Each draws from a stream of its own.
     #[must_use]
-    pub fn new(regions: BTreeMap<NodeId, usize>, delays: Vec<Vec<Delay>>, rng: ChaCha8Rng) -> Net {
+    pub fn new(regions: BTreeMap<NodeId, usize>, delays: Vec<Vec<Delay>>, seed: u64) -> Net {
         Net {
             regions,
             delays,
             weather: Weather::default(),
             cuts: BTreeSet::new(),
-            last_arrival: BTreeMap::new(),
-            rng,
+            links: BTreeMap::new(),
+            seed,
             tally: NetTally::default(),
         }
     }
@@ -141,22 +156,25 @@ impl Net {
         }
         let Weather { loss, duplicate, reorder, hold_us } = self.weather;
         let delay = self.delay(self.regions[&from], self.regions[&to]);
-        let direct_us = now_us + delay.draw(&mut self.rng);
-        if self.strikes(loss) {
+        let link = self.links.entry((from, to)).or_insert_with(|| Link {
+            last_arrival_us: 0,
+            rng: stream(self.seed, &format!("link {from} {to}")),
+        });
+        let direct_us = now_us + delay.draw(&mut link.rng);
+        if link.strikes(loss) {
             self.tally.lost += 1;
             return [None, None];
         }
-        let first = if self.strikes(reorder) {
+        let first = if link.strikes(reorder) {
             self.tally.reordered += 1;
-            direct_us + self.rng.random_range(0..=hold_us)
+            direct_us + link.rng.random_range(0..=hold_us)
         } else {
-            let last = self.last_arrival.entry((from, to)).or_default();
-            *last = (*last).max(direct_us);
-            *last
+            link.last_arrival_us = link.last_arrival_us.max(direct_us);
+            link.last_arrival_us
         };
-        let second = self.strikes(duplicate).then(|| {
+        let second = link.strikes(duplicate).then(|| {
             self.tally.duplicated += 1;
-            first + self.rng.random_range(0..=hold_us)
+            first + link.rng.random_range(0..=hold_us)
         });
         [Some(first), second]
     }
@@ -171,23 +189,18 @@ impl Net {
     pub fn tally(&self) -> NetTally {
         self.tally
     }
-
-    fn strikes(&mut self, per_mille: u32) -> bool {
-        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::stream;
 
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
 
     fn net() -> Net {
         let delay = Delay { base_us: 100, jitter_us: 1000 };
-        Net::new([(A, 0), (B, 0)].into(), vec![vec![delay]], stream(1, "net"))
+        Net::new([(A, 0), (B, 0)].into(), vec![vec![delay]], 1)
     }
 
     /// Goal: in fair weather messages keep their order and none is lost.

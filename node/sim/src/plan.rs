@@ -111,6 +111,8 @@ impl Workload {
 /// One client: one call at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientPlan {
+    /// Its number, which names its stream of random numbers: a plan may lack some.
+    pub id: u64,
     /// Its region.
     pub region: usize,
     /// What it does.
@@ -219,7 +221,7 @@ pub enum Mode {
 }
 
 /// See the [module](self).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The seed it was made from, and from which everything else is drawn.
     pub seed: u64,
@@ -269,7 +271,7 @@ impl Plan {
             _ => SyncMode::Always,
         };
         let count = rng.random_range(2..=6);
-        let clients = (0..count).map(|_| draw_client(rng, &shape)).collect();
+        let clients = (1..=count).map(|id| draw_client(rng, id, &shape)).collect();
         let faults_until_us = rng.random_range(1_500_000..4_000_000);
         let mut plan = Plan {
             seed,
@@ -353,7 +355,7 @@ fn draw_config(rng: &mut ChaCha8Rng) -> ShardConfig {
     }
 }
 
-fn draw_client(rng: &mut ChaCha8Rng, shape: &Shape) -> ClientPlan {
+fn draw_client(rng: &mut ChaCha8Rng, id: u64, shape: &Shape) -> ClientPlan {
     let replicas = shape.replicas();
     let levels = match rng.random_range(0..3) {
         0 => None,
@@ -361,6 +363,7 @@ fn draw_client(rng: &mut ChaCha8Rng, shape: &Shape) -> ClientPlan {
         _ => Some((draw_level(rng, replicas), draw_level(rng, replicas))),
     };
     ClientPlan {
+        id,
         region: rng.random_range(0..shape.regions.len()),
         workload: pick(rng, &Workload::ALL),
         operations: rng.random_range(10..40),

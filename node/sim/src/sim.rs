@@ -107,11 +107,10 @@ impl Sim {
         let mut cluster = Cluster::new(setup);
         let mut clients = Vec::new();
         for (at, client) in plan.clients.iter().enumerate() {
-            let id = at as u64 + 1;
-            let client = Client::new((plan.seed, id), client.clone(), plan.keys, &mut cluster);
-            clients.push(client);
             // Connections take a round trip to come up.
-            cluster.alarm(1_000 * id, CLIENTS + at as u64);
+            cluster.alarm(1_000 * client.id, CLIENTS + at as u64);
+            let from = (plan.seed, client.id);
+            clients.push(Client::new(from, client.clone(), plan.keys, &mut cluster));
         }
         for (at, fault) in plan.faults.iter().enumerate() {
             cluster.alarm(fault.at_us, at as u64);

@@ -166,9 +166,10 @@ impl Cluster {
             return;
         }
         self.kill(id);
+        let mut rng = self.chance("power cut", id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let batches = node.store.volatile();
-        let keep = if self.rng.random() { 0 } else { self.rng.random_range(0..=batches) };
+        let keep = if rng.random() { 0 } else { rng.random_range(0..=batches) };
         let lost = node.store.power_cut(keep);
         let is_allowed = !node.store.faults().syncs_lie;
         self.tally.kills += 1;
@@ -249,11 +250,12 @@ impl Cluster {
 
     /// Damages some of a disk's objects.
     pub fn damage(&mut self, id: NodeId) {
+        let mut rng = self.chance("damage", id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let keys: Vec<Vec<u8>> =
             node.store.rows(Table::Objects).map(|(key, _)| key.to_vec()).collect();
         for key in &keys {
-            if self.rng.random() {
+            if rng.random() {
                 node.store.damage(Table::Objects, key);
             }
         }

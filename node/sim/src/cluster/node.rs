@@ -6,6 +6,7 @@ use holm_core::shard::Shard;
 use holm_core::shard::event::Input;
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::ids::{Actor, NodeId};
+use rand::rngs::ChaCha8Rng;
 
 use crate::store::SimStore;
 
@@ -29,6 +30,8 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) region: usize,
     pub(super) store: SimStore,
+    /// How long its disk takes.
+    pub(super) disk_rng: ChaCha8Rng,
     /// Empty while the node is down.
     pub(super) slots: Vec<Slot>,
     /// Counts starts, so that events of an earlier run are known.
@@ -56,11 +59,16 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(id: NodeId, region: usize, store: SimStore) -> Node {
+    pub(super) fn new(
+        (id, region): (NodeId, usize),
+        store: SimStore,
+        disk_rng: ChaCha8Rng,
+    ) -> Node {
         Node {
             id,
             region,
             store,
+            disk_rng,
             slots: Vec::new(),
             run: 0,
             actors: 0,

@@ -17,6 +17,7 @@ use super::node::Slot;
 use super::queue::Event;
 use super::{CallId, CallResult, Cluster, add_counters};
 use crate::check::{Violation, values};
+use crate::rng::stream;
 use crate::store::SyncMode;
 use crate::tamper::Tamper;
 use crate::trace::{What, whole_frame};
@@ -34,7 +35,7 @@ impl Cluster {
     /// A process starts: a new run with a new actor.
     pub(super) fn boot(&mut self, id: NodeId) {
         let actor = self.fresh_actor(id);
-        let uncertain_is_there = self.rng.random();
+        let uncertain_is_there = self.chance("uncertain batch", id).random();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if node.is_up {
             return;
@@ -78,14 +79,14 @@ impl Cluster {
 
     /// The next run's actor, as random as a real one.
     fn fresh_actor(&mut self, id: NodeId) -> Actor {
-        let fresh = Actor(self.rng.random_range(1..=u64::MAX));
         let reuse = self.setup.tamper == Some(Tamper::ActorReused);
-        let Some(node) = self.nodes.get_mut(&id) else { return fresh };
+        let Some(node) = self.nodes.get_mut(&id) else { return Actor(0) };
         if reuse && node.actor.0 != 0 {
             return node.actor;
         }
         node.actors += 1;
-        fresh
+        let name = format!("actor {} of {id}", node.actors);
+        Actor(stream(self.setup.seed, &name).random_range(1..=u64::MAX))
     }
 
     /// Has every node look at its connection with this one, when it can know of the change.
@@ -104,7 +105,8 @@ impl Cluster {
         };
         for (node, peer) in [(one, other), (other, one)] {
             // The two ends do not notice at the same time.
-            let late_us = self.rng.random_range(0..=delay_us / 4);
+            let late_us =
+                self.chance(&format!("{peer} noticed by"), node).random_range(0..=delay_us / 4);
             self.queue.plan(self.now_us + delay_us + late_us, Event::Link { node, peer });
         }
     }
@@ -184,7 +186,7 @@ impl Cluster {
         let (target, region, client) = (call.node, call.region, call.client);
         let (frame, repeated) = (call.frame.clone(), call.repeated);
         let Some(node) = self.nodes.get(&target).filter(|node| node.is_up) else {
-            let delay_us = self.client_delay(region, target);
+            let delay_us = self.client_delay((client, region), target);
             let frame = bytes::Bytes::new();
             let event = Event::Answer { call: id, result: CallResult::NotSent, frame };
             return self.queue.plan(self.now_us + delay_us, event);
@@ -376,10 +378,10 @@ impl Cluster {
             add_counters(&mut self.counters_of_the_dead, slot.shard.counters());
         }
         let waiting = self.calls.iter().filter(|(_, call)| call.node == id && call.run > 0);
-        let waiting: Vec<(CallId, usize)> =
-            waiting.map(|(&call, waiting)| (call, waiting.region)).collect();
-        for (call, region) in waiting {
-            let at_us = self.now_us + self.client_delay(region, id);
+        let waiting: Vec<(CallId, (u64, usize))> =
+            waiting.map(|(&call, waiting)| (call, (waiting.client, waiting.region))).collect();
+        for (call, who) in waiting {
+            let at_us = self.now_us + self.client_delay(who, id);
             let (result, frame) = (CallResult::Disconnected, bytes::Bytes::new());
             self.queue.plan(at_us, Event::Answer { call, result, frame });
         }
@@ -461,7 +463,9 @@ impl Cluster {
         let mut frame = BytesMut::new();
         reply.encode(call.0, &mut frame);
         let frame = frame.freeze();
-        if self.strikes(self.replies_lost) {
+        let who = self.calls.get(&call).map_or((0, 0), |call| (call.client, call.region));
+        let replies_lost = self.replies_lost;
+        if replies_lost > 0 && self.client_rng(who.0).random_range(0..1000) < replies_lost {
             self.tally.replies_lost += 1;
             if let Some(call) = self.calls.get_mut(&call) {
                 call.answer_lost = true;
@@ -473,8 +477,7 @@ impl Cluster {
             let how = format!("an answer of {id} cannot be decoded: {decoded:?}");
             return self.referee.judge(Err(Violation::new(&values::GENUINE, how)));
         };
-        let region = self.calls.get(&call).map_or(0, |call| call.region);
-        let at_us = self.now_us + self.client_delay(region, id);
+        let at_us = self.now_us + self.client_delay(who, id);
         let event = Event::Answer { call, result: CallResult::Reply(decoded), frame };
         self.queue.plan(at_us, event);
     }
