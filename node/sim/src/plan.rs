@@ -154,7 +154,7 @@ pub struct ClientPlan {
 }
 
 /// See the [module](self).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The seed it was made from, and from which everything else is drawn.
     pub seed: u64,
