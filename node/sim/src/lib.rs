@@ -22,6 +22,7 @@ pub mod net;
 pub mod plan;
 pub mod referee;
 pub mod rng;
+pub mod schedule;
 pub mod script;
 pub mod sim;
 pub mod store;
