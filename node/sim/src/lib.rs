@@ -24,6 +24,7 @@ pub mod referee;
 pub mod rng;
 pub mod schedule;
 pub mod script;
+pub mod shrink;
 pub mod sim;
 pub mod store;
 pub mod tamper;

@@ -68,6 +68,12 @@ pub fn decode(text: &str) -> Result<Plan, ScheduleError> {
     Ok(plan)
 }
 
+/// Whether a plan can be played: what a seed never does, a file or a change may.
+#[must_use]
+pub fn is_sensible(plan: &Plan) -> bool {
+    sense::check(plan).is_ok()
+}
+
 /// A line of `name=value` words, taken one by one.
 #[derive(Clone)]
 struct Words<'a> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use holm_protocol::ids::NodeId;
 
-use crate::plan::{ClientPlan, Fault, Plan, Shape};
+use crate::plan::{ClientPlan, Fault, FaultKind, Plan, Shape};
 
 /// No run is longer, simulated microseconds: a day.
 const LONGEST_US: u64 = 86_400_000_000;
@@ -58,7 +58,25 @@ pub(super) fn check(plan: &Plan) -> Result<(), Nonsense> {
         }
     }
     let nodes: Vec<NodeId> = plan.shape.nodes().into_keys().collect();
-    plan.faults.iter().enumerate().try_for_each(|(at, one)| fault(at, one, &nodes))
+    plan.faults.iter().enumerate().try_for_each(|(at, one)| fault(at, one, &nodes))?;
+    faults(plan)
+}
+
+/// What faults must leave: an end before the calm, and a replica of each partition that remembers.
+fn faults(plan: &Plan) -> Result<(), Nonsense> {
+    let until_us = plan.faults_until_us;
+    let late = plan.faults.iter().position(|fault| fault.at_us + fault.for_us > until_us);
+    if let Some(at) = late {
+        let what = format!("it lasts beyond faults_until_us={until_us}");
+        return Err(nonsense("fault", at, what, "shorten it, or let faults last longer"));
+    }
+    let mut wipes = (0..plan.faults.len()).filter(|&at| plan.faults[at].kind == FaultKind::Wipe);
+    let one_too_many = if plan.shape.replicas() < 2 { wipes.next() } else { wipes.nth(1) };
+    if let Some(at) = one_too_many {
+        let what = "no replica is left that remembers".to_owned();
+        return Err(nonsense("fault", at, what, "leave out a wiped disk"));
+    }
+    Ok(())
 }
 
 fn shape(shape: &Shape) -> Result<(), Nonsense> {
