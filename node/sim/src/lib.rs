@@ -21,6 +21,7 @@ pub mod history;
 pub mod net;
 pub mod plan;
 pub mod referee;
+pub mod report;
 pub mod rng;
 pub mod schedule;
 pub mod script;

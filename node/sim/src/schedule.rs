@@ -49,7 +49,13 @@ pub struct ScheduleError {
 /// The text of a plan.
 #[must_use]
 pub fn encode(plan: &Plan) -> String {
-    let mut text = format!("{MAGIC} {VERSION}\n");
+    with_comment(plan, "")
+}
+
+/// The text of a plan, with lines that begin with `#` before it.
+#[must_use]
+pub fn with_comment(plan: &Plan, comment: &str) -> String {
+    let mut text = format!("{comment}{MAGIC} {VERSION}\n");
     plan.write(&mut text);
     text
 }

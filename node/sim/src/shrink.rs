@@ -258,7 +258,9 @@ fn leave_out_region(plan: &mut Plan, region: usize) {
     renumber(plan, &gone);
     plan.shape.regions.remove(region);
     plan.timing.delays.remove(region);
-    plan.timing.delays.iter_mut().for_each(|row| drop(row.remove(region)));
+    for row in &mut plan.timing.delays {
+        row.remove(region);
+    }
     for client in &mut plan.clients {
         client.region = match client.region {
             at if at == region => 0,

@@ -9,7 +9,6 @@
 //! A node that lost its disk has no way back yet: it refuses reads, so the reads of step 3 ask for
 //! all the others, and only these are compared.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holm_core::object::{Object, ObjectKind};
@@ -22,7 +21,7 @@ use crate::check::{Violation, panics};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
-use crate::plan::{Fault, FaultKind, Plan};
+use crate::plan::{Fault, FaultKind, Mode, Plan};
 use crate::referee::OutcomeTally;
 use crate::trace::STEPS_KEPT;
 
@@ -43,11 +42,22 @@ const CLIENT_TIMEOUTS: u64 = 4 << 32;
 /// The referee's own client.
 const READER: u64 = 1 << 20;
 
-/// How a run ended.
+/// Whether a run shows anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    Counts,
+    /// Fewer than half of its calls were ok.
+    HardlyWorked,
+    /// It was to have faults, and none had an effect.
+    Undisturbed,
+}
+
+/// How a run ended. In words: [`crate::report`].
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
+    /// What was to happen.
+    pub plan: Plan,
     /// The rule that was broken, if one was.
     pub violation: Option<Violation>,
     /// The last steps, if a rule was broken or all were asked for.
@@ -58,6 +68,9 @@ pub struct Report {
     pub steps: u64,
     /// How long it was, simulated microseconds.
     pub simulated_us: u64,
+    /// When the last client had done what it had to, simulated microseconds; the rest is for the
+    /// referee.
+    pub worked_us: u64,
     /// How often each fault had an effect.
     pub faults: FaultTally,
     /// How calls ended.
@@ -66,16 +79,19 @@ pub struct Report {
     pub counters: Counters,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
+impl Report {
+    /// Whether the run counts, or is as good as not run.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let OutcomeTally { acknowledged, reads, not_done, unknown, reads_failed, .. } =
+            self.outcomes;
+        if acknowledged + reads < not_done + unknown + reads_failed {
+            Standing::HardlyWorked
+        } else if self.plan.mode != Mode::Calm && self.faults.total() == 0 {
+            Standing::Undisturbed
+        } else {
+            Standing::Counts
         }
-        let Some(violation) = &self.violation else {
-            return write!(f, "seed {}: {} steps, clean", self.seed, self.steps);
-        };
-        writeln!(f, "seed {}: violation of {violation}", self.seed)?;
-        write!(f, "  repeat: cargo xtask sim --seed {} --trace", self.seed)
     }
 }
 
@@ -86,6 +102,7 @@ pub struct Sim {
     cluster: Cluster,
     clients: Vec<Client>,
     busy_clients: usize,
+    worked_us: u64,
     /// Calls of client timeouts, by alarm.
     timeouts: Vec<(usize, CallId)>,
     trace_all: bool,
@@ -117,7 +134,8 @@ impl Sim {
         }
         cluster.alarm(CHECK_EVERY_US, CHECKS);
         let busy_clients = clients.len();
-        Sim { plan, cluster, clients, busy_clients, timeouts: Vec::new(), trace_all }
+        let timeouts = Vec::new();
+        Sim { plan, cluster, clients, busy_clients, worked_us: 0, timeouts, trace_all }
     }
 
     /// Plays the plan of a seed.
@@ -210,7 +228,10 @@ impl Sim {
                 self.timeouts.push((at, call));
                 self.cluster.alarm(at_us, number);
             }
-            Next::Done => self.busy_clients -= 1,
+            Next::Done => {
+                self.busy_clients -= 1;
+                self.worked_us = self.cluster.now_us();
+            }
         }
     }
 
@@ -381,15 +402,16 @@ impl Sim {
         let trace = self.cluster.trace();
         let lines = violation.is_some() || self.trace_all;
         Report {
-            seed: self.plan.seed,
             trace: if lines { trace.lines().collect() } else { Vec::new() },
             digest: trace.digest(),
             steps: trace.count(),
             simulated_us: self.cluster.now_us(),
+            worked_us: self.worked_us,
             faults: self.cluster.tally(),
             outcomes: self.cluster.referee().tally(),
             counters: self.cluster.counters(),
             violation,
+            plan: self.plan,
         }
     }
 }

@@ -73,6 +73,12 @@ impl FaultTally {
         ]
     }
 
+    /// How often any fault had an effect.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.entries().iter().map(|(_, count)| count).sum()
+    }
+
     /// Adds another run's.
     pub fn add(&mut self, other: &FaultTally) {
         self.lost += other.lost;
