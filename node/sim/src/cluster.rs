@@ -14,6 +14,7 @@ mod faults;
 mod node;
 mod queue;
 mod shell;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use crate::trace::{Trace, What};
 use node::Node;
 use queue::{Event, Queue};
 
-pub use faults::FaultTally;
+pub use tally::FaultTally;
 
 /// The bucket that keeps siblings.
 pub const SIBLINGS: BucketId = BucketId(1);
@@ -84,6 +85,8 @@ struct Call {
     asked_us: u64,
     timeout_us: u64,
     repeated: u32,
+    /// A repeated request goes over the connection that the client has: to this run.
+    only_run: Option<u32>,
     frame: Bytes,
     /// Its answer was lost on the way: the node is not to blame.
     answer_lost: bool,
@@ -157,7 +160,8 @@ impl Cluster {
                 (id, Node::new((id, region), SimStore::new(setup.sync), rng))
             })
             .collect();
-        let net = Net::new(regions, setup.timing.delays.clone(), setup.seed);
+        let Timing { delays, link_spread, .. } = &setup.timing;
+        let net = Net::new(regions, delays.clone(), *link_spread, setup.seed);
         let mut cluster = Cluster {
             now_us: 0,
             queue: Queue::default(),
@@ -300,6 +304,7 @@ impl Cluster {
             asked_us,
             timeout_us,
             repeated,
+            only_run: (repeated > 0).then(|| self.run_of(node)),
             frame,
             answer_lost: false,
         };
@@ -367,7 +372,7 @@ impl Cluster {
             Event::Answer { call, result, frame } => {
                 return Some(self.answered(call, result, frame));
             }
-            Event::Peer { from, to, frame } => self.deliver(from, to, frame),
+            Event::Peer { from, to, run, frame } => self.deliver((from, to), run, frame),
             Event::Request { call } => self.on_request(call),
             Event::Run { node, run, shard } => self.run_batch(node, run, shard),
             Event::Commit { node, run, shard } => self.commit_batch(node, run, shard),
@@ -396,7 +401,7 @@ impl Cluster {
 
     /// Puts a message on its last metre: it is delivered now.
     pub fn inject(&mut self, from: NodeId, to: NodeId, frame: Bytes) {
-        self.queue.plan(self.now_us, Event::Peer { from, to, frame });
+        self.queue.plan(self.now_us, Event::Peer { from, to, run: None, frame });
     }
 
     fn note(&mut self, text: String) {
@@ -477,7 +482,9 @@ impl Cluster {
     /// Draws how long the next write of a batch takes on a node.
     fn disk_us(&mut self, node: NodeId) -> u64 {
         let disk = self.setup.timing.disk;
-        self.nodes.get_mut(&node).map_or(0, |node| disk.draw(&mut node.disk_rng) * node.slowness)
+        let Some(node) = self.nodes.get_mut(&node) else { return 0 };
+        self.tally.slow_commits += u64::from(node.slowness > 1);
+        disk.draw(&mut node.disk_rng) * node.slowness
     }
 }
 

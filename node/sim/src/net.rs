@@ -1,7 +1,8 @@
 //! Links between nodes: how long messages take, and what becomes of them.
 //!
 //! In fair weather a link is what a QUIC lane is: in order, without loss, with a base delay and
-//! jitter. The weather adds loss, doubles and messages that overtake others, which is more than
+//! jitter. Delays are those between the regions of the two ends, one way each, and may be longer on
+//! a link by a share of its own. The weather adds loss, doubles and messages that overtake others, which is more than
 //! QUIC does to a lane, and all of what reconnecting does to it. A cut link drops what is sent
 //! over it and what is on its way. Links are directed: a cut can be one-way.
 
@@ -61,9 +62,10 @@ pub struct NetTally {
     pub cut: u64,
 }
 
-/// What one direction of a link remembers.
+/// One direction of a link.
 #[derive(Debug)]
 struct Link {
+    delay: Delay,
     /// When the last message that kept its place arrives.
     last_arrival_us: u64,
     rng: ChaCha8Rng,
@@ -75,30 +77,55 @@ impl Link {
     }
 }
 
-/// All links.
+/// Links, each drawn from its own stream when it is first used.
 #[derive(Debug)]
-pub struct Net {
+struct Links {
     regions: BTreeMap<NodeId, usize>,
     /// Delay between regions, one way; the diagonal is within a region.
     delays: Vec<Vec<Delay>>,
+    /// Links are up to this many percent longer than that.
+    spread: u32,
+    seed: u64,
+    known: BTreeMap<(NodeId, NodeId), Link>,
+}
+
+impl Links {
+    fn get(&mut self, from: NodeId, to: NodeId) -> &mut Link {
+        self.known.entry((from, to)).or_insert_with(|| {
+            let mut rng = stream(self.seed, &format!("link {from} {to}"));
+            let Delay { base_us, jitter_us } = self.delays[self.regions[&from]][self.regions[&to]];
+            let longer = if self.spread > 0 { rng.random_range(0..=self.spread) } else { 0 };
+            let percent = 100 + u64::from(longer);
+            let delay =
+                Delay { base_us: base_us * percent / 100, jitter_us: jitter_us * percent / 100 };
+            Link { delay, last_arrival_us: 0, rng }
+        })
+    }
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Net {
+    links: Links,
     weather: Weather,
     cuts: BTreeSet<(NodeId, NodeId)>,
-    links: BTreeMap<(NodeId, NodeId), Link>,
-    seed: u64,
     tally: NetTally,
 }
 
 impl Net {
-    /// Fair weather over all links. Each draws from a stream of its own.
+    /// Fair weather over all links. Each draws from a stream of its own, and is up to `spread`
+    /// percent longer than its regions are apart.
     #[must_use]
-    pub fn new(regions: BTreeMap<NodeId, usize>, delays: Vec<Vec<Delay>>, seed: u64) -> Net {
+    pub fn new(
+        regions: BTreeMap<NodeId, usize>,
+        delays: Vec<Vec<Delay>>,
+        spread: u32,
+        seed: u64,
+    ) -> Net {
         Net {
-            regions,
-            delays,
+            links: Links { regions, delays, spread, seed, known: BTreeMap::new() },
             weather: Weather::default(),
             cuts: BTreeSet::new(),
-            links: BTreeMap::new(),
-            seed,
             tally: NetTally::default(),
         }
     }
@@ -138,13 +165,17 @@ impl Net {
     /// The delay between two regions, one way.
     #[must_use]
     pub fn delay(&self, from: usize, to: usize) -> Delay {
-        self.delays[from][to]
+        self.links.delays[from][to]
+    }
+
+    /// The delay of a link, one way.
+    pub fn link_delay(&mut self, from: NodeId, to: NodeId) -> Delay {
+        self.links.get(from, to).delay
     }
 
     /// The least time of a round trip between two nodes, microseconds.
-    #[must_use]
-    pub fn round_trip_us(&self, a: NodeId, b: NodeId) -> u64 {
-        2 * self.delay(self.regions[&a], self.regions[&b]).base_us
+    pub fn round_trip_us(&mut self, a: NodeId, b: NodeId) -> u64 {
+        self.link_delay(a, b).base_us + self.link_delay(b, a).base_us
     }
 
     /// When copies of a message sent now arrive. None, one or two.
@@ -155,12 +186,8 @@ impl Net {
             return [None, None];
         }
         let Weather { loss, duplicate, reorder, hold_us } = self.weather;
-        let delay = self.delay(self.regions[&from], self.regions[&to]);
-        let link = self.links.entry((from, to)).or_insert_with(|| Link {
-            last_arrival_us: 0,
-            rng: stream(self.seed, &format!("link {from} {to}")),
-        });
-        let direct_us = now_us + delay.draw(&mut link.rng);
+        let link = self.links.get(from, to);
+        let direct_us = now_us + link.delay.draw(&mut link.rng);
         if link.strikes(loss) {
             self.tally.lost += 1;
             return [None, None];
@@ -198,15 +225,15 @@ mod tests {
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
 
-    fn net() -> Net {
+    fn net(spread: u32) -> Net {
         let delay = Delay { base_us: 100, jitter_us: 1000 };
-        Net::new([(A, 0), (B, 0)].into(), vec![vec![delay]], 1)
+        Net::new([(A, 0), (B, 0)].into(), vec![vec![delay]], spread, 1)
     }
 
     /// Goal: in fair weather messages keep their order and none is lost.
     #[test]
     fn fair_links_keep_order() {
-        let mut net = net();
+        let mut net = net(0);
         let arrivals: Vec<u64> = (0..100).filter_map(|at| net.send(at, A, B)[0]).collect();
         assert_eq!(arrivals.len(), 100);
         assert!(arrivals.is_sorted());
@@ -215,7 +242,7 @@ mod tests {
     /// Goal: each kind of bad weather does what it says. Method: all of it at once.
     #[test]
     fn bad_weather_strikes() {
-        let mut net = net();
+        let mut net = net(0);
         net.set_weather(Weather { loss: 200, duplicate: 200, reorder: 200, hold_us: 50_000 });
         let arrivals: Vec<u64> = (0..1000).filter_map(|at| net.send(at, A, B)[0]).collect();
         let tally = net.tally();
@@ -224,10 +251,24 @@ mod tests {
         assert_eq!(arrivals.len() as u64, tally.sent - tally.lost);
     }
 
+    /// Goal: links differ from each other and in their two directions, never below what their
+    /// regions are apart.
+    #[test]
+    fn links_have_delays_of_their_own() {
+        let mut net = net(50);
+        let (there, back) = (net.link_delay(A, B), net.link_delay(B, A));
+        assert_ne!(there, back);
+        for delay in [there, back] {
+            assert!((100..=150).contains(&delay.base_us), "{delay:?}");
+            assert!((1000..=1500).contains(&delay.jitter_us), "{delay:?}");
+        }
+        assert_eq!(net.round_trip_us(A, B), there.base_us + back.base_us);
+    }
+
     /// Goal: a cut has a direction.
     #[test]
     fn cuts_are_one_way() {
-        let mut net = net();
+        let mut net = net(0);
         net.set_cut(A, B, true);
         assert_eq!(net.send(0, A, B), [None, None]);
         assert!(net.send(0, B, A)[0].is_some());

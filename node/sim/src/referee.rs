@@ -25,7 +25,7 @@ use crate::check::{
     receipts, replica, values,
 };
 use crate::cluster::CallResult;
-use crate::history::{Answer, EventId, History, KeyId, Outcome};
+use crate::history::{Answer, Event, EventId, History, KeyId, Outcome};
 use crate::store::Changed;
 
 /// How calls ended.
@@ -45,6 +45,8 @@ pub struct OutcomeTally {
     pub siblings_max: u64,
     /// Writes repeated under their request id.
     pub repeats: u64,
+    /// Those of them that were repeated at another node, or at another run of one.
+    pub repeats_elsewhere: u64,
 }
 
 /// See the [module](self).
@@ -124,6 +126,12 @@ impl Referee {
         self.tally.repeats += 1;
     }
 
+    /// A client repeats a write elsewhere, where nobody may know of it: it may be done once more.
+    pub fn repeats_elsewhere(&mut self, id: EventId, now_us: u64) {
+        self.tally.repeats_elsewhere += 1;
+        self.history.begin_again(id, now_us);
+    }
+
     /// A client was told what became of one try of its write.
     pub fn write_told(&mut self, id: EventId, now_us: u64, result: &CallResult) {
         if let CallResult::Reply(Reply::Written(written)) = result {
@@ -133,21 +141,28 @@ impl Referee {
 
     /// A client is done with a write. `is_undone` if each try certainly did nothing.
     pub fn end_write(&mut self, id: EventId, is_undone: bool) {
-        let event = self.history.event_mut(id);
-        match event.outcome {
-            Outcome::Acknowledged => self.tally.acknowledged += 1,
-            _ if is_undone => {
-                event.outcome = Outcome::NotDone;
-                self.tally.not_done += 1;
-                // Its effect may have been seen before its writer was told.
-                if event.dot.is_some() {
-                    let verdict = values::may_be_seen(&self.history, id, "a replica or a message");
-                    self.judge(verdict);
+        let tries: Vec<EventId> = self.history.tries(id).map(|(id, _)| id).collect();
+        let is_acknowledged =
+            |&id: &EventId| self.history.event(id).outcome == Outcome::Acknowledged;
+        match tries.iter().any(is_acknowledged) {
+            true => self.tally.acknowledged += 1,
+            false if is_undone => self.tally.not_done += 1,
+            false => self.tally.unknown += 1,
+        }
+        for id in tries {
+            let event = self.history.event_mut(id);
+            match event.outcome {
+                Outcome::Acknowledged => {}
+                _ if is_undone => {
+                    event.outcome = Outcome::NotDone;
+                    // Its effect may have been seen before its writer was told.
+                    if event.dot.is_some() {
+                        let place = "a replica or a message";
+                        let verdict = values::may_be_seen(&self.history, id, place);
+                        self.judge(verdict);
+                    }
                 }
-            }
-            _ => {
-                event.outcome = Outcome::Unknown;
-                self.tally.unknown += 1;
+                _ => event.outcome = Outcome::Unknown,
             }
         }
     }
@@ -155,6 +170,7 @@ impl Referee {
     fn acknowledged(&mut self, id: EventId, now_us: u64, written: &Written) {
         let verdict = dots::learn(&mut self.history, id, written.dot);
         self.judge(verdict);
+        let id = self.try_with(id, written.dot);
         let region = self.layout.region_of(written.receipt.coordinator);
         let event = self.history.event_mut(id);
         event.outcome = Outcome::Acknowledged;
@@ -243,8 +259,16 @@ impl Referee {
         place: &str,
     ) -> Verdict {
         let id = values::writer_of(&self.history, key, value, place)?;
+        dots::learn(&mut self.history, id, dot)?;
+        let id = self.try_with(id, dot);
         self.history.event_mut(id).hlc = Some(hlc);
-        dots::learn(&mut self.history, id, dot)
+        Ok(())
+    }
+
+    /// The try of a write that has this dot.
+    fn try_with(&self, id: EventId, dot: Dot) -> EventId {
+        let has = |(_, event): &(EventId, &Event)| event.dot == Some(dot);
+        self.history.tries(id).find(has).map_or(id, |(id, _)| id)
     }
 
     /// What a client's context covers.

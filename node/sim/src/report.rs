@@ -43,6 +43,7 @@ impl fmt::Display for InWords<'_> {
         match plan.mode {
             Mode::Calm => write!(f, "plan: calm, "),
             Mode::Nemesis(kind) => write!(f, "plan: nemesis {kind:?}, "),
+            Mode::Pair(one, other) => write!(f, "plan: {one:?} and {other:?}, "),
             Mode::Swarm => write!(f, "plan: swarm, "),
         }?;
         let mut first = 1;
@@ -75,19 +76,23 @@ impl fmt::Display for InWords<'_> {
 }
 
 fn client_in_words(client: &ClientPlan) -> String {
-    let ClientPlan { id, region, workload, operations, levels, timeout_ms, .. } = client;
+    let ClientPlan { id, region, workload, operations, levels, timeout_ms, repeats, .. } = client;
     let levels = match levels {
         Some((read, write)) => format!("reads at {read}, writes at {write}"),
         None => "levels drawn anew each time".to_owned(),
     };
-    format!("c{id} in r{region}: {operations} of {workload:?}, {levels}, within {timeout_ms} ms")
+    format!(
+        "c{id} in r{region}: {operations} of {workload:?}, {levels}, within {timeout_ms} ms, repeats \
+         {repeats:?}"
+    )
 }
 
 fn fault_in_words(fault: &Fault) -> String {
     let Fault { at_us, for_us, kind, node, other, strength } = fault;
     let ms = |us: u64| us as f64 / 1000.0;
     let (from, to) = (ms(*at_us), ms(at_us + for_us));
-    format!("{from:.1} ms to {to:.1} ms: {kind:?} of {node} (and {other}), strength {strength}")
+    let with = if kind.takes_two() { format!(" and {other}") } else { String::new() };
+    format!("{from:.1} ms to {to:.1} ms: {kind:?} of {node}{with}, strength {strength}")
 }
 
 #[cfg(test)]

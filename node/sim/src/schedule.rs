@@ -4,8 +4,8 @@
 //! holm-sim-schedule 1
 //! # Anything after a # is for people.
 //! plan seed=7 mode=nemesis:Kill sync=always keys=2 faults_until_us=2500000 tamper=none
-//! shape regions=3:2,1:1 bits=1 shards=2
-//! client id=1 region=0 workload=Set operations=12 think_us=1000 levels=quorum:one timeout_ms=400
+//! shape regions=3:2,1:1 zones=0 bits=1 shards=2
+//! client id=1 region=0 workload=Set operations=12 think_us=1000 levels=quorum:one ...
 //! fault at_us=90000 for_us=500000 kind=Kill node=n1 other=n2 strength=40
 //! ```
 //! The first line names the format and its version. Every other line is a word that says what the
@@ -269,7 +269,7 @@ plan! {
     lines { shape, shard, timing }
     lists { clients, faults }
 }
-line!("shape" Shape { regions, bits, shards });
+line!("shape" Shape { regions, zones, bits, shards });
 line!("shard" ShardConfig {
     in_flight_max,
     lingering_max,
@@ -284,8 +284,17 @@ line!("shard" ShardConfig {
     max_clock_skew_ms,
     checkpoint_every,
 });
-line!("timing" Timing { delays, disk, detect_us });
-line!("client" ClientPlan { id, region, workload, operations, think_us, levels, timeout_ms });
+line!("timing" Timing { delays, link_spread, disk, detect_us });
+line!("client" ClientPlan {
+    id,
+    region,
+    workload,
+    operations,
+    think_us,
+    levels,
+    timeout_ms,
+    repeats,
+});
 line!("fault" Fault { at_us, for_us, kind, node, other, strength });
 
 #[cfg(test)]

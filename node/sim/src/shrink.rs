@@ -241,6 +241,7 @@ impl Shrinker {
 
     fn less_chance(&mut self) {
         self.change(|plan| plan.sync = SyncMode::Always);
+        self.change(|plan| plan.timing.link_spread = 0);
         self.change(|plan| plan.timing.disk.jitter_us = 0);
         self.change(|plan| {
             plan.timing.delays.iter_mut().flatten().for_each(|delay| delay.jitter_us = 0);
@@ -290,9 +291,9 @@ fn renumber(plan: &mut Plan, gone: &BTreeSet<NodeId>) {
     plan.faults.retain_mut(|fault| {
         let Some(&node) = names.get(&fault.node) else { return false };
         fault.node = node;
-        // A cut from itself is no cut.
-        fault.other = names.get(&fault.other).copied().unwrap_or(node);
-        true
+        let other = names.get(&fault.other).copied();
+        fault.other = other.unwrap_or(node);
+        other.is_some() || !fault.kind.takes_two()
     });
 }
 
@@ -363,17 +364,17 @@ mod tests {
             other: NodeId(other),
             strength: 1,
         };
-        plan.faults = vec![fault(1, 4), fault(4, 1), fault(3, 2)];
+        plan.faults = vec![fault(1, 4), fault(4, 1), fault(3, 2), fault(3, 4)];
         let struck = |plan: &Plan| -> Vec<(u64, u64)> {
             plan.faults.iter().map(|fault| (fault.node.0, fault.other.0)).collect()
         };
         let mut without_node = plan.clone();
         leave_out_node(&mut without_node, NodeId(2));
         assert_eq!(without_node.shape.regions, [(1, 1), (2, 2)]);
-        assert_eq!(struck(&without_node), [(1, 3), (3, 1), (2, 2)]);
+        assert_eq!(struck(&without_node), [(1, 3), (3, 1), (2, 3)]);
         plan.timing.delays = vec![vec![plan.timing.disk; 2]; 2];
         leave_out_region(&mut plan, 0);
         assert_eq!((plan.shape.regions.len(), plan.timing.delays.len()), (1, 1));
-        assert_eq!(struck(&plan), [(2, 2), (1, 1)]);
+        assert_eq!(struck(&plan), [(1, 2)]);
     }
 }

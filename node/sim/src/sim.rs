@@ -9,6 +9,8 @@
 //! A node that lost its disk has no way back yet: it refuses reads, so the reads of step 3 ask for
 //! all the others, and only these are compared.
 
+mod strike;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holm_core::object::{Object, ObjectKind};
@@ -21,13 +23,13 @@ use crate::check::{Violation, panics};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
-use crate::plan::{Fault, FaultKind, Mode, Plan};
+use crate::plan::{FaultKind, Mode, Plan};
 use crate::referee::OutcomeTally;
 use crate::trace::STEPS_KEPT;
 
 /// Between two comparisons of replicas, simulated microseconds.
 const CHECK_EVERY_US: u64 = 150_000;
-/// Time for connections to come back and clocks to pass what a fast one has written, microseconds.
+/// Time for connections to come back, microseconds.
 const SETTLE_US: u64 = 4_000_000;
 /// Rounds of reads after which replicas must be equal: one to repair, more for reads that fail
 /// because writes are still on their way.
@@ -39,6 +41,9 @@ const FAULT_ENDS: u64 = 1 << 32;
 const CHECKS: u64 = 2 << 32;
 const CLIENTS: u64 = 3 << 32;
 const CLIENT_TIMEOUTS: u64 = 4 << 32;
+const FAULT_TURNS: u64 = 5 << 32;
+/// Disks are copied that an older copy will replace.
+const COPIES: u64 = 6 << 32;
 /// The referee's own client.
 const READER: u64 = 1 << 20;
 
@@ -131,6 +136,9 @@ impl Sim {
         }
         for (at, fault) in plan.faults.iter().enumerate() {
             cluster.alarm(fault.at_us, at as u64);
+            if fault.kind == FaultKind::Restore {
+                cluster.alarm(fault.copied_us(), COPIES + at as u64);
+            }
         }
         cluster.alarm(CHECK_EVERY_US, CHECKS);
         let busy_clients = clients.len();
@@ -163,6 +171,7 @@ impl Sim {
         while self.busy_clients > 0 && self.goes_on() {
             self.step();
         }
+        self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.converge();
         self.verdict();
@@ -197,11 +206,11 @@ impl Sim {
         let (kind, at) = (number & !(FAULT_ENDS - 1), (number & (FAULT_ENDS - 1)) as usize);
         match kind {
             0 => self.fault_begins(at),
-            FAULT_ENDS => {
-                if self.cluster.now_us() < self.plan.faults_until_us {
-                    self.fault_ends(self.plan.faults[at]);
-                }
-            }
+            // What is left of faults when all are to end, ends then.
+            FAULT_TURNS | FAULT_ENDS if self.cluster.now_us() >= self.plan.faults_until_us => {}
+            FAULT_TURNS => strike::turn(&self.plan.faults[at], &mut self.cluster),
+            FAULT_ENDS => strike::end(&self.plan.faults[at], &mut self.cluster),
+            COPIES => self.cluster.copy_disk(self.plan.faults[at].node),
             CHECKS => {
                 self.cluster.check_replicas();
                 self.cluster.alarm(self.cluster.now_us() + CHECK_EVERY_US, CHECKS);
@@ -237,65 +246,10 @@ impl Sim {
 
     fn fault_begins(&mut self, at: usize) {
         let fault = self.plan.faults[at];
-        let Fault { kind, node, other, strength, .. } = fault;
         let now_us = self.cluster.now_us();
-        let ends_us = now_us + fault.for_us;
-        self.cluster.alarm(ends_us, FAULT_ENDS + at as u64);
-        let hold_us = u64::from(strength) * 5_000;
-        let cluster = &mut self.cluster;
-        match kind {
-            FaultKind::Loss => cluster.set_weather(|w| w.loss = 5 * strength),
-            FaultKind::Duplicate => {
-                cluster.set_weather(|w| (w.duplicate, w.hold_us) = (5 * strength, hold_us));
-            }
-            FaultKind::Reorder => {
-                cluster.set_weather(|w| (w.reorder, w.hold_us) = (5 * strength, hold_us));
-            }
-            FaultKind::ReplyLoss => cluster.lose_replies(5 * strength),
-            FaultKind::Cut if node != other => cluster.set_cut(node, other, (true, true)),
-            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (true, false)),
-            FaultKind::Cut | FaultKind::OneWayCut => {}
-            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), true),
-            FaultKind::Kill => cluster.crash(node),
-            FaultKind::DieInCommit => cluster.die_in_commit(node),
-            FaultKind::PowerCut => cluster.power_cut(node),
-            FaultKind::Wipe => {
-                cluster.crash(node);
-                cluster.wipe(node);
-            }
-            FaultKind::Pause => cluster.pause(node, ends_us),
-            FaultKind::SlowDisk => cluster.slow_disk(node, 2 + u64::from(strength)),
-            FaultKind::FullDisk => cluster.set_free(node, Some(20 * strength as usize)),
-            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = true),
-            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = true),
-            FaultKind::Damage => cluster.damage(node),
-            FaultKind::Skew => cluster.set_skew(node, (i64::from(strength) - 50) * 40),
-        }
-    }
-
-    fn fault_ends(&mut self, fault: Fault) {
-        let Fault { kind, node, other, .. } = fault;
-        let cluster = &mut self.cluster;
-        match kind {
-            FaultKind::Loss => cluster.set_weather(|w| w.loss = 0),
-            FaultKind::Duplicate => cluster.set_weather(|w| w.duplicate = 0),
-            FaultKind::Reorder => cluster.set_weather(|w| w.reorder = 0),
-            FaultKind::ReplyLoss => cluster.lose_replies(0),
-            FaultKind::Cut if node != other => cluster.set_cut(node, other, (false, true)),
-            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (false, false)),
-            FaultKind::Cut | FaultKind::OneWayCut | FaultKind::Pause => {}
-            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), false),
-            FaultKind::Kill | FaultKind::DieInCommit | FaultKind::PowerCut | FaultKind::Wipe => {
-                cluster.restart(node);
-            }
-            FaultKind::SlowDisk => cluster.slow_disk(node, 1),
-            FaultKind::FullDisk => cluster.set_free(node, None),
-            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = false),
-            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = false),
-            // Damage stays until the row is written again or all faults end.
-            FaultKind::Damage => {}
-            FaultKind::Skew => cluster.set_skew(node, 0),
-        }
+        self.cluster.alarm(now_us + fault.for_us / 2, FAULT_TURNS + at as u64);
+        self.cluster.alarm(now_us + fault.for_us, FAULT_ENDS + at as u64);
+        strike::begin(&fault, &mut self.cluster);
     }
 
     fn end_faults(&mut self) {

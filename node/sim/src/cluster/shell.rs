@@ -13,7 +13,7 @@ use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
 use rand::RngExt;
 
-use super::node::Slot;
+use super::node::{Node, Slot};
 use super::queue::Event;
 use super::{CallId, CallResult, Cluster, add_counters};
 use crate::check::{Violation, values};
@@ -149,14 +149,20 @@ impl Cluster {
         if !slot.is_busy {
             slot.is_busy = true;
             let event = Event::Run { node: id, run: node.run, shard };
-            self.queue.plan(self.now_us + WAKE_UP_US, event);
+            self.queue.plan(self.now_us + WAKE_UP_US + node.lag_us, event);
         }
     }
 
     /// A message arrives.
-    pub(super) fn deliver(&mut self, from: NodeId, to: NodeId, frame: bytes::Bytes) {
+    pub(super) fn deliver(
+        &mut self,
+        (from, to): (NodeId, NodeId),
+        run: Option<u32>,
+        frame: bytes::Bytes,
+    ) {
         let is_cut = self.net.is_cut(from, to);
-        if is_cut || !self.is_up(to) {
+        let is_there = self.is_up(to) && run.is_none_or(|run| run == self.run_of(to));
+        if is_cut || !is_there {
             if is_cut {
                 self.net.caught_by_cut();
             }
@@ -184,8 +190,10 @@ impl Cluster {
     pub(super) fn on_request(&mut self, id: CallId) {
         let Some(call) = self.calls.get(&id) else { return };
         let (target, region, client) = (call.node, call.region, call.client);
-        let (frame, repeated) = (call.frame.clone(), call.repeated);
-        let Some(node) = self.nodes.get(&target).filter(|node| node.is_up) else {
+        let (frame, repeated, only_run) = (call.frame.clone(), call.repeated, call.only_run);
+        let listens =
+            |node: &&Node| node.is_up && only_run.is_none_or(|only_run| only_run == node.run);
+        let Some(node) = self.nodes.get(&target).filter(listens) else {
             let delay_us = self.client_delay((client, region), target);
             let frame = bytes::Bytes::new();
             let event = Event::Answer { call: id, result: CallResult::NotSent, frame };
@@ -229,12 +237,17 @@ impl Cluster {
         }
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.run == run) else { return };
         let now = node.now(self.now_us);
+        let off_ms = node.clock.off_ms(self.now_us);
+        self.tally.skewed += u64::from(off_ms != 0);
+        self.tally.far_skewed += u64::from(off_ms.abs() > 60_000);
+        self.tally.drifted += u64::from(off_ms != 0 && node.clock.drifts());
         let Some(slot) = node.slots.get_mut(shard) else { return };
         slot.is_busy = true;
         slot.wake_us = None;
         let mut effects = Effects::new();
         for _ in 0..BATCH_MAX {
             let Some(input) = slot.inbox.pop_front() else { break };
+            self.tally.slow_inputs += u64::from(node.lag_us > 0);
             // Only a new layout can fail here, and there is one layout.
             let _ = slot.shard.handle(now, input, &mut node.store, &mut effects);
         }
@@ -269,6 +282,9 @@ impl Cluster {
         let mut effects = Effects::new();
         let result = slot.shard.commit(now, &mut node.store, &mut effects);
         slot.is_busy = false;
+        if node.store.is_torn() {
+            return self.torn(id);
+        }
         let rows = node.store.take_last();
         let dies = node.dies_in_commit && !rows.is_empty();
         if let Err(error) = &result {
@@ -301,7 +317,8 @@ impl Cluster {
         let Some(slot) = node.slots.get_mut(shard) else { return };
         if !slot.inbox.is_empty() || is_due {
             slot.is_busy = true;
-            self.queue.plan(self.now_us + WAKE_UP_US, Event::Run { node: id, run, shard });
+            let at_us = self.now_us + WAKE_UP_US + node.lag_us;
+            self.queue.plan(at_us, Event::Run { node: id, run, shard });
         } else if let Some(at_us) = wakeup_us
             && slot.wake_us != Some(at_us)
         {
@@ -405,28 +422,31 @@ impl Cluster {
         message.encode(&mut frame);
         let frame = frame.freeze();
         for &to in to {
-            let linked = self.nodes.get(&from).is_some_and(|node| node.links.contains_key(&to));
-            if !linked || from == to {
+            let link = self.nodes.get(&from).and_then(|node| node.links.get(&to).copied());
+            let Some(peer_run) = link.filter(|_| from != to) else {
                 self.trace.step(self.now_us, What::Dropped { from, to, frame: frame.clone() });
                 continue;
-            }
+            };
             let frame = match self.setup.tamper {
                 Some(tamper) => self.tampered(tamper, (from, to), &message),
                 None => Some(frame.clone()),
             };
             let Some(frame) = frame else { continue };
             let mut arrivals = self.net.send(self.now_us, from, to);
+            let mut run = None;
             if matches!(message, PeerMessage::Proxy { .. }) {
                 // The one message that asks for something new and is not repeated by anybody: that
-                // it arrives at most once is left to the stream it travels on.
+                // it arrives at most once, at the run that the connection goes to, is left to the
+                // stream it travels on.
                 arrivals[1] = None;
+                run = Some(peer_run);
             }
             if arrivals[0].is_none() {
                 self.trace.step(self.now_us, What::Dropped { from, to, frame: frame.clone() });
             }
             for at_us in arrivals.into_iter().flatten() {
                 let frame = frame.clone();
-                self.queue.plan(at_us, Event::Peer { from, to, frame });
+                self.queue.plan(at_us, Event::Peer { from, to, run, frame });
             }
         }
     }

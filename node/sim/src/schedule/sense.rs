@@ -42,6 +42,10 @@ pub(super) fn check(plan: &Plan) -> Result<(), Nonsense> {
     if delays.clone().any(|d| d.base_us > LONGEST_US || d.jitter_us > LONGEST_US) {
         return Err(nonsense(kind, 0, "a delay is too long".to_owned(), "give less than a day"));
     }
+    if plan.timing.link_spread > 1_000 {
+        let what = format!("link_spread={}", plan.timing.link_spread);
+        return Err(nonsense(kind, 0, what, "give a percentage up to 1000"));
+    }
     if plan.timing.detect_us > LONGEST_US {
         return Err(nonsense(kind, 0, "detect_us is too long".to_owned(), "give less than a day"));
     }
@@ -70,6 +74,11 @@ fn faults(plan: &Plan) -> Result<(), Nonsense> {
         let what = format!("it lasts beyond faults_until_us={until_us}");
         return Err(nonsense("fault", at, what, "shorten it, or let faults last longer"));
     }
+    let one = plan.faults.iter().position(|f| f.kind.takes_two() && f.node == f.other);
+    if let Some(at) = one {
+        let what = format!("{:?} takes two nodes", plan.faults[at].kind);
+        return Err(nonsense("fault", at, what, "give another node as other="));
+    }
     let mut wipes = (0..plan.faults.len()).filter(|&at| plan.faults[at].kind == FaultKind::Wipe);
     let one_too_many = if plan.shape.replicas() < 2 { wipes.next() } else { wipes.nth(1) };
     if let Some(at) = one_too_many {
@@ -80,7 +89,7 @@ fn faults(plan: &Plan) -> Result<(), Nonsense> {
 }
 
 fn shape(shape: &Shape) -> Result<(), Nonsense> {
-    let Shape { regions, bits, shards } = shape;
+    let Shape { regions, zones: _, bits, shards } = shape;
     let wrong = |what, todo: &str| Err(nonsense("shape", 0, what, todo));
     if regions.is_empty()
         || regions.iter().any(|&(nodes, copies)| copies == 0 || usize::from(copies) > nodes)

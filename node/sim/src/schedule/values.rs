@@ -6,7 +6,7 @@ use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
 
 use crate::net::Delay;
-use crate::plan::{FaultKind, Mode, Workload};
+use crate::plan::{FaultKind, Mode, Repeats, Workload};
 use crate::store::SyncMode;
 use crate::tamper::Tamper;
 
@@ -70,7 +70,7 @@ macro_rules! names {
     )+};
 }
 
-names!(FaultKind, Workload, Tamper);
+names!(FaultKind, Repeats, Tamper, Workload);
 
 fn named<T: Copy + Debug>(all: &[T], word: &str) -> Result<T, String> {
     let names: Vec<String> = all.iter().map(|one| format!("{one:?}")).collect();
@@ -140,15 +140,17 @@ impl Value for Mode {
             Mode::Calm => "calm".to_owned(),
             Mode::Swarm => "swarm".to_owned(),
             Mode::Nemesis(kind) => format!("nemesis:{}", kind.word()),
+            Mode::Pair(one, other) => format!("pair:{}", (*one, *other).word()),
         }
     }
 
     fn read(word: &str) -> Result<Self, String> {
-        match (word, word.strip_prefix("nemesis:")) {
-            ("calm", _) => Ok(Mode::Calm),
-            ("swarm", _) => Ok(Mode::Swarm),
-            (_, Some(kind)) => FaultKind::read(kind).map(Mode::Nemesis),
-            _ => Err("calm, swarm or nemesis:KIND".to_owned()),
+        match word.split_once(':') {
+            None if word == "calm" => Ok(Mode::Calm),
+            None if word == "swarm" => Ok(Mode::Swarm),
+            Some(("nemesis", kind)) => FaultKind::read(kind).map(Mode::Nemesis),
+            Some(("pair", kinds)) => Value::read(kinds).map(|(one, other)| Mode::Pair(one, other)),
+            _ => Err("calm, swarm, nemesis:KIND or pair:KIND:KIND".to_owned()),
         }
     }
 }
