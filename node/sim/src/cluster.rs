@@ -180,8 +180,8 @@ impl Cluster {
             not_passed_on: BTreeSet::new(),
             setup,
         };
-        let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
-        for id in ids {
+        for (id, region) in cluster.setup.shape.nodes() {
+            cluster.trace.place(id, region);
             if cluster.setup.tamper == Some(Tamper::AcknowledgedBeforeSync) {
                 cluster.set_store_faults(id, |faults| faults.syncs_lie = true);
             }
@@ -309,6 +309,7 @@ impl Cluster {
             answer_lost: false,
         };
         self.calls.insert(id, call);
+        self.trace.place_client(client, region);
         let delay_us = self.client_delay((client, region), node);
         self.queue.plan(self.now_us + delay_us, Event::Request { call: id });
         id

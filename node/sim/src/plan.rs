@@ -132,6 +132,11 @@ pub enum Repeats {
     Anywhere,
 }
 
+impl Repeats {
+    /// All of them.
+    pub const ALL: [Repeats; 3] = [Repeats::AtReplicas, Repeats::AtNodes, Repeats::Anywhere];
+}
+
 /// One client: one call at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientPlan {

@@ -11,7 +11,6 @@
 
 mod strike;
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holm_core::object::{Object, ObjectKind};
@@ -59,13 +58,11 @@ pub enum Standing {
     Undisturbed,
 }
 
-/// How a run ended.
+/// How a run ended. In words: [`crate::report`].
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// Which faults it was to have.
-    pub mode: Mode,
+    /// What was to happen.
+    pub plan: Plan,
     /// The rule that was broken, if one was.
     pub violation: Option<Violation>,
     /// The last steps, if a rule was broken or all were asked for.
@@ -76,6 +73,9 @@ pub struct Report {
     pub steps: u64,
     /// How long it was, simulated microseconds.
     pub simulated_us: u64,
+    /// When the last client had done what it had to, simulated microseconds; the rest is for the
+    /// referee.
+    pub worked_us: u64,
     /// How often each fault had an effect.
     pub faults: FaultTally,
     /// How calls ended.
@@ -92,24 +92,11 @@ impl Report {
             self.outcomes;
         if acknowledged + reads < not_done + unknown + reads_failed {
             Standing::HardlyWorked
-        } else if self.mode != Mode::Calm && self.faults.total() == 0 {
+        } else if self.plan.mode != Mode::Calm && self.faults.total() == 0 {
             Standing::Undisturbed
         } else {
             Standing::Counts
         }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
-        }
-        let Some(violation) = &self.violation else {
-            return write!(f, "seed {}: {} steps, clean", self.seed, self.steps);
-        };
-        writeln!(f, "seed {}: violation of {violation}", self.seed)?;
-        write!(f, "  repeat: cargo xtask sim --seed {} --trace", self.seed)
     }
 }
 
@@ -120,6 +107,7 @@ pub struct Sim {
     cluster: Cluster,
     clients: Vec<Client>,
     busy_clients: usize,
+    worked_us: u64,
     /// Calls of client timeouts, by alarm.
     timeouts: Vec<(usize, CallId)>,
     trace_all: bool,
@@ -154,7 +142,8 @@ impl Sim {
         }
         cluster.alarm(CHECK_EVERY_US, CHECKS);
         let busy_clients = clients.len();
-        Sim { plan, cluster, clients, busy_clients, timeouts: Vec::new(), trace_all }
+        let timeouts = Vec::new();
+        Sim { plan, cluster, clients, busy_clients, worked_us: 0, timeouts, trace_all }
     }
 
     /// Plays the plan of a seed.
@@ -248,7 +237,10 @@ impl Sim {
                 self.timeouts.push((at, call));
                 self.cluster.alarm(at_us, number);
             }
-            Next::Done => self.busy_clients -= 1,
+            Next::Done => {
+                self.busy_clients -= 1;
+                self.worked_us = self.cluster.now_us();
+            }
         }
     }
 
@@ -364,16 +356,16 @@ impl Sim {
         let trace = self.cluster.trace();
         let lines = violation.is_some() || self.trace_all;
         Report {
-            seed: self.plan.seed,
-            mode: self.plan.mode,
             trace: if lines { trace.lines().collect() } else { Vec::new() },
             digest: trace.digest(),
             steps: trace.count(),
             simulated_us: self.cluster.now_us(),
+            worked_us: self.worked_us,
             faults: self.cluster.tally(),
             outcomes: self.cluster.referee().tally(),
             counters: self.cluster.counters(),
             violation,
+            plan: self.plan,
         }
     }
 }

@@ -139,7 +139,7 @@ fn draw_client(rng: &mut ChaCha8Rng, id: u64, shape: &Shape) -> ClientPlan {
         think_us: pick(rng, &[1_000, 20_000, 150_000]),
         levels,
         timeout_ms: rng.random_range(300..1_500),
-        repeats: pick(rng, &[Repeats::AtReplicas, Repeats::AtNodes, Repeats::Anywhere]),
+        repeats: pick(rng, &Repeats::ALL),
     }
 }
 
