@@ -24,6 +24,13 @@ pub(crate) fn memory_mib_max() -> Option<u64> {
     Some(kib.div_ceil(1024))
 }
 
+/// How long this process' first thread was on a core, seconds; `None` where the system does not say.
+pub(crate) fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").ok()?;
+    let nanoseconds: u64 = stat.split_whitespace().next()?.parse().ok()?;
+    Some(nanoseconds as f64 / 1e9)
+}
+
 /// As [`memory_mib_max`], in words.
 pub(crate) fn memory() -> String {
     memory_mib_max().map_or("unknown".to_owned(), |mib| format!("{mib} MiB"))

@@ -9,12 +9,18 @@ use holm_sim::referee::OutcomeTally;
 use holm_sim::sim::Sim;
 
 use crate::Verdict;
-use crate::figures::{memory, now};
+use crate::figures::{cpu_seconds, memory, now};
 
 /// Less than this many times faster than real time is too slow.
 const FACTOR_MIN: f64 = 50.0;
-/// Clients of each workload in each region.
-const CLIENTS: u64 = 4;
+/// Clients of each region: registers most of all, as in most applications.
+const CLIENTS: [(Workload, usize); 5] = [
+    (Workload::Register, 10),
+    (Workload::Blind, 1),
+    (Workload::Set, 1),
+    (Workload::Recreate, 4),
+    (Workload::Latest, 4),
+];
 /// The longest pause of a client between two calls, microseconds.
 const THINK_US: u64 = 50_000;
 /// Keys of each workload: enough that referee and replicas have something to remember.
@@ -26,16 +32,18 @@ pub(crate) fn run(seconds: u64) -> Verdict {
     let began = now();
     let report = Sim::new(plan, false).run();
     let took = began.elapsed().as_secs_f64();
+    // On a machine that does other things too, what counts is what this thread was given.
+    let busy = cpu_seconds().unwrap_or(took);
     if report.violation.is_some() {
         println!("{report}");
         return Verdict::Broken;
     }
     let worked = report.worked_us as f64 / 1e6;
     let OutcomeTally { acknowledged, reads, .. } = report.outcomes;
-    let factor = worked / took;
+    let factor = worked / busy;
     println!(
         "9 nodes, {clients} clients: {:.0} calls and {:.0} steps a simulated second for {worked:.0} s; \
-         took {took:.2} s, {factor:.0} times faster than real time (at least {FACTOR_MIN:.0}), \
+         took {took:.2} s, {busy:.2} s of them on a core: {factor:.0} times faster than real time (at least {FACTOR_MIN:.0}), \
          {} of memory at most",
         (acknowledged + reads) as f64 / worked,
         report.steps as f64 / worked,
@@ -56,8 +64,8 @@ fn plan(seconds: u64) -> Plan {
     let like = drawn.clients[0].clone();
     let mut clients = Vec::new();
     for region in 0..3 {
-        for workload in Workload::ALL {
-            for _ in 0..CLIENTS {
+        for (workload, count) in CLIENTS {
+            for _ in 0..count {
                 // Half of the pause, and a round trip for half of the calls.
                 let operations = (seconds * 1_000_000 / (THINK_US / 2 + 40_000)) as u32;
                 clients.push(ClientPlan {
