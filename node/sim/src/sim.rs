@@ -73,8 +73,7 @@ pub struct Report {
     pub steps: u64,
     /// How long it was, simulated microseconds.
     pub simulated_us: u64,
-    /// When the last client had done what it had to, simulated microseconds; the rest is for the
-    /// referee.
+    /// When faults had ended and clients had done what they had to, simulated microseconds.
     pub worked_us: u64,
     /// How often each fault had an effect.
     pub faults: FaultTally,
@@ -154,9 +153,16 @@ impl Sim {
 
     /// Plays the plan.
     #[must_use]
-    pub fn run(mut self) -> Report {
+    pub fn run(self) -> Report {
+        self.run_and_tell(|| ())
+    }
+
+    /// Plays the plan, and tells when clients have done what they had to: what follows is the
+    /// referee's.
+    #[must_use]
+    pub fn run_and_tell(mut self, worked: impl FnOnce()) -> Report {
         // Nothing of the run is used afterwards but what it recorded.
-        let played = catch_unwind(AssertUnwindSafe(|| self.play()));
+        let played = catch_unwind(AssertUnwindSafe(|| self.play(worked)));
         if let Err(payload) = played {
             let violation = panics::violation(payload.as_ref());
             self.cluster.referee_mut().judge(Err(violation));
@@ -164,13 +170,15 @@ impl Sim {
         self.report()
     }
 
-    fn play(&mut self) {
+    fn play(&mut self, worked: impl FnOnce()) {
         self.run_until(self.plan.faults_until_us);
         self.end_faults();
         // Clients finish what they have to do.
         while self.busy_clients > 0 && self.goes_on() {
             self.step();
         }
+        self.worked_us = self.cluster.now_us();
+        worked();
         self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.converge();
@@ -237,10 +245,7 @@ impl Sim {
                 self.timeouts.push((at, call));
                 self.cluster.alarm(at_us, number);
             }
-            Next::Done => {
-                self.busy_clients -= 1;
-                self.worked_us = self.cluster.now_us();
-            }
+            Next::Done => self.busy_clients -= 1,
         }
     }
 

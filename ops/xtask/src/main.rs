@@ -30,7 +30,8 @@ cargo xtask COMMAND [ARGS...]
 
   demo [ARGS]    build, then start a cluster of three regions on this machine (`holm demo ARGS`)
   test           format, tidy, clippy, deny, docs, simulator seeds, all tests
-  sim [ARGS]     run the simulator: --seed S repeats one run, --seeds N runs N
+  sim [ARGS]     run the simulator: --seed S --trace repeats one run, --seeds N plays N,
+                 --replay FILE plays a schedule, --self-test puts bugs back, --help tells all
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
   setup          check what a build needs and install what is missing
@@ -39,6 +40,7 @@ cargo xtask COMMAND [ARGS...]
 
 Environment:
   CARGO_TARGET_DIR   where to build; default: holm/target in $XDG_CACHE_HOME or ~/.cache
+  HOLM_SIM_MINUTES   how long `test` plays seeds; default: 5
   HOLM_ADVISORY_DB   a copy of the RustSec advisory database for `test` to check against
 ";
 
@@ -77,7 +79,8 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
         }
         "sim" => {
             run::cargo(&place, &suite::SIM_BUILD).run("fix the errors above")?;
-            replace_process(place.sim_binary(), &[], rest)
+            let schedules = place.schedules().display().to_string();
+            replace_process(place.sim_binary(), &["--schedules", &schedules], rest)
         }
         "test" => suite::run(&place),
         "setup" => setup::machine().map(|()| println!("setup: everything a build needs is here")),
