@@ -23,8 +23,10 @@ const CLIENTS: [(Workload, usize); 5] = [
 ];
 /// The longest pause of a client between two calls, microseconds.
 const THINK_US: u64 = 50_000;
+/// What a call takes on average, as seen, microseconds: many wait for another region.
+const CALL_US: u64 = 130_000;
 /// Keys of each workload: enough that referee and replicas have something to remember.
-const KEYS: usize = 500;
+const KEYS: usize = 200;
 
 pub(crate) fn run(seconds: u64) -> Verdict {
     let plan = plan(seconds);
@@ -69,8 +71,7 @@ fn plan(seconds: u64) -> Plan {
     for region in 0..3 {
         for (workload, count) in CLIENTS {
             for _ in 0..count {
-                // Half of the pause, and a round trip for half of the calls.
-                let operations = (seconds * 1_000_000 / (THINK_US / 2 + 40_000)) as u32;
+                let operations = (seconds * 1_000_000 / (THINK_US / 2 + CALL_US)) as u32;
                 clients.push(ClientPlan {
                     id: clients.len() as u64 + 1,
                     region,
