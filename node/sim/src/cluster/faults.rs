@@ -193,6 +193,7 @@ impl Cluster {
         node.amnesia = true;
         self.tally.wipes += 1;
         self.referee.lost(id, &lost);
+        self.referee.forgets(id, self.now_us);
         self.note(format!("{id} gets an empty disk"));
     }
 
