@@ -22,7 +22,7 @@ impl fmt::Display for Report {
         let shown = &trace[trace.len().saturating_sub(STEPS_SHOWN)..];
         writeln!(f, "the last {} of {steps} steps:\n{LEGEND}", shown.len())?;
         shown.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        let Property { name, invariant, statement, source } = violation.property;
+        let Property { name, invariant, statement, source, .. } = violation.property;
         writeln!(f, "seed {} broke a rule: {name} ({invariant})", plan.seed)?;
         writeln!(f, "  rule: {statement}\n  from: {source}\n  seen: {}", violation.how)?;
         write!(f, "{}", InWords(plan))?;
