@@ -10,13 +10,15 @@
 //! A node that starts is connected after a round trip. What was on its way arrives all the same,
 //! also at the receiver's next run: more than QUIC would do, and allowed (I8).
 
+mod audit;
+mod bugs;
 mod faults;
 mod node;
 mod queue;
 mod shell;
 mod tally;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -136,8 +138,8 @@ pub struct Cluster {
     next_checked: usize,
     tally: FaultTally,
     counters_of_the_dead: Counters,
-    /// Objects that a relay was asked to pass on, where a bug keeps it from doing so.
-    not_passed_on: BTreeSet<(NodeId, Bytes)>,
+    /// What a bug that was put back remembers.
+    bugs: bugs::Bugs,
 }
 
 impl Cluster {
@@ -183,11 +185,14 @@ impl Cluster {
             next_checked: 0,
             tally: FaultTally::default(),
             counters_of_the_dead: Counters::default(),
-            not_passed_on: BTreeSet::new(),
+            bugs: bugs::Bugs::default(),
             setup,
         };
         for (id, region) in cluster.setup.shape.nodes() {
             cluster.trace.place(id, region);
+            if let Some(node) = cluster.nodes.get_mut(&id) {
+                node.store.play(cluster.setup.tamper);
+            }
             if cluster.setup.tamper == Some(Tamper::AcknowledgedBeforeSync) {
                 cluster.set_store_faults(id, |faults| faults.syncs_lie = true);
             }
@@ -261,9 +266,16 @@ impl Cluster {
         self.nodes.get(&node).is_some_and(|node| node.is_up && !node.amnesia)
     }
 
-    /// How often a node was started.
+    /// How often a node was started, as it says itself.
     #[must_use]
     pub fn run_of(&self, node: NodeId) -> u32 {
+        match self.setup.tamper {
+            Some(Tamper::WindowLostButClaimed) => 1,
+            _ => self.current_run(node),
+        }
+    }
+
+    fn current_run(&self, node: NodeId) -> u32 {
         self.nodes.get(&node).map_or(0, |node| node.run)
     }
 
@@ -286,11 +298,9 @@ impl Cluster {
         mut request: Request,
         repeated: u32,
     ) -> CallId {
-        if let Some(tamper) = self.setup.tamper {
-            tamper.request(&mut request, repeated);
-        }
         self.next_call += 1;
         let id = CallId(self.next_call);
+        self.tampered_request(id, &mut request, repeated);
         let timeout_ms = match &request {
             Request::Put(put) => put.timeout_ms,
             Request::Get(get) => get.timeout_ms,
@@ -395,6 +405,7 @@ impl Cluster {
     fn answered(&mut self, id: CallId, result: CallResult, frame: Bytes) -> Happened {
         let Some(call) = self.calls.remove(&id) else { return Happened::Nothing };
         let (client, node) = (call.client, call.node);
+        self.audit_receipt(&call, &result);
         match &result {
             CallResult::Reply(_) => {
                 self.trace.step(self.now_us, What::Reply { client, node, frame });

@@ -2,7 +2,32 @@
 //!
 //! A write is an *event*. It is *acknowledged*, *certainly not done*, or *unknown*; while it is
 //! pending it is unknown too. Its dot is learned from the answer, or from wherever its value is
-//! first seen. What it *saw* is the context it was sent with, which came from an earlier answer.
+//! first seen.
+//!
+//! **Causality is kept as explicit sets of events**, without looking into a version vector. The
+//! database hands out contexts, and a client hands one back with its next write; what that write's
+//! *writer saw* is what the answer that gave the context had shown:
+//!
+//! - An answer to a read shows values. Values are unique, so each names its event. The answer's set
+//!   is those events, and all that their writers saw.
+//! - An answer to a write shows nothing new: its set is what the writer saw, and the write itself if
+//!   the answer's context covers the write's dot. (The database may leave it out where it cannot
+//!   name the write without covering others; the next write then stands beside it.)
+//! - No context is the empty set. Answers that gave the same bytes have the union of their sets:
+//!   whoever holds the bytes holds all that they stand for.
+//!
+//! A set holds only what somebody was shown. A context's vector covers more: also what had been
+//! overwritten or deleted before the answer. The two are compared in both directions, by
+//! [`crate::check::answers`]: what is in the set must be covered (else an overwritten value could
+//! return), and what is covered must be in the set, or have been overwritten by a write that is
+//! covered too and that saw it (else a value could vanish that nobody saw). From the second it
+//! follows, write by write, that the sets explain every disappearance: when a write drops a value
+//! that its writer was not shown, an earlier write, which the state then covers as well, had seen
+//! it. So a value may be absent only if a write that may have happened *saw it by the sets*, and
+//! must be absent beside such a write's effect.
+//!
+//! What is left out: a last-writer-wins key drops by clock reading, not by causality. Its events
+//! have sets too, and no rule uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,8 +65,10 @@ pub struct Event {
     pub key: KeyId,
     /// The value; `None` for a delete.
     pub value: Option<Bytes>,
-    /// What its writer had seen.
-    pub saw: VersionVector,
+    /// What its writer saw: events of the same key.
+    pub saw: EventSet,
+    /// Its place among the key's events, which is its number in event sets.
+    pub place: usize,
     /// The level asked for.
     pub level: Level,
     /// When it was first asked for, simulated microseconds.
@@ -97,7 +124,47 @@ pub struct Key {
     by_value: BTreeMap<Bytes, EventId>,
 }
 
-/// An answer to a read, or a write's answer read as one.
+/// Events of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventSet {
+    /// A bit for each of the key's events, in the order in which they were asked for.
+    words: Vec<u64>,
+}
+
+impl EventSet {
+    /// Whether the key's event at this place is in it.
+    #[must_use]
+    pub fn contains(&self, place: usize) -> bool {
+        self.words.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
+    /// Adds the key's event at this place.
+    pub fn insert(&mut self, place: usize) {
+        let word = place / 64;
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= 1 << (place % 64);
+    }
+
+    /// Adds another set of the same key.
+    pub fn extend(&mut self, other: &EventSet) {
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        self.words.iter_mut().zip(&other.words).for_each(|(own, theirs)| *own |= theirs);
+    }
+
+    /// The places in it, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let bits = |(at, &word): (usize, &u64)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
+        };
+        self.words.iter().enumerate().flat_map(bits)
+    }
+}
+
+/// An answer to a read.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The key.
@@ -115,6 +182,8 @@ pub struct History {
     key_ids: BTreeMap<(BucketId, Bytes), KeyId>,
     events: Vec<Event>,
     by_dot: BTreeMap<(Partition, Dot), EventId>,
+    /// Contexts that were given out, with what those who got them were shown.
+    given: BTreeMap<(KeyId, Bytes), EventSet>,
     lost: BTreeMap<(Partition, Dot), BTreeSet<NodeId>>,
 }
 
@@ -170,12 +239,12 @@ impl History {
         self.keys.iter().enumerate().map(|(at, key)| (KeyId(at), key))
     }
 
-    /// A write is asked for.
+    /// A write is asked for, by somebody who saw this.
     pub fn begin(
         &mut self,
         key: KeyId,
         value: Option<Bytes>,
-        saw: VersionVector,
+        saw: EventSet,
         (level, asked_us): (Level, u64),
     ) -> EventId {
         let id = EventId(self.events.len());
@@ -183,11 +252,13 @@ impl History {
             // A value stands for the first try of its write.
             self.keys[key.0].by_value.entry(value.clone()).or_insert(id);
         }
+        let place = self.keys[key.0].events.len();
         self.keys[key.0].events.push(id);
         self.events.push(Event {
             key,
             value,
             saw,
+            place,
             level,
             asked_us,
             outcome: Outcome::Pending,
@@ -294,6 +365,54 @@ impl History {
         Learned::Fits
     }
 
+    /// What an answer that shows these events shows: them, and what their writers saw.
+    #[must_use]
+    pub fn shown_by(&self, shown: impl IntoIterator<Item = EventId>) -> EventSet {
+        let mut set = EventSet::default();
+        for id in shown {
+            let event = self.event(id);
+            set.extend(&event.saw);
+            set.insert(event.place);
+        }
+        set
+    }
+
+    /// An answer gave this context to somebody who was shown this.
+    pub fn give(&mut self, key: KeyId, context: &Bytes, shown: &EventSet) {
+        if !context.is_empty() {
+            self.given.entry((key, context.clone())).or_default().extend(shown);
+        }
+    }
+
+    /// What whoever holds this context was shown.
+    #[must_use]
+    pub fn shown_with(&self, key: KeyId, context: &Bytes) -> EventSet {
+        self.given.get(&(key, context.clone())).cloned().unwrap_or_default()
+    }
+
+    /// The contexts that were given out.
+    pub fn contexts(&self) -> impl ExactSizeIterator<Item = (KeyId, &Bytes)> {
+        self.given.keys().map(|(key, context)| (*key, context))
+    }
+
+    /// Whether the writer of one event saw another of the same key.
+    #[must_use]
+    pub fn saw(&self, by: EventId, id: EventId) -> bool {
+        self.event(by).saw.contains(self.event(id).place)
+    }
+
+    /// The events that a write's writer saw.
+    pub fn seen_by(&self, id: EventId) -> impl Iterator<Item = EventId> + '_ {
+        let event = self.event(id);
+        event.saw.iter().map(|place| self.keys[event.key.0].events[place])
+    }
+
+    /// Whether a disk lost a dot, by a fault that may do that.
+    #[must_use]
+    pub fn is_lost(&self, node: NodeId, partition: Partition, dot: Dot) -> bool {
+        self.lost.get(&(partition, dot)).is_some_and(|nodes| nodes.contains(&node))
+    }
+
     /// Disks lost a dot: faults that may do that struck a node.
     pub fn lose(&mut self, node: NodeId, partition: Partition, dot: Dot) {
         self.lost.entry((partition, dot)).or_default().insert(node);
@@ -308,11 +427,9 @@ impl History {
     #[must_use]
     pub fn is_overwritten(&self, id: EventId, covers: &VersionVector) -> bool {
         let event = self.event(id);
-        let Some(dot) = event.dot else { return false };
-        self.events_of(event.key).any(|(other, by)| {
-            other != id
+        self.events_of(event.key).any(|(_, by)| {
+            by.saw.contains(event.place)
                 && by.may_have_happened()
-                && by.saw.covers(dot)
                 && by.dot.is_none_or(|by| covers.covers(by))
         })
     }

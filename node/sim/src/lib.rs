@@ -18,6 +18,7 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod history;
+pub mod hostile;
 pub mod net;
 pub mod plan;
 pub mod referee;

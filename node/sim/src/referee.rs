@@ -2,6 +2,7 @@
 //!
 //! The first violation is kept; the run then ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,11 +22,11 @@ use holm_protocol::message::{Reply, Values, Written};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{
-    Verdict, Violation, answers, converged, dots, elements, gone, kept, latest, quorum_reads,
-    receipts, replica, values,
+    Verdict, Violation, answers, converged, dots, elements, forged, gone, kept, latest, logged,
+    names, quarantine, quorum_reads, receipts, replica, values,
 };
 use crate::cluster::CallResult;
-use crate::history::{Answer, Event, EventId, History, KeyId, Outcome};
+use crate::history::{Answer, Event, EventId, EventSet, History, KeyId, Outcome};
 use crate::store::Changed;
 
 /// How calls ended.
@@ -56,6 +57,10 @@ pub struct Referee {
     layout: Arc<Layout>,
     secrets: ContextSecrets,
     answers: Vec<Answer>,
+    /// The contexts that writers got back.
+    writers: Vec<(EventId, VersionVector)>,
+    /// Nodes that lost their memory, and when, microseconds.
+    forgot: BTreeMap<NodeId, u64>,
     violation: Option<Violation>,
     tally: OutcomeTally,
 }
@@ -69,6 +74,8 @@ impl Referee {
             layout,
             secrets,
             answers: Vec::new(),
+            writers: Vec::new(),
+            forgot: BTreeMap::new(),
             violation: None,
             tally: OutcomeTally::default(),
         }
@@ -116,9 +123,40 @@ impl Referee {
         context: &Bytes,
         (level, now_us): (Level, u64),
     ) -> (EventId, Option<Bytes>) {
-        let saw = self.open(key, context);
+        let saw = self.history.shown_with(key, context);
         let value = value(EventId(self.history.len()));
         (self.history.begin(key, value.clone(), saw, (level, now_us)), value)
+    }
+
+    /// Somebody is about to write with a context that was not given out for this key. Nothing of it
+    /// may ever be seen.
+    pub fn begin_forged(
+        &mut self,
+        key: KeyId,
+        value: impl FnOnce(EventId) -> Bytes,
+        (level, now_us): (Level, u64),
+    ) -> (EventId, Bytes) {
+        let value = value(EventId(self.history.len()));
+        let saw = EventSet::default();
+        let id = self.history.begin(key, Some(value.clone()), saw, (level, now_us));
+        self.history.event_mut(id).outcome = Outcome::NotDone;
+        (id, value)
+    }
+
+    /// What became of such a write.
+    pub fn forged_told(&mut self, id: EventId, result: &CallResult) {
+        let verdict = forged::check(&self.history, id, result);
+        self.judge(verdict);
+    }
+
+    /// A node has lost its memory, and must not answer for it from now on.
+    pub fn forgets(&mut self, node: NodeId, now_us: u64) {
+        self.forgot.entry(node).or_insert(now_us);
+    }
+
+    /// A node has another disk, which says nothing of a loss.
+    pub fn cannot_tell(&mut self, node: NodeId) {
+        self.forgot.remove(&node);
     }
 
     /// A client repeats a write.
@@ -180,42 +218,22 @@ impl Referee {
             event.acknowledged_us = Some(now_us);
         }
         event.durable.extend(written.receipt.replicas.iter().map(|entry| entry.node));
-        let (key, level) = (event.key, event.level);
+        let (key, level, asked_us) = (event.key, event.level, event.asked_us);
+        let mut shown = event.saw.clone();
+        let place = event.place;
         let partition = self.history.key(key).partition;
         let verdict = receipts::check(&self.layout, partition, level, &written.receipt);
         self.judge(verdict);
+        self.judge(quarantine::check(&self.forgot, asked_us, &written.receipt, false));
         // What a writer may overwrite next: its own write, and what it had seen.
         let covers = self.open(key, &written.context);
-        let event = self.history.event(id);
-        let seen = self.history.events_of(key).filter_map(|(_, other)| other.dot);
-        let shown = seen
-            .filter(|&dot| covers.covers(dot) && (event.dot == Some(dot) || event.saw.covers(dot)));
-        let shown: Vec<Dot> = shown.collect();
-        let verdict = self.check_writers_context(Answer { key, shown, covers });
+        if covers.covers(written.dot) {
+            shown.insert(place);
+        }
+        self.history.give(key, &written.context, &shown);
+        let verdict = answers::check_writer(&self.history, id, &covers);
         self.judge(verdict);
-    }
-
-    /// The context after a write covers nothing that the writer has not seen, unless somebody else
-    /// who had seen it has overwritten it.
-    fn check_writers_context(&self, answer: Answer) -> Verdict {
-        if self.history.key(answer.key).is_lww {
-            return Ok(());
-        }
-        for (id, event) in self.history.events_of(answer.key) {
-            let Some(dot) = event.dot else { continue };
-            let is_hidden =
-                event.value.is_some() && answer.covers.covers(dot) && !answer.shown.contains(&dot);
-            // Whoever overwrote it, anywhere: the writer's context need not cover that.
-            let is_dead = self
-                .history
-                .events_of(answer.key)
-                .any(|(other, by)| other != id && by.may_have_happened() && by.saw.covers(dot));
-            if is_hidden && !is_dead {
-                let how = format!("a writer's context covers {}", self.history.describe(id));
-                return Err(Violation::new(&answers::VISIBLE_OR_OVERWRITTEN, how));
-            }
-        }
-        Ok(())
+        self.writers.push((id, covers));
     }
 
     /// A client was told what a key holds, or that it cannot be read.
@@ -229,6 +247,11 @@ impl Referee {
         let covers = self.open(key, &values.context);
         let verdict = self.check_read(key, level, values);
         self.judge(verdict);
+        self.judge(quarantine::check(&self.forgot, asked_us, &values.receipt, true));
+        let partition = self.history.key(key).partition;
+        let ids = values.siblings.iter().filter_map(|s| self.history.by_dot(partition, s.dot));
+        let set = self.history.shown_by(ids);
+        self.history.give(key, &values.context, &set);
         let shown = values.siblings.iter().map(|sibling| sibling.dot).collect();
         let answer = Answer { key, shown, covers: covers.clone() };
         let verdict = answers::check(&self.history, &answer);
@@ -310,17 +333,25 @@ impl Referee {
         Ok(())
     }
 
-    /// A node committed these rows. `clock` gives its partition clocks.
+    /// A node committed these rows. `clock` gives its partition clocks, `stored` its objects'
+    /// contexts.
     pub fn committed<'a>(
         &mut self,
         node: NodeId,
         rows: &[Changed],
         clock: impl Fn(Partition) -> Option<&'a PartitionClock>,
+        stored: impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
     ) {
         let place = node.to_string();
-        for row in rows.iter().filter(|row| row.table == Table::Objects) {
-            let Some((partition, key)) = self.row_key(&row.key) else { continue };
-            let verdict = self.check_row(key, row, &place, clock(partition));
+        for row in rows {
+            let verdict = match row.table {
+                Table::Objects => {
+                    let Some((partition, key)) = self.row_key(&row.key) else { continue };
+                    self.check_row(key, row, &place, clock(partition))
+                }
+                Table::Log => check_log(row, &place, &stored),
+                _ => Ok(()),
+            };
             self.judge(verdict);
         }
     }
@@ -333,9 +364,17 @@ impl Referee {
         clock: Option<&PartitionClock>,
     ) -> Verdict {
         let decode = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|b| Object::decode(b).ok());
-        let Some(after) = decode(&row.after) else { return Ok(()) };
+        let (before, after) = match (decode(&row.before), decode(&row.after)) {
+            (None, None) => return Ok(()),
+            // A removed row is an object without a context. Until stability is built, nothing may
+            // be forgotten.
+            (Some(before), None) => {
+                let after = Object::new(before.kind());
+                (before, after)
+            }
+            (before, Some(after)) => (before.unwrap_or_else(|| Object::new(after.kind())), after),
+        };
         self.saw_object(key, &after, place)?;
-        let before = decode(&row.before).unwrap_or_else(|| Object::new(after.kind()));
         let change = replica::Change { key, before: &before, after: &after, place };
         replica::check(&self.history, change)?;
         clock.map_or(Ok(()), |clock| replica::check_clock(clock, &after, place))
@@ -390,10 +429,32 @@ impl Referee {
     pub fn check_history(&mut self) {
         let mut verdict = values::nothing_undone_was_seen(&self.history);
         for answer in &self.answers {
-            verdict = verdict.and_then(|()| answers::check(&self.history, answer));
+            verdict = verdict
+                .and_then(|()| answers::check(&self.history, answer))
+                .and_then(|()| names::check(&self.history, answer.key, &answer.covers));
+        }
+        for (id, covers) in &self.writers {
+            let key = self.history.event(*id).key;
+            verdict = verdict
+                .and_then(|()| answers::check_writer(&self.history, *id, covers))
+                .and_then(|()| names::check(&self.history, key, covers));
         }
         self.judge(verdict);
     }
+}
+
+/// Checks that what a log row says was seen is stored.
+fn check_log(
+    row: &Changed,
+    place: &str,
+    stored: &impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
+) -> Verdict {
+    let entries = row.after.as_deref().map(decode_record).and_then(Result::ok).unwrap_or_default();
+    for entry in &entries {
+        let covers = stored(entry.partition, entry.bucket, &entry.key);
+        logged::check(entry, covers.as_ref(), place)?;
+    }
+    Ok(())
 }
 
 /// A key's name, by value.

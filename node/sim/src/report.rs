@@ -63,7 +63,7 @@ impl fmt::Display for InWords<'_> {
             SyncMode::Interval { ms } => write!(f, "sync every {ms} ms"),
         }?;
         if let Some(tamper) = plan.tamper {
-            write!(f, ", bug put back: {tamper:?}")?;
+            write!(f, ",\n  bug put back: {tamper:?}: {}", tamper.facts().statement)?;
         }
         for client in &plan.clients {
             write!(f, "\n  {}", client_in_words(client))?;

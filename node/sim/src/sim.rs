@@ -23,6 +23,7 @@ use crate::check::{Violation, panics};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
+use crate::hostile::Hostile;
 use crate::plan::{FaultKind, Mode, Plan};
 use crate::referee::OutcomeTally;
 use crate::trace::STEPS_KEPT;
@@ -44,6 +45,9 @@ const CLIENT_TIMEOUTS: u64 = 4 << 32;
 const FAULT_TURNS: u64 = 5 << 32;
 /// Disks are copied that an older copy will replace.
 const COPIES: u64 = 6 << 32;
+const HOSTILE: u64 = 7 << 32;
+/// Times that somebody tries a forged context in a run, about.
+const FORGERIES: u64 = 4;
 /// The referee's own client.
 const READER: u64 = 1 << 20;
 
@@ -105,6 +109,7 @@ pub struct Sim {
     plan: Plan,
     cluster: Cluster,
     clients: Vec<Client>,
+    hostile: Hostile,
     busy_clients: usize,
     worked_us: u64,
     /// Calls of client timeouts, by alarm.
@@ -140,9 +145,11 @@ impl Sim {
             }
         }
         cluster.alarm(CHECK_EVERY_US, CHECKS);
+        let mut hostile = Hostile::new(plan.seed);
+        cluster.alarm(hostile.next_us(0, plan.faults_until_us, FORGERIES), HOSTILE);
         let busy_clients = clients.len();
         let timeouts = Vec::new();
-        Sim { plan, cluster, clients, busy_clients, worked_us: 0, timeouts, trace_all }
+        Sim { plan, cluster, clients, hostile, busy_clients, worked_us: 0, timeouts, trace_all }
     }
 
     /// Plays the plan of a seed.
@@ -181,6 +188,7 @@ impl Sim {
         worked();
         self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
+        self.cluster.check_clocks();
         self.converge();
         self.verdict();
     }
@@ -201,6 +209,7 @@ impl Sim {
         match self.cluster.step() {
             Some(Happened::Alarm(number)) => self.alarm(number),
             Some(Happened::Answer(call, result)) => {
+                self.hostile.on_answer(call, &result, &mut self.cluster);
                 if let Some(at) = self.clients.iter().position(|client| client.waits_for(call)) {
                     let next = self.clients[at].on_answer(result, &mut self.cluster);
                     self.plan_client(at, next);
@@ -226,6 +235,14 @@ impl Sim {
             CLIENTS => {
                 let next = self.clients[at].act(&mut self.cluster);
                 self.plan_client(at, next);
+            }
+            HOSTILE => {
+                self.hostile.act(&mut self.cluster);
+                let (now_us, until_us) = (self.cluster.now_us(), self.plan.faults_until_us);
+                let next_us = self.hostile.next_us(now_us, until_us, FORGERIES);
+                if next_us < until_us {
+                    self.cluster.alarm(next_us, HOSTILE);
+                }
             }
             _ => {
                 let (client, call) = self.timeouts[at];

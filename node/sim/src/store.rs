@@ -14,9 +14,13 @@
 //! Full disks are refused twice, as real ones are: usually at [`Store::writable`], and when a batch
 //! turns out too large, at its commit.
 
+mod tampered;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use holm_core::store::{Row, Store, StoreError, Table};
+
+use crate::tamper::Tamper;
 
 /// Free bytes under which nothing new is taken on. Small, so that some batches are found too large
 /// only at their commit.
@@ -105,6 +109,14 @@ pub struct SimStore {
     capacity_bytes: Option<usize>,
     faults: StoreFaults,
     tally: StoreTally,
+    /// A bug put back into the disk's driver.
+    tamper: Option<Tamper>,
+    /// So many of the oldest volatile batches were reported as safe.
+    promised: usize,
+    /// The newest batch failed and is reported as done.
+    is_hiding: bool,
+    /// The newest batch, where a bug wants it.
+    newest: Vec<Changed>,
 }
 
 impl SimStore {
@@ -124,6 +136,10 @@ impl SimStore {
             capacity_bytes: None,
             faults: StoreFaults::default(),
             tally: StoreTally::default(),
+            tamper: None,
+            promised: 0,
+            is_hiding: false,
+            newest: Vec::new(),
         }
     }
 
@@ -209,16 +225,18 @@ impl SimStore {
         if self.is_volatile() && !last.is_empty() {
             self.volatile.push(last.clone());
         }
+        self.settle_hidden();
         last
     }
 
+    /// Whether what was just committed is not synced.
     fn is_volatile(&self) -> bool {
-        self.mode != SyncMode::Always || self.faults.syncs_lie
+        self.mode != SyncMode::Always || self.faults.syncs_lie || self.is_hiding
     }
 
     /// Makes everything committed safe from power cuts.
     pub fn sync(&mut self) {
-        if !self.faults.syncs_lie {
+        if !self.faults.syncs_lie && !self.leaves_unsynced() {
             self.volatile.clear();
         }
     }
@@ -235,13 +253,22 @@ impl SimStore {
         self.take_last();
         self.uncertain = None;
         let mut lost = Vec::new();
-        for batch in self.volatile.split_off(keep.min(self.volatile.len())).into_iter().rev() {
+        let keep = keep.min(self.volatile.len());
+        let batches = self.volatile.split_off(keep).into_iter().enumerate();
+        for (at, batch) in batches.rev() {
             for row in batch.into_iter().rev() {
-                self.write(row.table, row.key.clone(), row.before.clone());
-                lost.push(row);
+                // What a later batch wrote stays if that batch is safe.
+                if self.row(row.table, &row.key) == row.after.as_deref() {
+                    self.write(row.table, row.key.clone(), row.before.clone());
+                }
+                // What was reported as safe may not be lost.
+                if keep + at >= self.promised {
+                    lost.push(row);
+                }
             }
         }
         self.volatile.clear();
+        self.promised = 0;
         lost
     }
 
@@ -266,6 +293,7 @@ impl SimStore {
         let rows = self.tables.values().flatten();
         self.bytes = rows.map(|(key, value)| key.len() + value.len()).sum();
         self.volatile.clear();
+        self.promised = 0;
         self.last.clear();
         self.uncertain = None;
         self.torn = None;
@@ -292,6 +320,7 @@ impl SimStore {
         }
         self.apply(found);
         self.take_last();
+        self.forget_rows();
     }
 
     fn apply(&mut self, batch: Vec<Staged>) {
@@ -378,7 +407,8 @@ impl Store for SimStore {
     fn commit(&mut self) -> Result<(), StoreError> {
         self.take_last();
         let batch = std::mem::take(&mut self.staged);
-        if self.faults.commits_fail {
+        let batch = self.tampered(batch);
+        if self.faults.commits_fail && !self.hides_failures() {
             self.tally.commits_failed += 1;
             self.uncertain = Some(batch);
             return Err(StoreError::Io("simulated write error".to_owned()));
@@ -395,6 +425,9 @@ impl Store for SimStore {
         }
         self.tally.commits += 1;
         self.apply(batch);
+        if self.tamper == Some(Tamper::BatchNotAtomic) {
+            self.newest = self.last.clone();
+        }
         Ok(())
     }
 }

@@ -11,6 +11,8 @@ pub const BOUNDED: Property = Property {
     invariant: "I10",
     statement: "requests in flight, lingering writes and cached bytes never exceed their limits",
     source: "TigerBeetle: every queue has a limit; DESIGN 5",
+    tla: None,
+    file: file!(),
 };
 
 /// An object may be this large before the cache is turned, bytes: one batch's objects are kept

@@ -15,6 +15,8 @@ pub const LEVEL_MET: Property = Property {
     invariant: "I2",
     statement: "an answer's receipt names distinct replicas of its partition, as many as its level needs",
     source: "Dynamo (SOSP 2007) 4.5; votes by identity",
+    tla: Some("tla/Replication.tla!ReceiptMeetsLevel"),
+    file: file!(),
 };
 
 /// Checks one receipt for an answer at `level`.

@@ -140,6 +140,7 @@ impl Cluster {
     fn forget(&mut self, id: NodeId) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.amnesia = true;
+            self.referee.forgets(id, self.now_us);
         }
     }
 
@@ -175,6 +176,9 @@ impl Cluster {
         let Some((copy, amnesia)) = &node.copy else { return };
         let lost = node.store.replace(Some(copy));
         node.amnesia = *amnesia;
+        if !node.amnesia {
+            self.referee.cannot_tell(id);
+        }
         self.tally.restored += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost);
         self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
@@ -188,6 +192,10 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
         let lost = node.store.replace(Some(&copy));
         node.amnesia = amnesia;
+        match amnesia {
+            true => self.referee.forgets(id, self.now_us),
+            false => self.referee.cannot_tell(id),
+        }
         self.tally.cloned += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost);
         self.note(format!(

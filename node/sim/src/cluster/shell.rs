@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
+use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, shard_of};
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
-use holm_core::store::StoreError;
+use holm_core::store::{StoreError, Table};
 use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
@@ -36,6 +37,7 @@ impl Cluster {
     pub(super) fn boot(&mut self, id: NodeId) {
         let actor = self.fresh_actor(id);
         let uncertain_is_there = self.chance("uncertain batch", id).random();
+        let (limits, notices_amnesia) = (self.limits(), self.notices_amnesia());
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if node.is_up {
             return;
@@ -48,10 +50,10 @@ impl Cluster {
         node.is_doubtful = false;
         node.links.clear();
         let shards = self.setup.shape.shards;
-        let (now, amnesia) = (node.now(self.now_us), node.amnesia);
+        let (now, amnesia) = (node.now(self.now_us), node.amnesia && notices_amnesia);
         for shard in 0..shards {
             let boot = Boot { node: id, actor, amnesia, shard, shards };
-            let mut machine = Shard::new(self.setup.shard.clone(), boot);
+            let mut machine = Shard::new(limits.clone(), boot);
             let input = Input::Cluster(self.state.clone());
             let mut effects = Effects::new();
             if let Err(error) = machine.handle(now, input, &mut node.store, &mut effects) {
@@ -75,11 +77,12 @@ impl Cluster {
             ));
         }
         self.links_change(id);
+        self.audit_restart(id);
     }
 
     /// The next run's actor, as random as a real one.
     fn fresh_actor(&mut self, id: NodeId) -> Actor {
-        let reuse = self.setup.tamper == Some(Tamper::ActorReused);
+        let reuse = self.keeps_actor(id);
         let Some(node) = self.nodes.get_mut(&id) else { return Actor(0) };
         if reuse && node.actor.0 != 0 {
             return node.actor;
@@ -120,11 +123,13 @@ impl Cluster {
 
     pub(super) fn look_at_link(&mut self, id: NodeId, peer: NodeId) {
         let connected = self.is_connected(id, peer);
-        let peer_run = self.run_of(peer);
+        let is_cut = self.net.is_cut(id, peer) || self.net.is_cut(peer, id);
+        let peer_run = self.current_run(peer);
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) else { return };
         let known = node.links.get(&peer).copied();
         if known.is_some() && (!connected || known != Some(peer_run)) {
             node.links.remove(&peer);
+            self.tally.links_lost += u64::from(is_cut);
             self.note(format!("{id} loses its connection to {peer}"));
             self.tell_shards(id, || Input::PeerDown(peer));
         }
@@ -161,7 +166,7 @@ impl Cluster {
         frame: bytes::Bytes,
     ) {
         let is_cut = self.net.is_cut(from, to);
-        let is_there = self.is_up(to) && run.is_none_or(|run| run == self.run_of(to));
+        let is_there = self.is_up(to) && run.is_none_or(|run| run == self.current_run(to));
         if is_cut || !is_there {
             if is_cut {
                 self.net.caught_by_cut();
@@ -176,11 +181,8 @@ impl Cluster {
         };
         self.trace.step(self.now_us, What::Peer { from, to, frame });
         self.referee.delivered(&message);
-        if self.setup.tamper == Some(Tamper::RelayForgesVotes)
-            && let PeerMessage::Write { object, fan_out, .. } = &message
-            && !fan_out.is_empty()
-        {
-            self.not_passed_on.insert((to, object.clone()));
+        if self.bug_at_delivery(from, to, &message) {
+            return;
         }
         let shard = shard_of(message.partition(), self.setup.shape.shards);
         self.push_input(to, shard, Input::Peer { from, message });
@@ -191,8 +193,8 @@ impl Cluster {
         let Some(call) = self.calls.get(&id) else { return };
         let (target, region, client) = (call.node, call.region, call.client);
         let (frame, repeated, only_run) = (call.frame.clone(), call.repeated, call.only_run);
-        let listens =
-            |node: &&Node| node.is_up && only_run.is_none_or(|only_run| only_run == node.run);
+        let run = self.run_of(target);
+        let listens = |node: &&Node| node.is_up && only_run.is_none_or(|only_run| only_run == run);
         let Some(node) = self.nodes.get(&target).filter(listens) else {
             let delay_us = self.client_delay((client, region), target);
             let frame = bytes::Bytes::new();
@@ -292,11 +294,19 @@ impl Cluster {
             self.commit_failed(id, run, shard, error);
         } else if !rows.is_empty() {
             self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
-            let slots = &self.nodes[&id].slots;
-            self.referee.committed(id, &rows, |partition| {
+            self.bug_at_commit(id, &rows);
+            let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
+            let clock = |partition| {
                 let slot = slots.get(shard_of(partition, slots.len()))?;
                 slot.shard.partition(partition).map(|state| state.clock())
-            });
+            };
+            let stored = |partition, bucket, key: &[u8]| {
+                let mut row = Vec::new();
+                holm_core::keys::object_key(&mut row, partition, bucket, key);
+                let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
+                Some(object.context)
+            };
+            self.referee.committed(id, &rows, clock, stored);
         }
         if dies {
             self.note(format!("{id} dies before it can say what it wrote"));
@@ -370,7 +380,7 @@ impl Cluster {
     }
 
     pub(super) fn step_aside(&mut self, id: NodeId, run: u32) {
-        if self.run_of(id) == run && self.is_up(id) {
+        if self.current_run(id) == run && self.is_up(id) {
             self.note(format!("{id} steps aside and restarts"));
             self.kill(id);
             self.queue.plan(self.now_us + PATIENCE_US, Event::Boot { node: id });
@@ -431,6 +441,9 @@ impl Cluster {
                 Some(tamper) => self.tampered(tamper, (from, to), &message),
                 None => Some(frame.clone()),
             };
+            if self.setup.tamper == Some(Tamper::PassedOnTwice) {
+                self.pass_on_again(from, to, &message);
+            }
             let Some(frame) = frame else { continue };
             let mut arrivals = self.net.send(self.now_us, from, to);
             let mut run = None;
@@ -451,35 +464,12 @@ impl Cluster {
         }
     }
 
-    /// The frame that a bug makes of a message, if it sends one.
-    fn tampered(
-        &self,
-        tamper: Tamper,
-        (from, to): (NodeId, NodeId),
-        message: &PeerMessage,
-    ) -> Option<bytes::Bytes> {
-        let partition = message.partition();
-        if let PeerMessage::Write { object, .. } = message
-            && self.not_passed_on.contains(&(from, object.clone()))
-        {
-            return None;
-        }
-        let region = self.layout.region_of(from)?;
-        let region_of_relay = self.layout.replicas_in(partition, region);
-        let message = tamper.message(message.clone(), region_of_relay, |message| match message {
-            PeerMessage::Repair { bucket, key, .. } => self.stored(to, *bucket, key),
-            _ => None,
-        });
-        let mut frame = BytesMut::new();
-        message.encode(&mut frame);
-        Some(frame.freeze())
-    }
-
     fn reply(&mut self, id: NodeId, call: CallId, reply: Reply) {
         let reply = match self.setup.tamper {
-            Some(tamper) => tamper.reply(reply),
-            None => reply,
+            Some(tamper) => self.tampered_reply(tamper, (id, call), reply),
+            None => Some(reply),
         };
+        let Some(reply) = reply else { return };
         let mut frame = BytesMut::new();
         reply.encode(call.0, &mut frame);
         let frame = frame.freeze();

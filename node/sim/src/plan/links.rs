@@ -56,10 +56,10 @@ mod tests {
     /// up its round trip. Method: all pairs; drawn delays of three regions.
     #[test]
     fn distances_are_real() {
-        for one in 0..PLACES.len() {
-            for other in (0..PLACES.len()).filter(|&other| other != one) {
+        for (one, place) in PLACES.iter().enumerate() {
+            for (other, another) in PLACES.iter().enumerate().filter(|&(other, _)| other != one) {
                 let ms = round_trip_ms(one, other);
-                assert!((25..=350).contains(&ms), "{} to {}", PLACES[one], PLACES[other]);
+                assert!((25..=350).contains(&ms), "{place} to {another}");
                 assert_eq!(ms, round_trip_ms(other, one));
             }
         }

@@ -72,8 +72,9 @@ fn tell(found: impl Iterator<Item = Found>) -> usize {
 
 fn tell_bug(tamper: Tamper, starts: &mut [Found]) -> bool {
     starts.sort_by_key(|found| found.start);
-    let first =
-        starts[0].seeds.map_or("not".to_owned(), |(seeds, _)| format!("by seed {}", seeds - 1));
+    let first = starts[0].seeds.map_or("not found from seed 0 on".to_owned(), |(seeds, _)| {
+        format!("first found by seed {}", STARTS[0] + seeds - 1)
+    });
     let rules: BTreeSet<&str> = starts.iter().filter_map(|found| Some(found.seeds?.1)).collect();
     let rules: Vec<&str> = rules.into_iter().collect();
     let counts: Vec<Option<u64>> = starts.iter().map(|found| Some(found.seeds?.0)).collect();
@@ -83,7 +84,7 @@ fn tell_bug(tamper: Tamper, starts: &mut [Found]) -> bool {
     };
     let is_found = middle.is_some_and(|middle| middle <= MEDIAN_MAX);
     println!(
-        "{} {tamper:?}: found {first} from seed 0; median {} seeds of {} starts ({} to {}); {}",
+        "{} {tamper:?}: {first}; median {} seeds of {} starts ({} to {}); {}",
         if is_found { "ok    " } else { "MISSED" },
         shown(middle),
         STARTS.len(),
