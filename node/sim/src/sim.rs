@@ -374,8 +374,11 @@ impl Sim {
     }
 
     fn report(self) -> Report {
-        let violation = self.cluster.referee().violation().cloned();
         let trace = self.cluster.trace();
+        let violation = self.cluster.referee().violation().map(|violation| Violation {
+            how: trace.with_names(&violation.how),
+            ..violation.clone()
+        });
         let lines = violation.is_some() || self.trace_all;
         Report {
             trace: if lines { trace.lines().collect() } else { Vec::new() },

@@ -28,7 +28,8 @@ pub const LEGEND: &str = "\
   n1 is node 1, c1 is client 1; n1 -> n2 arrived, n1 -x n2 did not. A dot names a write: n1.2:5 is
   the fifth write that the second run of n1 took in. {n1.2:5=\"text\"} are the values of an object
   with their dots, [n1.2:5] is its context: all writes it has seen up to these. An answer between
-  nodes ends with the key that was asked for.";
+  nodes ends with the key that was asked for. Clients with long numbers are the referee, who reads
+  everything in the end, and somebody who tries forged contexts.";
 
 /// Characters of a value that are shown.
 const VALUE_SHOWN: usize = 16;
@@ -274,6 +275,14 @@ impl Trace {
         // Writing to a string cannot fail.
         let _ = self.names.write(what, &mut out);
         out
+    }
+
+    /// A text in which actors are called by their names.
+    #[must_use]
+    pub fn with_names(&self, text: &str) -> String {
+        self.names.0.iter().fold(text.to_owned(), |text, (actor, (node, run))| {
+            text.replace(&actor.to_string(), &format!("{node}.{run}"))
+        })
     }
 
     /// A dot's name.
@@ -526,5 +535,8 @@ mod tests {
         assert!(shown("n1 -> c1 written n1.1:1").ends_with("  (k)"));
         assert!(shown("n1 commits").contains(" r0 "));
         assert!(shown("n2 is killed").contains(" r1 "));
+        let (mut names, actor) = (Trace::new(1), Actor(7));
+        names.name(actor, NodeId(3), 2);
+        assert_eq!(names.with_names(&format!("{actor}:5 of k is gone")), "n3.2:5 of k is gone");
     }
 }
