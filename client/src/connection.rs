@@ -25,6 +25,7 @@ use quinn::{ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::chance::Chance;
 use crate::error::DialError;
 use crate::lane::{self, Call, CloseReason, Lane, StartError};
 use crate::tls;
@@ -65,6 +66,7 @@ pub(crate) struct Dialer {
     pub(crate) permits: Semaphore,
     /// The highest layout version that any node has named.
     pub(crate) layout_seen: AtomicU64,
+    pub(crate) chance: Chance,
 }
 
 /// A connection whose lanes are welcomed.
