@@ -153,7 +153,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Streams to each node; 1 to 16, 1 by default. More help where packets get lost.
+    /// Streams to each node; 1 to 16, 1 by default. More help where packets get lost. A node that
+    /// grants fewer is used with those.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = lanes;
         self

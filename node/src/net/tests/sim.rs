@@ -74,6 +74,9 @@ fn explore(scenario: &str, usual: u64, run: impl AsyncFn(&Sim)) {
         None => 1..number("HOLM_NET_SEEDS").unwrap_or(usual) + 1,
     };
     let count = seeds.end - seeds.start;
+    if count == 1 {
+        show_log();
+    }
     let ca = Rc::new(Ca::new());
     let started = std::time::Instant::now();
     let (mut simulated, mut packets, mut harmed) = (Duration::ZERO, 0, 0);
@@ -120,6 +123,14 @@ fn fail(scenario: &str, seed: u64, net: Option<SimNet>, panic: Box<dyn Any + Sen
         "{scenario} failed; repeat: HOLM_NET_SEED={seed} cargo test --release --workspace {scenario}"
     ));
     resume_unwind(panic)
+}
+
+/// The log of a single seed is worth reading: `RUST_LOG=holm=debug` and the like.
+fn show_log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let log = tracing_subscriber::fmt().without_time().with_writer(std::io::stderr);
+    // Another scenario of this process may have done so already.
+    let _ = log.with_env_filter(filter).try_init();
 }
 
 /// Past the test harness, which keeps what is printed to itself.

@@ -55,6 +55,8 @@ fn sim_a_long_black_out_is_noticed_and_overcome() {
         sim.net.set_usual(link);
         let (mut one, mut two) = sim.pair().await;
         sleep(sim.pick_ms(0..3000)).await;
+        let dials = |node: &TestNode| node.counters().dials.get();
+        let before = dials(&one) + dials(&two);
         sim.net.change_both(one.addr, two.addr, |link| link.cut = true);
         let start = Instant::now();
         if sim.flip() {
@@ -65,8 +67,6 @@ fn sim_a_long_black_out_is_noticed_and_overcome() {
             !one.pool.is_up(NodeId(2)) && !two.pool.is_up(NodeId(1))
         })
         .await;
-        let dials = |node: &TestNode| node.counters().dials.get();
-        let before = dials(&one) + dials(&two);
         let lasts = sim.pick_ms(15_000..60_000);
         sleep(lasts.saturating_sub(start.elapsed())).await;
         let tried = dials(&one) + dials(&two) - before;
@@ -80,8 +80,10 @@ fn sim_a_long_black_out_is_noticed_and_overcome() {
     });
 }
 
-/// Goal: a black-out shorter than the idle timeout costs time, not frames. Method: send numbered
-/// frames before, in and after it.
+/// Goal: a black-out of less than a third of the idle timeout costs time, not frames. (Between that
+/// and the timeout the connection may be lost: quinn holds acknowledgements back while what it sends
+/// itself is blocked by congestion, and takes the black-out for a round trip time.)
+/// Method: send numbered frames before, in and after it.
 #[test]
 fn sim_a_short_black_out_loses_nothing() {
     explore("sim_a_short_black_out_loses_nothing", 100, async |sim: &Sim| {
@@ -89,7 +91,7 @@ fn sim_a_short_black_out_loses_nothing() {
         link.loss /= 2.0;
         sim.net.set_usual(link);
         let (one, mut two) = sim.pair().await;
-        let lasts = sim.pick_ms(100..6000);
+        let lasts = sim.pick_ms(100..3000);
         for id in 1..=90 {
             match id {
                 30 => sim.net.change_both(one.addr, two.addr, |link| link.cut = true),
@@ -217,7 +219,9 @@ fn sim_a_flapping_link_repeats_nothing() {
             }
         }
         sim.net.change_both(one.addr, two.addr, |link| link.cut = false);
-        until("up again", recover_within(sim) * 2, || are_up(&[&one, &two])).await;
+        // What is up may be a connection that the other end has given up.
+        sleep(notice_within(sim)).await;
+        until("up again", recover_within(sim), || are_up(&[&one, &two])).await;
         settled(&[&one, &two]).await;
         assert!(rising.iter().all(|rising| rising.count > 100));
         exchange(&mut one, &mut two).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holm_client::error::PutError;
-use holm_client::{Bucket, Client, ClientBuilder, RequestError};
+use holm_client::{Bucket, Client, ClientBuilder};
 use holm_protocol::admin::{AdminReply, ClusterView, NodeInfo, PlacementInfo, PlacementView};
 use holm_protocol::bucket::{BucketInfo, BucketPolicy};
 use holm_protocol::dot::Dot;
@@ -89,10 +89,6 @@ impl Keeper {
             Ok(Request::Admin(_)) => Reply::Admin(Box::new(AdminReply::View(self.view()))),
             other => panic!("not asked for by any test: {other:?}"),
         }
-    }
-
-    fn took_in(&self, request: RequestId) -> u32 {
-        self.puts.lock().unwrap().get(&request).copied().unwrap_or(0)
     }
 }
 
@@ -275,9 +271,8 @@ fn sim_reads_go_elsewhere_in_a_black_out() {
     });
 }
 
-/// Goal: a write that is repeated after a lost answer carries the same request id, so that a node
-/// can tell; and no write is taken in under an id that was never sent. Method: heavy loss and short
-/// cuts of the answers' direction; count how often each id was taken in.
+/// Goal: long values reach a node on the same connection after long packets have begun to vanish.
+/// Method: let path MTU discovery reach the top, then let packets above a limit vanish both ways.
 #[test]
 fn sim_long_values_pass_an_mtu_black_hole() {
     explore("sim_long_values_pass_an_mtu_black_hole", 30, async |sim: &Sim| {
@@ -311,6 +306,8 @@ fn sim_a_client_that_never_reads_is_closed() {
         sim.net.set_usual(sim.bad_link());
         let mut config = sim.config(1);
         config.net.client_window_bytes = 64 << 10;
+        // A raw client sends no keepalives: it must be found out before it is idle.
+        config.net.stall_timeout = Duration::from_secs(5);
         let one = sim.start(&config, 11);
         let identity = sim.pki().client(VALID);
         let client = sim.connect(&one, sim.pki().tls(Some(&identity), ALPN_CLIENT)).await;
@@ -318,16 +315,12 @@ fn sim_a_client_that_never_reads_is_closed() {
         let requests: Vec<u8> = (0..3000).flat_map(|id| frame(kind::GET, id, &[7; 10])).collect();
         let limit = config.net.stall_timeout;
         let start = Instant::now();
-        while one.counters().clients_stalled.get() == 0 {
-            let _ =
-                tokio::time::timeout(Duration::from_secs(1), lane.send.write_all(&requests)).await;
-            assert!(start.elapsed() < 3 * limit, "not closed in time");
-        }
+        let ask = async { while lane.send.write_all(&requests).await.is_ok() {} };
+        within("closed", 4 * PATIENCE, ask).await;
+        assert_eq!(one.counters().clients_stalled.get(), 1);
         assert!(start.elapsed() >= limit);
         until("answers are given up", PATIENCE, || one.network.reply_bytes() == 0).await;
         client.connection.close(close::DONE, b"");
         drop(lane);
-        let requests_then = RequestError::Overloaded { in_flight: 0, limit: 0, retry_after_ms: 0 };
-        assert_eq!(requests_then.code(), 16);
     });
 }

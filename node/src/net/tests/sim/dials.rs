@@ -9,9 +9,6 @@ use super::super::support::{Event, TestNode};
 use super::explore;
 use super::world::{PATIENCE, Sim, are_up, know, settled, until};
 
-/// The larger id's patience, at most: see `peers::dial`.
-const GRACE_MAX: Duration = Duration::from_millis(1500);
-
 /// Goal: on a bad path too nodes are connected within the time of two dials, and agree on one
 /// connection. Method: both know each other from the start; wait for it.
 #[test]

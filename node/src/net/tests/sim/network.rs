@@ -176,11 +176,6 @@ impl SimNet {
         self.lock().usual = link;
     }
 
-    /// The rules of one direction.
-    pub(in super::super) fn set(&self, from: SocketAddr, to: SocketAddr, link: Link) {
-        self.lock().links.insert((from, to), link);
-    }
-
     /// Changes the rules of one direction.
     pub(in super::super) fn change(
         &self,
@@ -407,9 +402,10 @@ impl AsyncUdpSocket for SimSocket {
         let mut count = 0;
         for (buffer, meta) in bufs.iter_mut().zip(meta) {
             let Some(datagram) = inbox.waiting.pop_front() else { break };
-            let len = datagram.contents.len();
-            inbox.bytes -= len;
-            buffer[..len].copy_from_slice(&datagram.contents);
+            inbox.bytes -= datagram.contents.len();
+            // A reader with too small a buffer gets the beginning, as from a kernel.
+            let len = datagram.contents.len().min(buffer.len());
+            buffer[..len].copy_from_slice(&datagram.contents[..len]);
             let dst_ip = Some(self.addr.ip());
             *meta = RecvMeta::default();
             (meta.addr, meta.len, meta.stride) = (datagram.from, len, len);

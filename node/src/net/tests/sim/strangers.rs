@@ -78,7 +78,7 @@ fn sim_wrong_hellos_are_refused_by_number() {
             }
         }
         assert_eq!(learnt, Some(code));
-        assert!(one.counters().refused_hello.get() >= 1);
+        until("counted", PATIENCE, || one.counters().refused_hello.get() >= 1).await;
         assert!(one.seen().is_empty(), "the handler saw none of it");
     });
 }
@@ -136,11 +136,17 @@ fn sim_silence_is_closed_in_time() {
         let mut lane = half.open().await;
         lane.write(b"\0").await;
         let peer = sim.peer(&one, 2).await;
-        let limit = sim.config(1).net.handshake_timeout + Duration::from_secs(8);
+        let net = sim.config(1).net;
+        let limit = net.handshake_timeout + net.idle_timeout + Duration::from_secs(8);
         for silent in [&laneless, &half, &peer] {
-            let error = within("closed", limit, silent.connection.closed()).await;
-            let ConnectionError::ApplicationClosed(closed) = error else { panic!("{error}") };
-            assert_eq!(closed.error_code, close::SILENT);
+            match within("closed", limit, silent.connection.closed()).await {
+                ConnectionError::ApplicationClosed(closed) => {
+                    assert_eq!(closed.error_code, close::SILENT);
+                }
+                // The one packet that says so was lost.
+                ConnectionError::TimedOut | ConnectionError::Reset => {}
+                other => panic!("{other}"),
+            }
         }
         let vanishing = sim.endpoint();
         let gone = vanishing.local_addr().unwrap();
