@@ -6,6 +6,8 @@
 //! `HOLM_NET_SEED` runs a single one. A failure prints the command that repeats it and the last
 //! packets.
 //!
+//! Those that are about one kind of harm also check, over all seeds, that it was done.
+//!
 //! What a seed decides: packets' fates, QUIC's and the network's random numbers, the workload. What
 //! it does not: keys, and with them the contents of packets; their sizes are the same, because
 //! certificates are of a kind whose signatures have one length. [`trace`] holds this to account.
@@ -66,8 +68,8 @@ struct Ran {
     trace: Vec<Sent>,
 }
 
-/// Runs a scenario for `usual` seeds, or as many as the environment says.
-fn explore(scenario: &str, usual: u64, run: impl AsyncFn(&Sim)) {
+/// Runs a scenario for `usual` seeds, or as many as the environment says; how many.
+fn explore(scenario: &str, usual: u64, run: impl AsyncFn(&Sim)) -> u64 {
     let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
     let seeds = match number("HOLM_NET_SEED") {
         Some(seed) => seed..seed + 1,
@@ -96,6 +98,7 @@ fn explore(scenario: &str, usual: u64, run: impl AsyncFn(&Sim)) {
         took.as_secs_f64(),
         simulated.as_secs_f64() / took.as_secs_f64(),
     ));
+    count
 }
 
 fn simulate(

@@ -6,9 +6,9 @@ use holm_protocol::handshake::Lane;
 use holm_protocol::ids::NodeId;
 use tokio::time::{Instant, sleep};
 
-use super::super::support::{Event, TestNode, frame};
+use super::super::support::{TestNode, frame};
 use super::explore;
-use super::world::{Arrivals, PATIENCE, Sim, are_up, body, settled, until, within};
+use super::world::{Arrivals, PATIENCE, Rising, Sim, are_up, body, settled, until, within};
 
 /// Within which both ends of a cut link know it: the idle timeout, which starts at the latest with
 /// the first packet sent in vain (a keepalive), and the grain of probes on a slow path.
@@ -128,8 +128,9 @@ fn sim_a_one_way_black_out_is_noticed_by_both() {
         let (from, to) = if sim.flip() { (one.addr, two.addr) } else { (two.addr, one.addr) };
         sim.net.change(from, to, |link| link.cut = true);
         let (seen_by_one, seen_by_two) = (&mut false, &mut false);
-        // Once one end gives up, the other hears nothing more, and its own timeout starts.
-        until("noticed by both", 2 * notice_within(sim), || {
+        // Once one end gives up, the other hears nothing more, and its own timeout starts: with the first
+        // packet it then sends, which may be a probe that has become rare.
+        until("noticed by both", 3 * notice_within(sim), || {
             *seen_by_one |= !one.pool.is_up(NodeId(2));
             *seen_by_two |= !two.pool.is_up(NodeId(1));
             *seen_by_one && *seen_by_two
@@ -144,50 +145,13 @@ fn sim_a_one_way_black_out_is_noticed_by_both() {
     });
 }
 
-/// Numbers that came, and whether a number may be missing before the next: after a reconnect.
-#[derive(Default)]
-struct Rising {
-    last: u64,
-    up: bool,
-    gap: bool,
-    count: u64,
-}
-
-impl Rising {
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::Up(..) => {
-                assert!(!std::mem::replace(&mut self.up, true), "up twice");
-                self.gap = true;
-            }
-            Event::Down(_) => assert!(std::mem::take(&mut self.up), "down twice"),
-            Event::Peer(_, _, frames) => {
-                assert!(self.up, "frames while down");
-                for frame in frames {
-                    let next = self.last + 1;
-                    assert!(
-                        frame.id == next || (frame.id > next && self.gap),
-                        "{} after {}",
-                        frame.id,
-                        self.last
-                    );
-                    assert!(frame.body[..] == body(frame.id, frame.body.len()));
-                    (self.last, self.gap) = (frame.id, false);
-                    self.count += 1;
-                }
-            }
-            Event::Client(..) => panic!("there are no clients"),
-        }
-    }
-}
-
 /// Goal: on a link that is cut and healed again and again, in one direction or both, no frame comes
 /// twice or out of order, also across reconnects, and frames are missing only between connections;
 /// ups and downs alternate; and once it is healed for good the two are connected.
 /// Method: numbered frames both ways all the time; cuts of up to 20 s.
 #[test]
 fn sim_a_flapping_link_repeats_nothing() {
-    explore("sim_a_flapping_link_repeats_nothing", 50, async |sim: &Sim| {
+    explore("sim_a_flapping_link_repeats_nothing", 30, async |sim: &Sim| {
         let mut link = sim.bad_link();
         link.loss /= 2.0;
         sim.net.set_usual(link);

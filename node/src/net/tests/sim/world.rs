@@ -286,3 +286,41 @@ impl Arrivals {
         }
     }
 }
+
+/// Numbers that came, and whether a number may be missing before the next: after a reconnect.
+#[derive(Default)]
+pub(super) struct Rising {
+    last: u64,
+    pub(super) up: bool,
+    gap: bool,
+    pub(super) count: u64,
+}
+
+impl Rising {
+    /// Takes in what a handler saw of one other node.
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Up(..) => {
+                assert!(!std::mem::replace(&mut self.up, true), "up twice");
+                self.gap = true;
+            }
+            Event::Down(_) => assert!(std::mem::take(&mut self.up), "down twice"),
+            Event::Peer(_, _, frames) => {
+                assert!(self.up, "frames while down");
+                for frame in frames {
+                    let next = self.last + 1;
+                    assert!(
+                        frame.id == next || (frame.id > next && self.gap),
+                        "{} after {}",
+                        frame.id,
+                        self.last
+                    );
+                    assert!(frame.body[..] == body(frame.id, frame.body.len()));
+                    (self.last, self.gap) = (frame.id, false);
+                    self.count += 1;
+                }
+            }
+            Event::Client(..) => panic!("there are no clients"),
+        }
+    }
+}
