@@ -10,11 +10,11 @@ use super::super::support::{TestNode, frame};
 use super::explore;
 use super::world::{Arrivals, PATIENCE, Rising, Sim, are_up, body, settled, until, within};
 
-/// Within which both ends of a cut link know it: the idle timeout, which starts at the latest with
-/// the first packet sent in vain (a keepalive), and the grain of probes on a slow path.
+/// Within which both ends of a cut link know it: the idle timeout, which starts again with the first
+/// packet that is sent in vain. That is a keepalive, or a probe, which comes late on a slow path.
 fn notice_within(sim: &Sim) -> Duration {
     let net = sim.config(1).net;
-    net.idle_timeout + net.keepalive + Duration::from_secs(2)
+    2 * net.idle_timeout + net.keepalive
 }
 
 /// Within which a healed link is up: the dial under way may have to time out, then there is a pause,
@@ -130,7 +130,7 @@ fn sim_a_one_way_black_out_is_noticed_by_both() {
         let (seen_by_one, seen_by_two) = (&mut false, &mut false);
         // Once one end gives up, the other hears nothing more, and its own timeout starts: with the first
         // packet it then sends, which may be a probe that has become rare.
-        until("noticed by both", 3 * notice_within(sim), || {
+        until("noticed by both", 2 * notice_within(sim), || {
             *seen_by_one |= !one.pool.is_up(NodeId(2));
             *seen_by_two |= !two.pool.is_up(NodeId(1));
             *seen_by_one && *seen_by_two
