@@ -173,7 +173,7 @@ pub struct Answer {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct History {
     keys: Vec<Key>,
     key_ids: BTreeMap<(BucketId, Bytes), KeyId>,

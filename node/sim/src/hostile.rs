@@ -71,9 +71,9 @@ impl Hostile {
         let contexts = history.contexts();
         let at = self.rng.random_range(0..contexts.len().max(1));
         let (of, context) = history.contexts().nth(at)?;
-        let others = history.keys().filter(|&(key, facts)| {
-            key != of && facts.bucket == history.key(of).bucket
-        });
+        let others = history
+            .keys()
+            .filter(|&(key, facts)| key != of && facts.bucket == history.key(of).bucket);
         let others: Vec<KeyId> = others.map(|(key, _)| key).collect();
         if !others.is_empty() && self.rng.random() {
             return Some((pick(&mut self.rng, &others), context.clone()));

@@ -342,9 +342,7 @@ impl Referee {
                 let after = Object::new(before.kind());
                 (before, after)
             }
-            (before, Some(after)) => {
-                (before.unwrap_or_else(|| Object::new(after.kind())), after)
-            }
+            (before, Some(after)) => (before.unwrap_or_else(|| Object::new(after.kind())), after),
         };
         self.saw_object(key, &after, place)?;
         let change = replica::Change { key, before: &before, after: &after, place };

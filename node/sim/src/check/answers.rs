@@ -72,6 +72,9 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
         let how = format!("a context does not cover the value {dot} beside it");
         return Err(Violation::new(&CONTEXT_GENUINE, how));
     }
+    for &dot in answer.shown.iter().filter(|_| !key.is_lww) {
+        history.by_dot(key.partition, dot).map_or(Ok(()), |id| is_closed(history, id, answer))?;
+    }
     for (id, event) in history.events_of(answer.key) {
         let Some(dot) = event.dot else { continue };
         let is_shown = answer.shown.contains(&dot);
@@ -84,7 +87,6 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
             return Err(Violation::new(&VISIBLE_OR_OVERWRITTEN, how));
         }
         if is_shown && !key.is_lww {
-            is_closed(history, id, answer)?;
             not_dominated(history, id, answer)?;
         }
     }
@@ -110,9 +112,8 @@ fn is_explained(history: &History, id: EventId, answer: &Answer) -> bool {
 
 /// Whether an answer that shows a write covers what its writer saw.
 fn is_closed(history: &History, id: EventId, answer: &Answer) -> Verdict {
-    let uncovered = |other: &EventId| {
-        history.event(*other).dot.is_some_and(|dot| !answer.covers.covers(dot))
-    };
+    let uncovered =
+        |other: &EventId| history.event(*other).dot.is_some_and(|dot| !answer.covers.covers(dot));
     match history.seen_by(id).find(uncovered) {
         None => Ok(()),
         Some(other) => {

@@ -51,7 +51,8 @@ pub fn check(history: &History, id: EventId, copies: &[(NodeId, Copy)]) -> Verdi
     match copies.iter().find(|(_, copy)| !promised(copy)) {
         None => Ok(()),
         Some((node, copy)) => {
-            let how = format!("{copy:?} at {node}, which its receipt names: {}", history.describe(id));
+            let how =
+                format!("{copy:?} at {node}, which its receipt names: {}", history.describe(id));
             Err(Violation::new(&ON_DISK, how))
         }
     }

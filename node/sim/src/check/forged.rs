@@ -26,7 +26,9 @@ pub const REFUSED: Property = Property {
 pub fn check(history: &History, id: EventId, result: &CallResult) -> Verdict {
     let is_taken = match result {
         CallResult::Reply(Reply::Error(RequestError::WriteUnknown { durable, .. })) => *durable > 0,
-        CallResult::Reply(Reply::Error(_)) | CallResult::NotSent | CallResult::Disconnected => false,
+        CallResult::Reply(Reply::Error(_)) | CallResult::NotSent | CallResult::Disconnected => {
+            false
+        }
         CallResult::Reply(_) => true,
     };
     if !is_taken {

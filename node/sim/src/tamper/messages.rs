@@ -212,10 +212,7 @@ fn latest_of_all(object: Object, passing: &Passing<'_>) -> Object {
         return object;
     }
     let mut later = Object::new(ObjectKind::Lww);
-    later.put(
-        &VersionVector::new(),
-        Sibling::new(own.dot, Hlc(held.0 + 1), own.value.clone()),
-    );
+    later.put(&VersionVector::new(), Sibling::new(own.dot, Hlc(held.0 + 1), own.value.clone()));
     later.context.merge(&object.context);
     later
 }
