@@ -16,6 +16,7 @@ mod faults;
 mod node;
 mod queue;
 mod shell;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +31,6 @@ use holm_core::store::Table;
 use holm_protocol::bucket::{BucketInfo, BucketKind, BucketPolicy};
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use crate::check::{bounds, deadline, equal_clocks};
@@ -45,7 +45,7 @@ use crate::trace::{Trace, What};
 use node::Node;
 use queue::{Event, Queue};
 
-pub use faults::FaultTally;
+pub use tally::FaultTally;
 
 /// The bucket that keeps siblings.
 pub const SIBLINGS: BucketId = BucketId(1);
@@ -87,6 +87,8 @@ struct Call {
     asked_us: u64,
     timeout_us: u64,
     repeated: u32,
+    /// A repeated request goes over the connection that the client has: to this run.
+    only_run: Option<u32>,
     frame: Bytes,
     /// Its answer was lost on the way: the node is not to blame.
     answer_lost: bool,
@@ -121,7 +123,8 @@ pub struct Cluster {
     net: Net,
     layout: Arc<Layout>,
     state: Arc<ClusterState>,
-    rng: ChaCha8Rng,
+    /// What each client draws from: delays of its messages, losses of its answers.
+    client_rngs: BTreeMap<u64, ChaCha8Rng>,
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
     /// Thousandths of answers to clients that are lost.
@@ -154,9 +157,13 @@ impl Cluster {
         let regions = setup.shape.nodes();
         let nodes = regions
             .iter()
-            .map(|(&id, &region)| (id, Node::new(id, region, SimStore::new(setup.sync))))
+            .map(|(&id, &region)| {
+                let rng = stream(setup.seed, &format!("disk {id}"));
+                (id, Node::new((id, region), SimStore::new(setup.sync), rng))
+            })
             .collect();
-        let net = Net::new(regions, setup.timing.delays.clone(), stream(setup.seed, "net"));
+        let Timing { delays, link_spread, .. } = &setup.timing;
+        let net = Net::new(regions, delays.clone(), *link_spread, setup.seed);
         let mut cluster = Cluster {
             now_us: 0,
             queue: Queue::default(),
@@ -165,7 +172,7 @@ impl Cluster {
             referee: Referee::new(layout.clone(), secrets),
             layout,
             state: Arc::new(state),
-            rng: stream(setup.seed, "cluster"),
+            client_rngs: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             replies_lost: 0,
@@ -175,8 +182,8 @@ impl Cluster {
             bugs: bugs::Bugs::default(),
             setup,
         };
-        let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
-        for id in ids {
+        for (id, region) in cluster.setup.shape.nodes() {
+            cluster.trace.place(id, region);
             if let Some(node) = cluster.nodes.get_mut(&id) {
                 node.store.play(cluster.setup.tamper);
             }
@@ -307,11 +314,13 @@ impl Cluster {
             asked_us,
             timeout_us,
             repeated,
+            only_run: (repeated > 0).then(|| self.run_of(node)),
             frame,
             answer_lost: false,
         };
         self.calls.insert(id, call);
-        let delay_us = self.client_delay(region, node);
+        self.trace.place_client(client, region);
+        let delay_us = self.client_delay((client, region), node);
         self.queue.plan(self.now_us + delay_us, Event::Request { call: id });
         id
     }
@@ -340,9 +349,21 @@ impl Cluster {
         self.setup.timing.delays.iter().flatten().map(most).max().unwrap_or(0)
     }
 
-    fn client_delay(&mut self, region: usize, node: NodeId) -> u64 {
+    fn client_delay(&mut self, (client, region): (u64, usize), node: NodeId) -> u64 {
         let to = self.region_of(node);
-        self.net.delay(region, to).draw(&mut self.rng)
+        let delay = self.net.delay(region, to);
+        delay.draw(self.client_rng(client))
+    }
+
+    fn client_rng(&mut self, client: u64) -> &mut ChaCha8Rng {
+        let seed = self.setup.seed;
+        let fresh = || stream(seed, &format!("messages of client {client}"));
+        self.client_rngs.entry(client).or_insert_with(fresh)
+    }
+
+    /// Chance for something rare: a stream of its own, named after the moment.
+    fn chance(&self, what: &str, node: NodeId) -> ChaCha8Rng {
+        stream(self.setup.seed, &format!("{what} {node} {}", self.now_us))
     }
 
     /// When something happens next.
@@ -361,7 +382,7 @@ impl Cluster {
             Event::Answer { call, result, frame } => {
                 return Some(self.answered(call, result, frame));
             }
-            Event::Peer { from, to, frame } => self.deliver(from, to, frame),
+            Event::Peer { from, to, run, frame } => self.deliver((from, to), run, frame),
             Event::Request { call } => self.on_request(call),
             Event::Run { node, run, shard } => self.run_batch(node, run, shard),
             Event::Commit { node, run, shard } => self.commit_batch(node, run, shard),
@@ -391,7 +412,7 @@ impl Cluster {
 
     /// Puts a message on its last metre: it is delivered now.
     pub fn inject(&mut self, from: NodeId, to: NodeId, frame: Bytes) {
-        self.queue.plan(self.now_us, Event::Peer { from, to, frame });
+        self.queue.plan(self.now_us, Event::Peer { from, to, run: None, frame });
     }
 
     fn note(&mut self, text: String) {
@@ -471,12 +492,10 @@ impl Cluster {
 
     /// Draws how long the next write of a batch takes on a node.
     fn disk_us(&mut self, node: NodeId) -> u64 {
-        let slowness = self.nodes.get(&node).map_or(1, |node| node.slowness);
-        self.setup.timing.disk.draw(&mut self.rng) * slowness
-    }
-
-    fn strikes(&mut self, per_mille: u32) -> bool {
-        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+        let disk = self.setup.timing.disk;
+        let Some(node) = self.nodes.get_mut(&node) else { return 0 };
+        self.tally.slow_commits += u64::from(node.slowness > 1);
+        disk.draw(&mut node.disk_rng) * node.slowness
     }
 }
 

@@ -87,6 +87,9 @@ pub struct Event {
     pub durable: BTreeSet<NodeId>,
     /// Those of them, and others, whose disks have lost it since, by faults that may do that.
     pub lost: BTreeSet<NodeId>,
+    /// The write that this one is a try of, elsewhere: a request repeated at another node, or at
+    /// another run of one, may be done once more, as a write of its own with the same value.
+    pub again: Option<EventId>,
 }
 
 impl Event {
@@ -246,7 +249,8 @@ impl History {
     ) -> EventId {
         let id = EventId(self.events.len());
         if let Some(value) = &value {
-            self.keys[key.0].by_value.insert(value.clone(), id);
+            // A value stands for the first try of its write.
+            self.keys[key.0].by_value.entry(value.clone()).or_insert(id);
         }
         let place = self.keys[key.0].events.len();
         self.keys[key.0].events.push(id);
@@ -264,8 +268,31 @@ impl History {
             region: None,
             durable: BTreeSet::new(),
             lost: BTreeSet::new(),
+            again: None,
         });
         id
+    }
+
+    /// A write is asked for once more, elsewhere.
+    pub fn begin_again(&mut self, first: EventId, now_us: u64) {
+        let first = self.first_try(first);
+        let Event { key, value, saw, level, .. } = self.event(first).clone();
+        let id = self.begin(key, value, saw, (level, now_us));
+        self.events[id.0].again = Some(first);
+    }
+
+    /// The first try of a write.
+    #[must_use]
+    pub fn first_try(&self, id: EventId) -> EventId {
+        self.event(id).again.unwrap_or(id)
+    }
+
+    /// All tries of a write that may be writes of their own, the first one first.
+    pub fn tries(&self, id: EventId) -> impl Iterator<Item = (EventId, &Event)> {
+        let first = self.first_try(id);
+        let again = self.events_of(self.event(first).key);
+        let again = again.filter(move |(_, event)| event.again == Some(first));
+        std::iter::once((first, self.event(first))).chain(again)
     }
 
     /// How many writes were asked for.
@@ -313,17 +340,23 @@ impl History {
         self.by_dot.get(&(partition, dot)).copied()
     }
 
-    /// Takes in that a write has a dot.
+    /// Takes in that a write has a dot: this one, or another try of it that has none yet. Two tries
+    /// never have dots of one actor, because a run does a request once.
     pub fn learn(&mut self, id: EventId, dot: Dot) -> Learned {
         let partition = self.keys[self.events[id.0].key.0].partition;
         match self.by_dot.get(&(partition, dot)) {
-            Some(&other) if other != id => return Learned::DotTaken(other),
+            Some(&other) if self.first_try(other) != self.first_try(id) => {
+                return Learned::DotTaken(other);
+            }
             Some(_) => return Learned::Fits,
             None => {}
         }
-        if let Some(first) = self.events[id.0].dot {
-            return Learned::SecondDot(first);
-        }
+        let dots = || self.tries(id).filter_map(|(_, event)| event.dot);
+        let same_run = dots().find(|known| known.actor == dot.actor);
+        let free = self.tries(id).find(|(_, event)| event.dot.is_none()).map(|(id, _)| id);
+        let (None, Some(id)) = (same_run, free) else {
+            return Learned::SecondDot(same_run.or(self.event(id).dot).unwrap_or(dot));
+        };
         self.by_dot.insert((partition, dot), id);
         self.events[id.0].dot = Some(dot);
         if let Some(nodes) = self.lost.get(&(partition, dot)) {

@@ -26,7 +26,7 @@ use crate::check::{
     names, quarantine, quorum_reads, receipts, replica, values,
 };
 use crate::cluster::CallResult;
-use crate::history::{Answer, EventId, EventSet, History, KeyId, Outcome};
+use crate::history::{Answer, Event, EventId, EventSet, History, KeyId, Outcome};
 use crate::store::Changed;
 
 /// How calls ended.
@@ -46,6 +46,8 @@ pub struct OutcomeTally {
     pub siblings_max: u64,
     /// Writes repeated under their request id.
     pub repeats: u64,
+    /// Those of them that were repeated at another node, or at another run of one.
+    pub repeats_elsewhere: u64,
 }
 
 /// See the [module](self).
@@ -152,9 +154,23 @@ impl Referee {
         self.forgot.entry(node).or_insert(now_us);
     }
 
+    /// A node got another disk, which says of itself whether it has lost its memory.
+    pub fn comes_back(&mut self, node: NodeId, has_forgotten: bool, now_us: u64) {
+        self.forgot.remove(&node);
+        if has_forgotten {
+            self.forgets(node, now_us);
+        }
+    }
+
     /// A client repeats a write.
     pub fn repeats(&mut self) {
         self.tally.repeats += 1;
+    }
+
+    /// A client repeats a write elsewhere, where nobody may know of it: it may be done once more.
+    pub fn repeats_elsewhere(&mut self, id: EventId, now_us: u64) {
+        self.tally.repeats_elsewhere += 1;
+        self.history.begin_again(id, now_us);
     }
 
     /// A client was told what became of one try of its write.
@@ -166,21 +182,28 @@ impl Referee {
 
     /// A client is done with a write. `is_undone` if each try certainly did nothing.
     pub fn end_write(&mut self, id: EventId, is_undone: bool) {
-        let event = self.history.event_mut(id);
-        match event.outcome {
-            Outcome::Acknowledged => self.tally.acknowledged += 1,
-            _ if is_undone => {
-                event.outcome = Outcome::NotDone;
-                self.tally.not_done += 1;
-                // Its effect may have been seen before its writer was told.
-                if event.dot.is_some() {
-                    let verdict = values::may_be_seen(&self.history, id, "a replica or a message");
-                    self.judge(verdict);
+        let tries: Vec<EventId> = self.history.tries(id).map(|(id, _)| id).collect();
+        let is_acknowledged =
+            |&id: &EventId| self.history.event(id).outcome == Outcome::Acknowledged;
+        match tries.iter().any(is_acknowledged) {
+            true => self.tally.acknowledged += 1,
+            false if is_undone => self.tally.not_done += 1,
+            false => self.tally.unknown += 1,
+        }
+        for id in tries {
+            let event = self.history.event_mut(id);
+            match event.outcome {
+                Outcome::Acknowledged => {}
+                _ if is_undone => {
+                    event.outcome = Outcome::NotDone;
+                    // Its effect may have been seen before its writer was told.
+                    if event.dot.is_some() {
+                        let place = "a replica or a message";
+                        let verdict = values::may_be_seen(&self.history, id, place);
+                        self.judge(verdict);
+                    }
                 }
-            }
-            _ => {
-                event.outcome = Outcome::Unknown;
-                self.tally.unknown += 1;
+                _ => event.outcome = Outcome::Unknown,
             }
         }
     }
@@ -188,6 +211,7 @@ impl Referee {
     fn acknowledged(&mut self, id: EventId, now_us: u64, written: &Written) {
         let verdict = dots::learn(&mut self.history, id, written.dot);
         self.judge(verdict);
+        let id = self.try_with(id, written.dot);
         let region = self.layout.region_of(written.receipt.coordinator);
         let event = self.history.event_mut(id);
         event.outcome = Outcome::Acknowledged;
@@ -227,7 +251,9 @@ impl Referee {
         let verdict = self.check_read(key, level, values);
         self.judge(verdict);
         self.judge(quarantine::check(&self.forgot, asked_us, &values.receipt, true));
-        let ids = values.siblings.iter().filter_map(|s| self.history.by_value(key, &s.value));
+        let partition = self.history.key(key).partition;
+        let shown = values.siblings.iter();
+        let ids = shown.filter_map(|sibling| self.history.by_dot(partition, sibling.dot));
         let set = self.history.shown_by(ids);
         self.history.give(key, &values.context, &set);
         let shown = values.siblings.iter().map(|sibling| sibling.dot).collect();
@@ -260,8 +286,16 @@ impl Referee {
         place: &str,
     ) -> Verdict {
         let id = values::writer_of(&self.history, key, value, place)?;
+        dots::learn(&mut self.history, id, dot)?;
+        let id = self.try_with(id, dot);
         self.history.event_mut(id).hlc = Some(hlc);
-        dots::learn(&mut self.history, id, dot)
+        Ok(())
+    }
+
+    /// The try of a write that has this dot.
+    fn try_with(&self, id: EventId, dot: Dot) -> EventId {
+        let has = |(_, event): &(EventId, &Event)| event.dot == Some(dot);
+        self.history.tries(id).find(has).map_or(id, |(id, _)| id)
     }
 
     /// What a client's context covers.

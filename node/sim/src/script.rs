@@ -78,10 +78,10 @@ impl Script {
         let delays = (0..count).map(|a| (0..count).map(|b| delay(a, b)).collect()).collect();
         let disk = Delay { base_us: DISK_US, jitter_us: 0 };
         let setup = Setup {
-            shape: Shape { regions: regions.to_vec(), bits: 0, shards: 1 },
+            shape: Shape { regions: regions.to_vec(), zones: 0, bits: 0, shards: 1 },
             shard,
             sync: SyncMode::Always,
-            timing: Timing { delays, disk, detect_us: DETECT_US },
+            timing: Timing { delays, link_spread: 0, disk, detect_us: DETECT_US },
             seed: 1,
             tamper: None,
             steps_max: usize::MAX,

@@ -9,7 +9,8 @@
 //! A node that lost its disk has no way back yet: it refuses reads, so the reads of step 3 ask for
 //! all the others, and only these are compared.
 
-use std::fmt;
+mod strike;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holm_core::object::{Object, ObjectKind};
@@ -23,13 +24,13 @@ use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
 use crate::hostile::Hostile;
-use crate::plan::{Fault, FaultKind, Plan};
+use crate::plan::{FaultKind, Mode, Plan};
 use crate::referee::OutcomeTally;
 use crate::trace::STEPS_KEPT;
 
 /// Between two comparisons of replicas, simulated microseconds.
 const CHECK_EVERY_US: u64 = 150_000;
-/// Time for connections to come back and clocks to pass what a fast one has written, microseconds.
+/// Time for connections to come back, microseconds.
 const SETTLE_US: u64 = 4_000_000;
 /// Rounds of reads after which replicas must be equal: one to repair, more for reads that fail
 /// because writes are still on their way.
@@ -41,17 +42,31 @@ const FAULT_ENDS: u64 = 1 << 32;
 const CHECKS: u64 = 2 << 32;
 const CLIENTS: u64 = 3 << 32;
 const CLIENT_TIMEOUTS: u64 = 4 << 32;
-const HOSTILE: u64 = 5 << 32;
+const FAULT_TURNS: u64 = 5 << 32;
+/// Disks are copied that an older copy will replace.
+const COPIES: u64 = 6 << 32;
+const HOSTILE: u64 = 7 << 32;
 /// Times that somebody tries a forged context in a run, about.
 const FORGERIES: u64 = 4;
 /// The referee's own client.
 const READER: u64 = 1 << 20;
 
-/// How a run ended.
+/// Whether a run shows anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    Counts,
+    /// Fewer than half of its calls were ok.
+    HardlyWorked,
+    /// It was to have faults, and none had an effect.
+    Undisturbed,
+}
+
+/// How a run ended. In words: [`crate::report`].
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
+    /// What was to happen.
+    pub plan: Plan,
     /// The rule that was broken, if one was.
     pub violation: Option<Violation>,
     /// The last steps, if a rule was broken or all were asked for.
@@ -62,6 +77,9 @@ pub struct Report {
     pub steps: u64,
     /// How long it was, simulated microseconds.
     pub simulated_us: u64,
+    /// When the last client had done what it had to, simulated microseconds; the rest is for the
+    /// referee.
+    pub worked_us: u64,
     /// How often each fault had an effect.
     pub faults: FaultTally,
     /// How calls ended.
@@ -70,16 +88,19 @@ pub struct Report {
     pub counters: Counters,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
+impl Report {
+    /// Whether the run counts, or is as good as not run.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let OutcomeTally { acknowledged, reads, not_done, unknown, reads_failed, .. } =
+            self.outcomes;
+        if acknowledged + reads < not_done + unknown + reads_failed {
+            Standing::HardlyWorked
+        } else if self.plan.mode != Mode::Calm && self.faults.total() == 0 {
+            Standing::Undisturbed
+        } else {
+            Standing::Counts
         }
-        let Some(violation) = &self.violation else {
-            return write!(f, "seed {}: {} steps, clean", self.seed, self.steps);
-        };
-        writeln!(f, "seed {}: violation of {violation}", self.seed)?;
-        write!(f, "  repeat: cargo xtask sim --seed {} --trace", self.seed)
     }
 }
 
@@ -91,6 +112,7 @@ pub struct Sim {
     clients: Vec<Client>,
     hostile: Hostile,
     busy_clients: usize,
+    worked_us: u64,
     /// Calls of client timeouts, by alarm.
     timeouts: Vec<(usize, CallId)>,
     trace_all: bool,
@@ -112,20 +134,24 @@ impl Sim {
         let mut cluster = Cluster::new(setup);
         let mut clients = Vec::new();
         for (at, client) in plan.clients.iter().enumerate() {
-            let id = at as u64 + 1;
-            let client = Client::new((plan.seed, id), client.clone(), plan.keys, &mut cluster);
-            clients.push(client);
             // Connections take a round trip to come up.
-            cluster.alarm(1_000 * id, CLIENTS + at as u64);
+            cluster.alarm(1_000 * client.id, CLIENTS + at as u64);
+            let from = (plan.seed, client.id);
+            clients.push(Client::new(from, client.clone(), plan.keys, &mut cluster));
         }
         for (at, fault) in plan.faults.iter().enumerate() {
             cluster.alarm(fault.at_us, at as u64);
+            if fault.kind == FaultKind::Restore {
+                cluster.alarm(fault.copied_us(), COPIES + at as u64);
+            }
         }
         cluster.alarm(CHECK_EVERY_US, CHECKS);
         let mut hostile = Hostile::new(plan.seed);
         cluster.alarm(hostile.next_us(0, plan.faults_until_us, FORGERIES), HOSTILE);
         let busy_clients = clients.len();
-        Sim { plan, cluster, clients, hostile, busy_clients, timeouts: Vec::new(), trace_all }
+        let timeouts = Vec::new();
+        let worked_us = 0;
+        Sim { plan, cluster, clients, hostile, busy_clients, worked_us, timeouts, trace_all }
     }
 
     /// Plays the plan of a seed.
@@ -153,6 +179,7 @@ impl Sim {
         while self.busy_clients > 0 && self.goes_on() {
             self.step();
         }
+        self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.cluster.check_clocks();
         self.converge();
@@ -189,11 +216,11 @@ impl Sim {
         let (kind, at) = (number & !(FAULT_ENDS - 1), (number & (FAULT_ENDS - 1)) as usize);
         match kind {
             0 => self.fault_begins(at),
-            FAULT_ENDS => {
-                if self.cluster.now_us() < self.plan.faults_until_us {
-                    self.fault_ends(self.plan.faults[at]);
-                }
-            }
+            // What is left of faults when all are to end, ends then.
+            FAULT_TURNS | FAULT_ENDS if self.cluster.now_us() >= self.plan.faults_until_us => {}
+            FAULT_TURNS => strike::turn(&self.plan.faults[at], &mut self.cluster),
+            FAULT_ENDS => strike::end(&self.plan.faults[at], &mut self.cluster),
+            COPIES => self.cluster.copy_disk(self.plan.faults[at].node),
             CHECKS => {
                 self.cluster.check_replicas();
                 self.cluster.alarm(self.cluster.now_us() + CHECK_EVERY_US, CHECKS);
@@ -228,71 +255,19 @@ impl Sim {
                 self.timeouts.push((at, call));
                 self.cluster.alarm(at_us, number);
             }
-            Next::Done => self.busy_clients -= 1,
+            Next::Done => {
+                self.busy_clients -= 1;
+                self.worked_us = self.cluster.now_us();
+            }
         }
     }
 
     fn fault_begins(&mut self, at: usize) {
         let fault = self.plan.faults[at];
-        let Fault { kind, node, other, strength, .. } = fault;
         let now_us = self.cluster.now_us();
-        let ends_us = now_us + fault.for_us;
-        self.cluster.alarm(ends_us, FAULT_ENDS + at as u64);
-        let hold_us = u64::from(strength) * 5_000;
-        let cluster = &mut self.cluster;
-        match kind {
-            FaultKind::Loss => cluster.set_weather(|w| w.loss = 5 * strength),
-            FaultKind::Duplicate => {
-                cluster.set_weather(|w| (w.duplicate, w.hold_us) = (5 * strength, hold_us));
-            }
-            FaultKind::Reorder => {
-                cluster.set_weather(|w| (w.reorder, w.hold_us) = (5 * strength, hold_us));
-            }
-            FaultKind::ReplyLoss => cluster.lose_replies(5 * strength),
-            FaultKind::Cut if node != other => cluster.set_cut(node, other, (true, true)),
-            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (true, false)),
-            FaultKind::Cut | FaultKind::OneWayCut => {}
-            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), true),
-            FaultKind::Kill => cluster.crash(node),
-            FaultKind::DieInCommit => cluster.die_in_commit(node),
-            FaultKind::PowerCut => cluster.power_cut(node),
-            FaultKind::Wipe => {
-                cluster.crash(node);
-                cluster.wipe(node);
-            }
-            FaultKind::Pause => cluster.pause(node, ends_us),
-            FaultKind::SlowDisk => cluster.slow_disk(node, 2 + u64::from(strength)),
-            FaultKind::FullDisk => cluster.set_free(node, Some(20 * strength as usize)),
-            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = true),
-            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = true),
-            FaultKind::Damage => cluster.damage(node),
-            FaultKind::Skew => cluster.set_skew(node, (i64::from(strength) - 50) * 40),
-        }
-    }
-
-    fn fault_ends(&mut self, fault: Fault) {
-        let Fault { kind, node, other, .. } = fault;
-        let cluster = &mut self.cluster;
-        match kind {
-            FaultKind::Loss => cluster.set_weather(|w| w.loss = 0),
-            FaultKind::Duplicate => cluster.set_weather(|w| w.duplicate = 0),
-            FaultKind::Reorder => cluster.set_weather(|w| w.reorder = 0),
-            FaultKind::ReplyLoss => cluster.lose_replies(0),
-            FaultKind::Cut if node != other => cluster.set_cut(node, other, (false, true)),
-            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (false, false)),
-            FaultKind::Cut | FaultKind::OneWayCut | FaultKind::Pause => {}
-            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), false),
-            FaultKind::Kill | FaultKind::DieInCommit | FaultKind::PowerCut | FaultKind::Wipe => {
-                cluster.restart(node);
-            }
-            FaultKind::SlowDisk => cluster.slow_disk(node, 1),
-            FaultKind::FullDisk => cluster.set_free(node, None),
-            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = false),
-            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = false),
-            // Damage stays until the row is written again or all faults end.
-            FaultKind::Damage => {}
-            FaultKind::Skew => cluster.set_skew(node, 0),
-        }
+        self.cluster.alarm(now_us + fault.for_us / 2, FAULT_TURNS + at as u64);
+        self.cluster.alarm(now_us + fault.for_us, FAULT_ENDS + at as u64);
+        strike::begin(&fault, &mut self.cluster);
     }
 
     fn end_faults(&mut self) {
@@ -399,15 +374,16 @@ impl Sim {
         let trace = self.cluster.trace();
         let lines = violation.is_some() || self.trace_all;
         Report {
-            seed: self.plan.seed,
             trace: if lines { trace.lines().collect() } else { Vec::new() },
             digest: trace.digest(),
             steps: trace.count(),
             simulated_us: self.cluster.now_us(),
+            worked_us: self.worked_us,
             faults: self.cluster.tally(),
             outcomes: self.cluster.referee().tally(),
             counters: self.cluster.counters(),
             violation,
+            plan: self.plan,
         }
     }
 }

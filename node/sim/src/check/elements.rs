@@ -43,10 +43,12 @@ pub fn decode(value: &[u8]) -> BTreeSet<usize> {
 pub fn check(history: &History, key: KeyId, siblings: &[Bytes]) -> Verdict {
     let union: BTreeSet<usize> = siblings.iter().flat_map(|value| decode(value)).collect();
     for (id, event) in history.events_of(key).filter(|(_, event)| event.is_owed()) {
-        let is_set = event.value.as_ref().is_some_and(|value| decode(value).contains(&id.0));
-        if is_set && !union.contains(&id.0) {
+        // The element is named after the first try.
+        let element = history.first_try(id).0;
+        let is_set = event.value.as_ref().is_some_and(|value| decode(value).contains(&element));
+        if is_set && !union.contains(&element) {
             let how =
-                format!("element {} is missing from {union:?}: {}", id.0, history.describe(id));
+                format!("element {element} is missing from {union:?}: {}", history.describe(id));
             return Err(Violation::new(&ELEMENTS_KEPT, how));
         }
     }

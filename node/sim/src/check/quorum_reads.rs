@@ -111,7 +111,7 @@ mod tests {
     /// regions of three; a write in region 0 that the read does not see.
     #[test]
     fn levels_that_meet() {
-        let layout = Shape { regions: vec![(3, 3), (3, 3)], bits: 0, shards: 1 }.layout();
+        let layout = Shape { regions: vec![(3, 3), (3, 3)], zones: 0, bits: 0, shards: 1 }.layout();
         let meets = |write: Level, read_level: Level, region: u16| {
             let mut told = Told::default();
             let a = told.put("a", &[]);
@@ -138,7 +138,7 @@ mod tests {
     /// Goal: a replica that had it must show it, unless its disk lost it or it answered before.
     #[test]
     fn replicas_that_had_it() {
-        let layout = Shape { regions: vec![(3, 3)], bits: 0, shards: 1 }.layout();
+        let layout = Shape { regions: vec![(3, 3)], zones: 0, bits: 0, shards: 1 }.layout();
         let mut told = Told::default();
         let a = told.put("a", &[]);
         told.acknowledge(a, dot(1, 1), &[1, 2]);

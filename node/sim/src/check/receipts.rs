@@ -70,7 +70,7 @@ mod tests {
     /// three replicas, all levels.
     #[test]
     fn good_and_bad() {
-        let shape = Shape { regions: vec![(4, 3), (3, 3)], bits: 0, shards: 1 };
+        let shape = Shape { regions: vec![(4, 3), (3, 3)], zones: 0, bits: 0, shards: 1 };
         let layout = shape.layout();
         let partition = Partition::from_u32(0);
         let local = layout.replicas_in(partition, RegionId(0)).to_vec();

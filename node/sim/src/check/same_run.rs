@@ -24,7 +24,7 @@ pub fn check(one: &Report, other: &Report) -> Verdict {
     let (steps, others) = (one.steps, other.steps);
     let differ = one.trace.iter().zip(&other.trace).position(|(one, other)| one != other);
     let at = differ.map_or(String::new(), |line| format!(", first in line {line}"));
-    let how = format!("seed {}: {steps} steps and {others} steps differ{at}", one.seed);
+    let how = format!("seed {}: {steps} steps and {others} steps differ{at}", one.plan.seed);
     Err(Violation::new(&SAME, how))
 }
 

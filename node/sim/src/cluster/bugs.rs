@@ -202,7 +202,7 @@ impl Cluster {
                 let frame = framed(&reply);
                 for at_us in self.net.send(self.now_us, to, from).into_iter().flatten() {
                     let (from, to, frame) = (to, from, frame.clone());
-                    self.queue.plan(at_us, Event::Peer { from, to, frame });
+                    self.queue.plan(at_us, Event::Peer { from, to, run: None, frame });
                 }
                 tamper == Tamper::AcknowledgedAndDropped
             }

@@ -96,7 +96,9 @@ fn stored(case: &Case) -> Vec<Verdict> {
         out.push(durable::check_restart(history, key, *node, &object.context));
         out.push(kept::check(history, key, &live, &object.context));
         out.push(gone::check(history, key, &live));
-        out.push(elements::check(history, key, &siblings));
+        if case.only_adds {
+            out.push(elements::check(history, key, &siblings));
+        }
     }
     out.push(latest::check(history, case.latest, case.winner));
     out
@@ -346,7 +348,8 @@ const BREAKS: [(&Property, Break); 33] = [
         let union: Vec<usize> = shown.flat_map(|s| elements::decode(&s.value)).collect();
         let lost = any(rng, &union)?;
         let is_owed = case.history.event(EventId(lost)).is_owed();
-        is_owed.then(|| case.replicas[at].1 = without_element(&case.replicas[at].1, lost))
+        (is_owed && case.only_adds)
+            .then(|| case.replicas[at].1 = without_element(&case.replicas[at].1, lost))
     }),
 ];
 

@@ -50,6 +50,8 @@ pub(super) struct Case {
     pub(super) history: History,
     /// The key of siblings, which all are sets, and the one where the last writer wins.
     pub(super) key: KeyId,
+    /// Nothing is deleted, so that the sets lose nothing.
+    pub(super) only_adds: bool,
     pub(super) latest: KeyId,
     pub(super) learned: Vec<(EventId, Dot)>,
     pub(super) values: Vec<(KeyId, Bytes)>,
@@ -102,6 +104,7 @@ pub(super) fn good(seed: u64) -> Case {
         held: vec![Held::default()],
         now_us: 0,
     };
+    model.case.only_adds = seed % 2 == 0;
     for _ in 0..STEPS {
         model.now_us += 1_000;
         match model.rng.random_range(0..10) {
@@ -117,7 +120,7 @@ pub(super) fn good(seed: u64) -> Case {
 fn empty() -> Case {
     static ONCE: OnceLock<(Arc<Layout>, Report)> = OnceLock::new();
     let (layout, report) = ONCE.get_or_init(|| {
-        let shape = Shape { regions: vec![(3, 3)], bits: 0, shards: 1 };
+        let shape = Shape { regions: vec![(3, 3)], zones: 0, bits: 0, shards: 1 };
         (Arc::new(shape.layout()), Sim::run_seed(1))
     });
     let mut history = History::new();
@@ -128,6 +131,7 @@ fn empty() -> Case {
         layout: layout.clone(),
         history,
         key,
+        only_adds: false,
         latest,
         learned: vec![],
         values: vec![],
@@ -214,7 +218,8 @@ impl Model {
         let held = self.held[at].clone();
         let coordinator = self.node();
         let (level, nodes) = self.quorum(coordinator);
-        let is_delete = !held.shown.is_empty() && self.rng.random_range(0..4) == 0;
+        let may_delete = !self.case.only_adds && !held.shown.is_empty();
+        let is_delete = may_delete && self.rng.random_range(0..4) == 0;
         let (case, asked_us) = (&mut self.case, self.now_us);
         let id = EventId(case.history.len());
         let value = (!is_delete).then(|| {
