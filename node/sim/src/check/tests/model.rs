@@ -104,7 +104,7 @@ pub(super) fn good(seed: u64) -> Case {
         held: vec![Held::default()],
         now_us: 0,
     };
-    model.case.only_adds = seed % 2 == 0;
+    model.case.only_adds = seed.is_multiple_of(2);
     for _ in 0..STEPS {
         model.now_us += 1_000;
         match model.rng.random_range(0..10) {
