@@ -33,7 +33,7 @@ use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use rand::rngs::ChaCha8Rng;
 
-use crate::check::{bounds, deadline, equal_clocks};
+use crate::check::deadline;
 use crate::net::{Delay, Net};
 use crate::plan::{Shape, Timing};
 use crate::referee::Referee;
@@ -442,52 +442,6 @@ impl Cluster {
         let Some(partition) = self.partition(bucket, key) else { return Vec::new() };
         let replicas = self.layout.replicas(partition).iter().copied();
         replicas.filter(|&node| self.is_whole(node)).collect()
-    }
-
-    /// Compares replicas with equal clocks, and every shard's counters with their limits.
-    pub fn check_replicas(&mut self) {
-        let mut verdict = Ok(());
-        for node in self.nodes.values() {
-            for slot in &node.slots {
-                let place = node.id.to_string();
-                let counters = slot.shard.counters();
-                verdict =
-                    verdict.and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
-            }
-        }
-        for &partition in self.setup.shape.partitions().iter() {
-            verdict = verdict.and_then(|()| self.check_partition(partition));
-        }
-        self.referee.judge(verdict);
-    }
-
-    fn check_partition(&self, partition: Partition) -> crate::check::Verdict {
-        let shard = holm_core::shard::config::shard_of(partition, self.setup.shape.shards);
-        let clock_of = |id: NodeId| {
-            let node = self.nodes.get(&id)?;
-            // A clock runs ahead of the disk while a batch is open.
-            let slot = node.slots.get(shard).filter(|slot| !slot.is_busy && !node.is_doubtful)?;
-            slot.shard.partition(partition).map(|state| (id, state.clock()))
-        };
-        let replicas: Vec<_> =
-            self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
-        for (at, &one) in replicas.iter().enumerate() {
-            for &other in &replicas[at + 1..] {
-                equal_clocks::check(partition, one, other, |id| self.live_dots(id, partition))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
-        let prefix = partition.to_u32().to_be_bytes();
-        let Some(node) = self.nodes.get(&node) else { return equal_clocks::LiveDots::new() };
-        let rows = node.store.rows_below(Table::Objects, &prefix);
-        rows.filter_map(|(key, row)| {
-            let live: Vec<_> = Object::decode(row).ok()?.live_dots().collect();
-            (!live.is_empty()).then(|| (key.to_vec(), live))
-        })
-        .collect()
     }
 
     /// Draws how long the next write of a batch takes on a node.

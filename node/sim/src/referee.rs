@@ -154,9 +154,12 @@ impl Referee {
         self.forgot.entry(node).or_insert(now_us);
     }
 
-    /// A node has another disk, which says nothing of a loss.
-    pub fn cannot_tell(&mut self, node: NodeId) {
+    /// A node got another disk, which says of itself whether it has lost its memory.
+    pub fn comes_back(&mut self, node: NodeId, has_forgotten: bool, now_us: u64) {
         self.forgot.remove(&node);
+        if has_forgotten {
+            self.forgets(node, now_us);
+        }
     }
 
     /// A client repeats a write.
@@ -249,7 +252,8 @@ impl Referee {
         self.judge(verdict);
         self.judge(quarantine::check(&self.forgot, asked_us, &values.receipt, true));
         let partition = self.history.key(key).partition;
-        let ids = values.siblings.iter().filter_map(|s| self.history.by_dot(partition, s.dot));
+        let shown = values.siblings.iter();
+        let ids = shown.filter_map(|sibling| self.history.by_dot(partition, sibling.dot));
         let set = self.history.shown_by(ids);
         self.history.give(key, &values.context, &set);
         let shown = values.siblings.iter().map(|sibling| sibling.dot).collect();

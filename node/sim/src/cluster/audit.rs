@@ -1,15 +1,16 @@
 //! What the referee looks up on the nodes themselves: disks and clocks.
 
+use holm_core::object::Object;
 use holm_core::shard::config::shard_of;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use holm_protocol::version_vector::VersionVector;
 
 use super::{Call, CallResult, Cluster};
 use crate::check::durable::{self, Copy};
-use crate::check::{Verdict, logged};
+use crate::check::{Verdict, bounds, equal_clocks, logged, replica};
 use crate::history::KeyId;
 use crate::store::SyncMode;
 use crate::trace::whole_frame;
@@ -53,7 +54,7 @@ impl Cluster {
         let is_safe = self.setup.sync != SyncMode::Always
             || store
                 .and_then(|store| store.safe_row(Table::Objects, &row))
-                .and_then(|row| holm_core::object::Object::decode(row).ok())
+                .and_then(|row| Object::decode(row).ok())
                 .is_some_and(|object| object.context.covers(dot));
         if is_safe { Copy::Kept } else { Copy::Unsynced }
     }
@@ -97,9 +98,59 @@ impl Cluster {
             let slot = node.slots.get(shard_of(facts.partition, node.slots.len().max(1)));
             let Some(slot) = slot.filter(|slot| !slot.is_busy) else { continue };
             let Some(state) = slot.shard.partition(facts.partition) else { continue };
-            let covers = self.covered(id, facts.bucket, &facts.name);
+            let object = self.stored(id, facts.bucket, &facts.name);
+            if let Some(object) = &object {
+                replica::check_clock(state.clock(), object, &id.to_string())?;
+            }
+            let covers = object.map(|object| object.context).unwrap_or_default();
             logged::check_clock(history, key, (id, state.clock()), &covers)?;
         }
         Ok(())
+    }
+
+    /// Compares replicas with equal clocks, and every shard's counters with their limits.
+    pub fn check_replicas(&mut self) {
+        let mut verdict = Ok(());
+        for node in self.nodes.values() {
+            for slot in &node.slots {
+                let place = node.id.to_string();
+                let counters = slot.shard.counters();
+                verdict =
+                    verdict.and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
+            }
+        }
+        for &partition in self.setup.shape.partitions().iter() {
+            verdict = verdict.and_then(|()| self.check_partition(partition));
+        }
+        self.referee.judge(verdict);
+    }
+
+    fn check_partition(&self, partition: Partition) -> Verdict {
+        let shard = shard_of(partition, self.setup.shape.shards);
+        let clock_of = |id: NodeId| {
+            let node = self.nodes.get(&id)?;
+            // A clock runs ahead of the disk while a batch is open.
+            let slot = node.slots.get(shard).filter(|slot| !slot.is_busy && !node.is_doubtful)?;
+            slot.shard.partition(partition).map(|state| (id, state.clock()))
+        };
+        let replicas: Vec<_> =
+            self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
+        for (at, &one) in replicas.iter().enumerate() {
+            for &other in &replicas[at + 1..] {
+                equal_clocks::check(partition, one, other, |id| self.live_dots(id, partition))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
+        let prefix = partition.to_u32().to_be_bytes();
+        let Some(node) = self.nodes.get(&node) else { return equal_clocks::LiveDots::new() };
+        let rows = node.store.rows_below(Table::Objects, &prefix);
+        rows.filter_map(|(key, row)| {
+            let live: Vec<_> = Object::decode(row).ok()?.live_dots().collect();
+            (!live.is_empty()).then(|| (key.to_vec(), live))
+        })
+        .collect()
     }
 }
