@@ -286,6 +286,7 @@ impl Shard {
         Counters {
             in_flight: self.in_flight as u64,
             lingering: self.lingering.len() as u64,
+            held_bytes: self.held_bytes as u64,
             cache_bytes: self.cache.bytes() as u64,
             ..self.counters
         }

@@ -33,7 +33,7 @@ use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use rand::rngs::ChaCha8Rng;
 
-use crate::check::{bounds, deadline, equal_clocks};
+use crate::check::deadline;
 use crate::net::{Delay, Net};
 use crate::plan::{Shape, Timing};
 use crate::referee::Referee;
@@ -51,9 +51,6 @@ pub use tally::FaultTally;
 pub const SIBLINGS: BucketId = BucketId(1);
 /// The bucket in which the last writer wins.
 pub const LWW: BucketId = BucketId(2);
-
-/// Partitions whose replicas are compared at a time: all, in the plans that seeds make.
-const PARTITIONS_CHECKED: usize = 4;
 
 /// A client's call of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -448,70 +445,6 @@ impl Cluster {
         let Some(partition) = self.partition(bucket, key) else { return Vec::new() };
         let replicas = self.layout.replicas(partition).iter().copied();
         replicas.filter(|&node| self.is_whole(node)).collect()
-    }
-
-    /// Compares replicas with equal clocks, a few partitions in turn, and every shard's counters with
-    /// their limits.
-    pub fn check_replicas(&mut self) {
-        let mut verdict = Ok(());
-        for node in self.nodes.values() {
-            for slot in &node.slots {
-                let place = node.id.to_string();
-                let counters = slot.shard.counters();
-                verdict =
-                    verdict.and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
-            }
-        }
-        let partitions = self.setup.shape.partitions();
-        let turn = partitions.len().min(PARTITIONS_CHECKED);
-        for &partition in partitions.iter().cycle().skip(self.next_checked).take(turn) {
-            verdict = verdict.and_then(|()| self.check_partition(partition));
-        }
-        self.next_checked = (self.next_checked + turn) % partitions.len();
-        self.referee.judge(verdict);
-    }
-
-    fn check_partition(&self, partition: Partition) -> crate::check::Verdict {
-        let shard = holm_core::shard::config::shard_of(partition, self.setup.shape.shards);
-        let clock_of = |id: NodeId| {
-            let node = self.nodes.get(&id)?;
-            // A clock runs ahead of the disk while a batch is open.
-            let slot = node.slots.get(shard).filter(|slot| !slot.is_busy && !node.is_doubtful)?;
-            slot.shard.partition(partition).map(|state| (id, state.clock()))
-        };
-        let replicas: Vec<_> =
-            self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
-        for (at, &other) in replicas.iter().enumerate() {
-            // What equals the first of its kind equals the others too.
-            let one = replicas[..at].iter().find(|one| one.1 == other.1);
-            let Some(&one) = one.filter(|one| !self.has_equal_rows(one.0, other.0, partition))
-            else {
-                continue;
-            };
-            equal_clocks::check(partition, one, other, |id| self.live_dots(id, partition))?;
-        }
-        Ok(())
-    }
-
-    /// Whether two nodes hold the same bytes of a partition: then there is nothing to decode.
-    fn has_equal_rows(&self, one: NodeId, other: NodeId, partition: Partition) -> bool {
-        let prefix = partition.to_u32().to_be_bytes();
-        let (Some(one), Some(other)) = (self.nodes.get(&one), self.nodes.get(&other)) else {
-            return false;
-        };
-        let rows = one.store.rows_below(Table::Objects, &prefix);
-        rows.eq(other.store.rows_below(Table::Objects, &prefix))
-    }
-
-    fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
-        let prefix = partition.to_u32().to_be_bytes();
-        let Some(node) = self.nodes.get(&node) else { return equal_clocks::LiveDots::new() };
-        let rows = node.store.rows_below(Table::Objects, &prefix);
-        rows.filter_map(|(key, row)| {
-            let live: Vec<_> = Object::decode(row).ok()?.live_dots().collect();
-            (!live.is_empty()).then(|| (key.to_vec(), live))
-        })
-        .collect()
     }
 
     /// Draws how long the next write of a batch takes on a node.

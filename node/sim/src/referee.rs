@@ -154,9 +154,12 @@ impl Referee {
         self.forgot.entry(node).or_insert(now_us);
     }
 
-    /// A node has another disk, which says nothing of a loss.
-    pub fn cannot_tell(&mut self, node: NodeId) {
+    /// A node got another disk, which says of itself whether it has lost its memory.
+    pub fn comes_back(&mut self, node: NodeId, has_forgotten: bool, now_us: u64) {
         self.forgot.remove(&node);
+        if has_forgotten {
+            self.forgets(node, now_us);
+        }
     }
 
     /// A client repeats a write.
@@ -249,7 +252,8 @@ impl Referee {
         self.judge(verdict);
         self.judge(quarantine::check(&self.forgot, asked_us, &values.receipt, true));
         let partition = self.history.key(key).partition;
-        let ids = values.siblings.iter().filter_map(|s| self.history.by_dot(partition, s.dot));
+        let shown = values.siblings.iter();
+        let ids = shown.filter_map(|sibling| self.history.by_dot(partition, sibling.dot));
         let set = self.history.shown_by(ids);
         self.history.give(key, &values.context, &set);
         let shown = values.siblings.iter().map(|sibling| sibling.dot).collect();
@@ -388,14 +392,33 @@ impl Referee {
         Some((Partition::from_u32(partition), key))
     }
 
-    /// A node's disk lost these rows, by a fault that may do that.
+    /// A node's disk lost these rows, by a fault that may do that: the dots that it logged, and what
+    /// its objects covered without a log entry of its own.
     pub fn lost(&mut self, node: NodeId, rows: &[Changed]) {
-        for row in rows.iter().filter(|row| row.table == Table::Log) {
-            let record = row.after.as_deref().map(decode_record);
-            for entry in record.and_then(Result::ok).unwrap_or_default() {
-                self.history.lose(node, entry.partition, entry.dot);
+        for row in rows {
+            match row.table {
+                Table::Log => {
+                    let record = row.after.as_deref().map(decode_record);
+                    for entry in record.and_then(Result::ok).unwrap_or_default() {
+                        self.history.lose(node, entry.partition, entry.dot);
+                    }
+                }
+                Table::Objects => self.lost_object(node, row),
+                _ => {}
             }
         }
+    }
+
+    fn lost_object(&mut self, node: NodeId, row: &Changed) {
+        let Some((partition, key)) = self.row_key(&row.key) else { return };
+        let context = |bytes: &Option<Vec<u8>>| {
+            let object = bytes.as_ref().and_then(|bytes| Object::decode(bytes).ok());
+            object.map(|object| object.context).unwrap_or_default()
+        };
+        let (had, has) = (context(&row.after), context(&row.before));
+        let dots = self.history.events_of(key).filter_map(|(_, event)| event.dot);
+        let gone: Vec<Dot> = dots.filter(|&dot| had.covers(dot) && !has.covers(dot)).collect();
+        gone.into_iter().for_each(|dot| self.history.lose(node, partition, dot));
     }
 
     /// These nodes have a write and cannot be read.

@@ -149,7 +149,8 @@ impl Sim {
         cluster.alarm(hostile.next_us(0, plan.faults_until_us, FORGERIES), HOSTILE);
         let busy_clients = clients.len();
         let timeouts = Vec::new();
-        Sim { plan, cluster, clients, hostile, busy_clients, worked_us: 0, timeouts, trace_all }
+        let worked_us = 0;
+        Sim { plan, cluster, clients, hostile, busy_clients, worked_us, timeouts, trace_all }
     }
 
     /// Plays the plan of a seed.

@@ -10,8 +10,8 @@ pub mod answers;
 pub mod messages;
 
 use crate::check::{
-    Property, answers as read, bounds, converged, deadline, dots, durable, equal_clocks, forged,
-    gone, kept, latest, logged, quarantine, quorum_reads, receipts, replica, values,
+    Property, answers as read, bounds, converged, deadline, dots, durable, equal_clocks, gone,
+    logged, quarantine, quorum_reads, receipts, replica, values,
 };
 
 /// What is known of a bug.
@@ -93,15 +93,17 @@ tampers! {
     FailedFsyncRetried, "A commit whose sync failed is tried again and reported as done.",
         FSYNC, durable::ON_DISK;
     ClockOrdersOneActor, "Of two siblings of one actor the one with the later clock reading replaces the other.",
-        LWW, read::VISIBLE_OR_OVERWRITTEN;
+        LWW, replica::NOTHING_VANISHES;
     VoteCountedTwice, "One replica's acknowledgement is counted for another as well.",
         None, durable::ON_DISK;
+    RestoredDiskKeepsActor, "A node whose disk was set back or cloned goes on under the actor that the disk names.",
+        KV679, dots::UNIQUE;
     ForgedContextAccepted, "A context is used without looking at whether it was given out for the key.",
-        None, forged::REFUSED;
+        None, values::NOT_DONE;
     ContextCoversUnseen, "A read leaves a sibling out and covers it in its context.",
         DOMINANCE, read::VISIBLE_OR_OVERWRITTEN;
     DeleteForgetsDot, "A delete reaches the other replicas without a dot of its own.",
-        KV679, read::VISIBLE_OR_OVERWRITTEN;
+        KV679, durable::ON_DISK;
     RepairOverwrites, "Read repair replaces the receiver's object instead of joining.",
         None, replica::NOTHING_VANISHES;
     RelayForgesVotes, "A relay acknowledges for replicas that it has not passed the write on to.",
@@ -121,7 +123,7 @@ tampers! {
     RefusalCounts, "A replica's refusal is counted as an acknowledgement.",
         None, durable::ON_DISK;
     PutDropsUnseen, "A put drops all its coordinator's siblings, whether its writer saw them or not.",
-        DOMINANCE, read::VISIBLE_OR_OVERWRITTEN;
+        DOMINANCE, replica::NOTHING_VANISHES;
     PutIgnoresContext, "A put drops nothing of what its writer saw.",
         None, read::WRITERS_CONTEXT;
     WritersContextCoversAll, "A writer gets a context that covers all its coordinator has, unseen siblings too.",
@@ -131,23 +133,25 @@ tampers! {
     WriteOverwrites, "A replica replaces its object by what it is sent instead of joining.",
         None, replica::NOTHING_VANISHES;
     WriteWithoutContext, "A write reaches the other replicas without what it overwrote.",
-        None, read::CONTEXT_CLOSED;
-    RepairWithoutContext, "Read repair sends the live values and not what they overwrote.",
-        None, read::CONTEXT_CLOSED;
-    JoinKeepsCovered, "A join keeps siblings that the other side has overwritten.",
         None, equal_clocks::EQUAL_STATES;
+    RepairWithoutContext, "Read repair sends the live values and not what they overwrote.",
+        None, converged::SAME_EVERYWHERE;
+    JoinKeepsCovered, "A join keeps siblings that the other side has overwritten.",
+        None, read::NOTHING_DOMINATED;
     LatestByArrival, "Where the last writer wins, the last to arrive wins.",
-        LWW, latest::LATEST_WINS;
+        LWW, converged::SAME_EVERYWHERE;
     DigestIgnored, "A read takes every digest for equal to its own.",
         None, quorum_reads::INTERSECTION;
     CacheNotUpdated, "A replica answers reads from before the last write to the key.",
         None, quorum_reads::INTERSECTION;
     ReplyOfEarlierRead, "A replica's answer to an earlier read is taken for that to a later one.",
-        None, values::GENUINE;
+        None, read::VISIBLE_OR_OVERWRITTEN;
     PassedOnTwice, "A node passes a client's write on to two coordinators.",
         None, dots::RETRY_ONCE;
     LogWithoutObject, "A clock marks a write as seen that was not stored.",
         None, logged::LOG_HAS_OBJECT;
+    ObjectWithoutLog, "An object is stored, and the log entries of the writes that it names are not.",
+        CRASHES, replica::CLOCK_NAMES_ALL;
     BatchNotAtomic, "A killed process leaves the log entries of its last batch, and not the objects.",
         CRASHES, durable::OUTLIVES_CRASHES;
     TombstoneRemovedAtOnce, "A deleted object is removed from the disk with its context.",
@@ -163,7 +167,7 @@ tampers! {
     DeleteKeepsValue, "A delete acknowledges and leaves the value alive.",
         GRACE, gone::OVERWRITTEN_GONE;
     AcknowledgedAndDropped, "A replica acknowledges a write that it has thrown away.",
-        None, kept::ACKNOWLEDGED_KEPT;
+        None, durable::ON_DISK;
 }
 
 impl Tamper {

@@ -12,12 +12,15 @@
 //!
 //! **Checkpoints**: from time to time the clocks of all partitions that have changed are written,
 //! and the stream's *mark*: all before it need not be read again. Reading too much does no harm, as
-//! putting a dot into a clock twice changes nothing.
+//! putting a dot into a clock twice changes nothing. Records may speak of partitions that this shard
+//! does not hold any more, and may hold again: before a mark leaves such records behind, those
+//! partitions' clocks are checkpointed too.
 //!
 //! A record: count (varint), then per entry the partition (4 bytes), the dot (actor 8 bytes, counter
 //! varint), the clock reading (8 bytes), the bucket (4 bytes), the key (length, bytes); at the end a
 //! crc32c.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes};
@@ -60,6 +63,9 @@ pub struct ShardLog {
     records_since_checkpoint: u32,
     /// Partitions whose clock has changed since its checkpoint.
     changed: BTreeSet<Partition>,
+    /// Clocks of partitions that records of this stream speak of and that were not asked for when
+    /// it was read: kept until the next checkpoint.
+    others: BTreeMap<Partition, PartitionClock>,
     /// What the open batch adds.
     pending: Vec<LogEntry>,
 }
@@ -74,6 +80,7 @@ impl ShardLog {
             sequence: 0,
             records_since_checkpoint: 0,
             changed: BTreeSet::new(),
+            others: BTreeMap::new(),
             pending: Vec::new(),
         }
     }
@@ -114,7 +121,7 @@ impl ShardLog {
                     self.sequence = self.sequence.max(sequence);
                     self.records_since_checkpoint += 1;
                 }
-                self.replay(record, &mut clocks)?;
+                self.replay(record, &mut clocks, (of, store))?;
             }
         }
         // Also where all records before the mark are gone: a sequence is never used again.
@@ -123,18 +130,25 @@ impl ShardLog {
         Ok(clocks.into_iter().map(state).collect())
     }
 
-    fn replay(
+    fn replay<S: Store>(
         &mut self,
         record: &[u8],
         clocks: &mut BTreeMap<Partition, PartitionClock>,
+        (stream, store): (u32, &mut S),
     ) -> Result<(), StoreError> {
         let entries = decode_record(record)
             .map_err(|error| StoreError::Corrupt(format!("dot log record: {error}")))?;
         for entry in entries {
-            if let Some(clock) = clocks.get_mut(&entry.partition)
-                && clock.insert(entry.dot)
-            {
-                self.changed.insert(entry.partition);
+            if let Some(clock) = clocks.get_mut(&entry.partition) {
+                if clock.insert(entry.dot) {
+                    self.changed.insert(entry.partition);
+                }
+            } else if stream == self.stream {
+                let clock = match self.others.entry(entry.partition) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(read_checkpoint(entry.partition, store)?),
+                };
+                clock.insert(entry.dot);
             }
         }
         Ok(())
@@ -181,6 +195,7 @@ impl ShardLog {
         self.changed.extend(self.pending.drain(..).map(|entry| entry.partition));
         if self.records_since_checkpoint == 0 {
             self.changed.clear();
+            self.others.clear();
         }
     }
 
@@ -191,6 +206,15 @@ impl ShardLog {
         store: &mut S,
     ) {
         self.records_since_checkpoint = 0;
+        for (partition, clock) in &self.others {
+            if !partitions.contains_key(partition) {
+                store.stage_put(
+                    Table::Meta,
+                    &checkpoint_key(*partition),
+                    &encode_checkpoint(clock),
+                );
+            }
+        }
         for partition in &self.changed {
             if let Some(state) = partitions.get(partition) {
                 let bytes = encode_checkpoint(state.clock());

@@ -72,6 +72,9 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
         let how = format!("a context does not cover the value {dot} beside it");
         return Err(Violation::new(&CONTEXT_GENUINE, how));
     }
+    for &dot in answer.shown.iter().filter(|_| !key.is_lww) {
+        history.by_dot(key.partition, dot).map_or(Ok(()), |id| is_closed(history, id, answer))?;
+    }
     for (id, event) in history.events_of(answer.key) {
         let Some(dot) = event.dot else { continue };
         let is_shown = answer.shown.contains(&dot);
@@ -84,7 +87,6 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
             return Err(Violation::new(&VISIBLE_OR_OVERWRITTEN, how));
         }
         if is_shown && !key.is_lww {
-            is_closed(history, id, answer)?;
             not_dominated(history, id, answer)?;
         }
     }

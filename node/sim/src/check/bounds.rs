@@ -9,7 +9,7 @@ use crate::check::{Property, Verdict, Violation};
 pub const BOUNDED: Property = Property {
     name: "queues and caches are bounded",
     invariant: "I10",
-    statement: "requests in flight, lingering writes and cached bytes never exceed their limits",
+    statement: "requests in flight, lingering writes, the bytes that both hold, and cached bytes never exceed their limits",
     source: "TigerBeetle: every queue has a limit; DESIGN 5",
     tla: None,
     file: file!(),
@@ -19,6 +19,9 @@ pub const BOUNDED: Property = Property {
 /// whatever the limit.
 const BATCH_BYTES_MAX: u64 = 1 << 20;
 
+/// An object of the simulated workloads is smaller, bytes: 64 siblings of 600 bytes and a context.
+const OBJECT_BYTES_MAX: u64 = 64 << 10;
+
 /// Checks one shard's counters.
 ///
 /// # Errors
@@ -27,6 +30,8 @@ pub fn check(config: &ShardConfig, counters: &Counters, place: &str) -> Verdict 
     let limits = [
         ("requests in flight", counters.in_flight, config.in_flight_max as u64),
         ("lingering writes", counters.lingering, config.lingering_max as u64),
+        // The last request that was admitted may bring a whole object.
+        ("held bytes", counters.held_bytes, config.held_bytes_max as u64 + OBJECT_BYTES_MAX),
         ("cached bytes", counters.cache_bytes, config.cache_bytes_max as u64 + BATCH_BYTES_MAX),
     ];
     match limits.iter().find(|(_, is, limit)| is > limit) {
@@ -55,6 +60,9 @@ mod tests {
         assert!(check(&config, &more, "n1").is_err());
         let more = Counters { lingering: at.lingering + 1, ..at };
         assert!(check(&config, &more, "n1").is_err());
+        let held_bytes = config.held_bytes_max as u64 + OBJECT_BYTES_MAX;
+        assert_eq!(check(&config, &Counters { held_bytes, ..at }, "n1"), Ok(()));
+        assert!(check(&config, &Counters { held_bytes: held_bytes + 1, ..at }, "n1").is_err());
         let more = Counters { cache_bytes: 1 << 30, ..at };
         assert!(check(&config, &more, "n1").is_err());
     }

@@ -35,7 +35,7 @@ pub const NOTHING_VANISHES: Property = Property {
 pub const CLOCK_NAMES_ALL: Property = Property {
     name: "the clock has seen what objects name",
     invariant: "I3",
-    statement: "after a commit the partition clock contains every dot that a changed object names",
+    statement: "after a commit and after a restart the partition clock contains every dot that an object names",
     source: "DESIGN 7: object and log entry are of one commit",
     tla: Some("tla/Replication.tla!ClockNamesObjects"),
     file: file!(),

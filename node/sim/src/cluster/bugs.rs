@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use holm_core::peer::{Found, OpId, PeerMessage};
 use holm_core::shard::config::ShardConfig;
 use holm_core::store::Table;
-use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Reply, Request};
 
@@ -15,7 +15,7 @@ use super::{CallId, Cluster};
 use crate::store::Changed;
 use crate::tamper::Tamper;
 use crate::tamper::answers::Leaving;
-use crate::tamper::messages::{AskedKey, Passing};
+use crate::tamper::messages::Passing;
 use crate::trace::whole_frame;
 
 /// What bugs remember.
@@ -24,7 +24,7 @@ pub(super) struct Bugs {
     /// Objects that a relay was asked to pass on, where a bug keeps it from doing so.
     not_passed_on: BTreeSet<(NodeId, Bytes)>,
     /// The keys of reads between nodes.
-    asked: BTreeMap<OpId, AskedKey>,
+    asked: BTreeMap<OpId, (BucketId, Bytes)>,
     /// The last answer of one node to another's reads of a partition.
     answered: BTreeMap<(NodeId, NodeId, Partition), Found>,
     /// Objects before their last change, by node and row.
@@ -51,17 +51,17 @@ impl Cluster {
         !self.setup.tamper.is_some_and(|tamper| unnoticed.contains(&tamper))
     }
 
-    /// Whether a starting node goes on under its last actor.
-    pub(super) fn keeps_actor(&self, node: NodeId) -> bool {
-        match self.setup.tamper {
-            Some(Tamper::ActorReused) => true,
-            Some(Tamper::CounterReusedAfterAmnesia) => !self.is_whole_when_up(node),
-            _ => false,
+    /// The actor under which a starting node wrongly goes on.
+    pub(super) fn kept_actor(&mut self, id: NodeId) -> Option<Actor> {
+        let node = self.nodes.get_mut(&id)?;
+        let of_disk = node.disk_actor.take();
+        let last = Some(node.actor).filter(|actor| actor.0 != 0);
+        match self.setup.tamper? {
+            Tamper::ActorReused => last,
+            Tamper::CounterReusedAfterAmnesia => last.filter(|_| node.amnesia),
+            Tamper::RestoredDiskKeepsActor => of_disk,
+            _ => None,
         }
-    }
-
-    fn is_whole_when_up(&self, node: NodeId) -> bool {
-        self.nodes.get(&node).is_some_and(|node| !node.amnesia)
     }
 
     /// A client's request, on its way in.
@@ -154,7 +154,6 @@ impl Cluster {
             row
         });
         let passing = Passing {
-            from,
             replicas: self.layout.replicas(partition),
             region: self.layout.replicas_in(partition, region),
             actor: self.nodes.get(&to)?.actor,

@@ -176,9 +176,8 @@ impl Cluster {
         let Some((copy, amnesia)) = &node.copy else { return };
         let lost = node.store.replace(Some(copy));
         node.amnesia = *amnesia;
-        if !node.amnesia {
-            self.referee.cannot_tell(id);
-        }
+        node.disk_actor = Some(node.actor);
+        self.referee.comes_back(id, node.amnesia, self.now_us);
         self.tally.restored += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost);
         self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
@@ -189,13 +188,12 @@ impl Cluster {
     pub fn clone_disk(&mut self, id: NodeId, from: NodeId) {
         let Some(original) = self.nodes.get(&from).filter(|_| from != id) else { return };
         let (copy, amnesia) = (original.store.copy(), original.amnesia);
+        let actor = original.actor;
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
         let lost = node.store.replace(Some(&copy));
         node.amnesia = amnesia;
-        match amnesia {
-            true => self.referee.forgets(id, self.now_us),
-            false => self.referee.cannot_tell(id),
-        }
+        node.disk_actor = Some(actor);
+        self.referee.comes_back(id, amnesia, self.now_us);
         self.tally.cloned += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost);
         self.note(format!(

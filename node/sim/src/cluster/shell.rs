@@ -82,11 +82,10 @@ impl Cluster {
 
     /// The next run's actor, as random as a real one.
     fn fresh_actor(&mut self, id: NodeId) -> Actor {
-        let reuse = self.keeps_actor(id);
-        let Some(node) = self.nodes.get_mut(&id) else { return Actor(0) };
-        if reuse && node.actor.0 != 0 {
-            return node.actor;
+        if let Some(actor) = self.kept_actor(id) {
+            return actor;
         }
+        let Some(node) = self.nodes.get_mut(&id) else { return Actor(0) };
         node.actors += 1;
         let name = format!("actor {} of {id}", node.actors);
         Actor(stream(self.setup.seed, &name).random_range(1..=u64::MAX))
@@ -193,8 +192,9 @@ impl Cluster {
         let Some(call) = self.calls.get(&id) else { return };
         let (target, region, client) = (call.node, call.region, call.client);
         let (frame, repeated, only_run) = (call.frame.clone(), call.repeated, call.only_run);
-        let run = self.run_of(target);
-        let listens = |node: &&Node| node.is_up && only_run.is_none_or(|only_run| only_run == run);
+        let says_run = self.run_of(target);
+        let listens =
+            |node: &&Node| node.is_up && only_run.is_none_or(|only_run| only_run == says_run);
         let Some(node) = self.nodes.get(&target).filter(listens) else {
             let delay_us = self.client_delay((client, region), target);
             let frame = bytes::Bytes::new();

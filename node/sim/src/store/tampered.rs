@@ -60,6 +60,9 @@ impl SimStore {
             Some(Tamper::LogWithoutObject) if self.tally.commits % EVERY == EVERY - 1 => {
                 batch.retain(|(table, ..)| *table != Table::Objects);
             }
+            Some(Tamper::ObjectWithoutLog) if self.tally.commits % EVERY == EVERY - 1 => {
+                batch.retain(|(table, ..)| *table != Table::Log);
+            }
             Some(Tamper::PrunedByClock | Tamper::JoinKeepsCovered | Tamper::DeleteKeepsValue) => {
                 for (table, key, value) in &mut batch {
                     let before = self.tables.get(table).and_then(|rows| rows.get(key));

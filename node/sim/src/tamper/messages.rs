@@ -4,7 +4,7 @@ use bytes::Bytes;
 use holm_core::object::{Object, ObjectKind, Sibling, State};
 use holm_core::peer::{Found, PeerMessage};
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId};
+use holm_protocol::ids::{Actor, Hlc, NodeId};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::tamper::Tamper;
@@ -12,8 +12,6 @@ use crate::tamper::Tamper;
 /// What a bug may look at when a message leaves.
 #[derive(Debug)]
 pub struct Passing<'a> {
-    /// The sender.
-    pub from: NodeId,
     /// All replicas of the partition.
     pub replicas: &'a [NodeId],
     /// Those in the sender's region.
@@ -216,6 +214,3 @@ fn latest_of_all(object: Object, passing: &Passing<'_>) -> Object {
     later.context.merge(&object.context);
     later
 }
-
-/// Which key an operation is about, for answers that do not say.
-pub type AskedKey = (BucketId, Bytes);
