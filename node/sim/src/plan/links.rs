@@ -56,10 +56,10 @@ mod tests {
     /// up its round trip. Method: all pairs; drawn delays of three regions.
     #[test]
     fn distances_are_real() {
-        for one in 0..PLACES.len() {
+        for (one, place) in PLACES.iter().enumerate() {
             for other in (0..PLACES.len()).filter(|&other| other != one) {
                 let ms = round_trip_ms(one, other);
-                assert!((25..=350).contains(&ms), "{} to {}", PLACES[one], PLACES[other]);
+                assert!((25..=350).contains(&ms), "{place} to {}", PLACES[other]);
                 assert_eq!(ms, round_trip_ms(other, one));
             }
         }
