@@ -19,13 +19,14 @@ pub const UNIQUE: Property = Property {
 pub const RETRY_ONCE: Property = Property {
     name: "a repeated request applies once",
     invariant: "P10",
-    statement: "a write repeated under its request id at the same run of the same node has one dot; repeated elsewhere too, at most one for each of these and of each run",
+    statement: "a write repeated under its request id at the same run of the same node has one dot",
     source: "Dynamo has no such promise; the window is of DESIGN 6",
     tla: Some("tla/Replication.tla!RetryAppliesOnce"),
     file: file!(),
 };
 
-/// Takes in that a write has this dot, seen wherever it was.
+/// Takes in that a write has this dot, seen wherever it was. One that was repeated elsewhere too may
+/// have as many dots as there were such tries and one, each of another run.
 ///
 /// # Errors
 /// It has another, or the dot is another write's.

@@ -29,7 +29,7 @@ impl Cluster {
         let history = self.referee.history();
         let Some(id) = history.key_id(bucket, &key) else { return };
         let by_value = value.and_then(|value| history.by_value(id, &value));
-        let event = by_value.or(history.by_dot(history.key(id).partition, written.dot));
+        let event = history.by_dot(history.key(id).partition, written.dot).or(by_value);
         // A delete that nobody has seen yet has no event to be found by: any of its key will do to
         // say where it happened.
         let Some(event) = event.or(history.key(id).events.last().copied()) else { return };

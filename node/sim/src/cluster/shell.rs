@@ -122,11 +122,13 @@ impl Cluster {
 
     pub(super) fn look_at_link(&mut self, id: NodeId, peer: NodeId) {
         let connected = self.is_connected(id, peer);
+        let is_cut = self.net.is_cut(id, peer) || self.net.is_cut(peer, id);
         let peer_run = self.current_run(peer);
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) else { return };
         let known = node.links.get(&peer).copied();
         if known.is_some() && (!connected || known != Some(peer_run)) {
             node.links.remove(&peer);
+            self.tally.links_lost += u64::from(is_cut);
             self.note(format!("{id} loses its connection to {peer}"));
             self.tell_shards(id, || Input::PeerDown(peer));
         }

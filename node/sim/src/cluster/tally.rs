@@ -37,6 +37,8 @@ tally! {
     reordered: "messages held up",
     /// Messages that a cut dropped.
     cut: "messages cut off",
+    /// Ends of connections that were given up because of a cut.
+    links_lost: "connections cut off",
     /// Answers to clients that vanished.
     replies_lost: "answers lost",
     /// Processes killed, power cuts included.
@@ -93,7 +95,7 @@ impl FaultTally {
             FaultKind::Cut
             | FaultKind::OneWayCut
             | FaultKind::RegionCut
-            | FaultKind::PartialCut => self.cut,
+            | FaultKind::PartialCut => self.cut + self.links_lost,
             FaultKind::Kill => self.kills,
             FaultKind::DieInCommit => self.died_in_commit,
             FaultKind::PowerCut | FaultKind::Blackout => self.batches_lost,

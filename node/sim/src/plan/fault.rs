@@ -2,6 +2,8 @@
 
 use holm_protocol::ids::NodeId;
 
+use crate::trace::Digest;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
@@ -139,8 +141,9 @@ impl Fault {
     pub fn sides(&self, nodes: impl Iterator<Item = NodeId>) -> (Vec<NodeId>, Vec<NodeId>) {
         let (mut one, mut two) = (Vec::new(), Vec::new());
         for node in nodes {
-            let mixed = (node.0 * 2_654_435_761).wrapping_add(u64::from(self.strength) * 40_503);
-            match (node == self.node, node == self.other, (mixed >> 4) % 3) {
+            let mut digest = Digest::new();
+            [node.0, self.strength.into()].into_iter().for_each(|word| digest.word(word));
+            match (node == self.node, node == self.other, (digest.value() >> 32) % 3) {
                 (true, ..) | (false, false, 0) => one.push(node),
                 (_, true, _) | (_, _, 1) => two.push(node),
                 _ => {}
