@@ -25,6 +25,9 @@ use crate::world::World;
 
 /// Times that a write of unknown outcome is repeated.
 const REPEATS_MAX: u32 = 2;
+/// A client that lost its node waits up to this long before it asks again, microseconds: the node
+/// may be back by then.
+const RECONNECT_US: u64 = 800_000;
 /// Contexts kept of a key.
 const CONTEXTS_MAX: usize = 4;
 
@@ -120,8 +123,11 @@ impl Client {
 
     /// Does the next thing.
     pub fn act(&mut self, world: &mut impl World) -> Next {
-        if self.pending.is_some() {
+        if self.call.is_some() {
             return Next::Done;
+        }
+        if self.pending.is_some() {
+            return self.repeat(world);
         }
         if self.write_back.is_none() && self.done >= self.plan.operations {
             return Next::Done;
@@ -272,18 +278,17 @@ impl Client {
             Some(Pending::Write { id, request, is_undone: so_far, repeats }) => {
                 let now_us = world.now_us();
                 world.referee_mut().write_told(id, now_us, &result);
-                let undone = so_far && is_undone(&result);
-                if self.may_repeat(&request, &result, repeats, world) {
+                let is_undone = so_far && is_undone(&result);
+                if is_unknown(&result) && repeats < REPEATS_MAX {
                     let repeats = repeats + 1;
-                    let pending =
-                        Pending::Write { id, request: request.clone(), is_undone: undone, repeats };
-                    self.pending = Some(pending);
-                    if self.moves_on(world) {
-                        world.referee_mut().repeats_elsewhere(id, now_us);
-                    }
-                    return self.send(request, repeats, world);
+                    self.pending = Some(Pending::Write { id, request, is_undone, repeats });
+                    let rest_us = match result {
+                        CallResult::Disconnected => self.rng.random_range(0..=RECONNECT_US),
+                        _ => 0,
+                    };
+                    return Next::ActAt(now_us + rest_us);
                 }
-                world.referee_mut().end_write(id, undone);
+                world.referee_mut().end_write(id, is_undone);
                 if let CallResult::Reply(Reply::Written(written)) = result {
                     let key = world.referee().history().event(id).key;
                     self.keep_context(key, written.context);
@@ -295,23 +300,27 @@ impl Client {
         Next::ActAt(world.now_us() + pause_us)
     }
 
-    /// An unknown outcome may be asked for again, where the plan says: where the request is
-    /// remembered, that is at the same run of a node that coordinates it itself or knows whom it
-    /// passed it on to, or anywhere.
-    fn may_repeat(
-        &self,
-        request: &Request,
-        result: &CallResult,
-        repeats: u32,
-        world: &impl World,
-    ) -> bool {
-        let is_unknown = match result {
-            CallResult::Reply(Reply::Error(error)) => {
-                error.outcome() == Told::MayHaveHappened && error.retry() == Retry::SameRequest
-            }
-            CallResult::Disconnected => true,
-            _ => false,
+    /// Asks for a write again, if it may, or leaves its outcome unknown.
+    fn repeat(&mut self, world: &mut impl World) -> Next {
+        let now_us = world.now_us();
+        let Some(Pending::Write { id, request, is_undone, repeats }) = self.pending.take() else {
+            return Next::Done;
         };
+        if !self.may_repeat(&request, world) {
+            world.referee_mut().end_write(id, is_undone);
+            return Next::ActAt(now_us + self.rng.random_range(0..=self.plan.think_us));
+        }
+        self.pending = Some(Pending::Write { id, request: request.clone(), is_undone, repeats });
+        if self.moves_on(world) {
+            world.referee_mut().repeats_elsewhere(id, now_us);
+        }
+        self.send(request, repeats, world)
+    }
+
+    /// A write may be asked for again where the plan says: where the request is remembered, that is
+    /// at the same run of a node that coordinates it itself or knows whom it passed it on to, or
+    /// anywhere.
+    fn may_repeat(&self, request: &Request, world: &impl World) -> bool {
         let (bucket, key) = match request {
             Request::Put(put) => (put.bucket, &put.key),
             Request::Delete(delete) => (delete.bucket, &delete.key),
@@ -323,12 +332,11 @@ impl Client {
             world.layout().is_replica(partition, self.target) && world.is_whole(self.target)
         });
         let same_run = world.run_of(self.target) == self.target_run;
-        let may_here = match self.plan.repeats {
+        match self.plan.repeats {
             Repeats::AtReplicas => coordinates && same_run,
             Repeats::AtNodes => same_run,
             Repeats::Anywhere => true,
-        };
-        is_unknown && may_here && repeats < REPEATS_MAX
+        }
     }
 
     /// Chooses where to repeat a write. Says whether that is another node, or another run.
@@ -353,6 +361,17 @@ impl Client {
         if !context.is_empty() {
             contexts.push(context);
         }
+    }
+}
+
+/// Whether a try of a write may have been done, and asking again may tell.
+fn is_unknown(result: &CallResult) -> bool {
+    match result {
+        CallResult::Reply(Reply::Error(error)) => {
+            error.outcome() == Told::MayHaveHappened && error.retry() == Retry::SameRequest
+        }
+        CallResult::Disconnected => true,
+        _ => false,
     }
 }
 
