@@ -11,6 +11,7 @@
 )]
 
 mod amnesia;
+mod axe;
 mod bad_frames;
 mod bad_requests;
 mod crash;
