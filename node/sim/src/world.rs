@@ -42,13 +42,7 @@ pub trait World {
 
     /// Calls a node for a client in a region. `repeated` counts earlier tries of the same request.
     /// The call's end is told to [`crate::client::Client::on_answer`].
-    fn call(
-        &mut self,
-        who: (u64, usize),
-        node: NodeId,
-        request: Request,
-        repeated: u32,
-    ) -> CallId;
+    fn call(&mut self, who: (u64, usize), node: NodeId, request: Request, repeated: u32) -> CallId;
 
     /// A client stops waiting for a call.
     fn give_up(&mut self, call: CallId);
@@ -88,13 +82,7 @@ impl World for Cluster {
         Cluster::longest_client_delay(self)
     }
 
-    fn call(
-        &mut self,
-        who: (u64, usize),
-        node: NodeId,
-        request: Request,
-        repeated: u32,
-    ) -> CallId {
+    fn call(&mut self, who: (u64, usize), node: NodeId, request: Request, repeated: u32) -> CallId {
         Cluster::call(self, who, node, request, repeated)
     }
 

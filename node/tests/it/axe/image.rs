@@ -32,8 +32,7 @@ const PREFIX: &str = "holm-rig-";
 const KEPT: &str = "KEPT";
 
 /// Binds `$0` over the kernel's boot id, and becomes the rest of the line.
-const BOOT_SCRIPT: &str =
-    "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+const BOOT_SCRIPT: &str = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
 
 /// Programs that the rig needs, and the packages that bring them: `cargo xtask setup` knows them too.
 const TOOLS: [&str; 5] = ["mkfs.xfs", "xfs_io", "mount", "umount", "unshare"];
@@ -128,8 +127,7 @@ impl Image {
     /// What starts a process on this machine.
     pub(crate) fn launcher(&self) -> Vec<String> {
         let boot = self.boot.to_str().unwrap();
-        let words =
-            ["unshare", "--mount", "--propagation", "slave", "sh", "-c", BOOT_SCRIPT, boot];
+        let words = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", BOOT_SCRIPT, boot];
         words.map(str::to_owned).to_vec()
     }
 

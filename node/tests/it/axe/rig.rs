@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,13 +87,22 @@ pub(crate) struct Rig {
 impl Rig {
     /// A cluster that serves, or why this machine cannot have one.
     pub(crate) async fn start(setup: Setup) -> Result<Rig, String> {
+        let flags = setup.flags.clone();
+        Rig::start_with(setup, |place, id| Holmd::new(place.0, place.1, id, &flags)).await
+    }
+
+    /// The same with nodes that are made elsewhere: from the CA, the directory and their number.
+    pub(crate) async fn start_with(
+        setup: Setup,
+        mut make: impl FnMut((&Pki, &Path), u64) -> Holmd,
+    ) -> Result<Rig, String> {
         let yard = if setup.images { Yard::with_mounts()? } else { Yard::plain() };
         let pki = Arc::new(Pki::new());
         let count: usize = setup.regions.iter().map(|&(nodes, _)| nodes).sum();
         let mut nodes = Vec::new();
         let mut images = Vec::new();
         for id in 1..=count as u64 {
-            let mut node = Holmd::new(&pki, yard.path(), id, &setup.flags);
+            let mut node = make((&pki, yard.path()), id);
             if setup.images {
                 let image = Image::new(&yard, id, &node.file("data"))?;
                 node.launcher = image.launcher();
@@ -280,7 +290,7 @@ fn client_endpoint(pki: &Pki) -> Endpoint {
     transport.max_idle_timeout(Some(CLIENT_IDLE.try_into().unwrap()));
     transport.keep_alive_interval(Some(CLIENT_KEEPALIVE));
     config.transport_config(Arc::new(transport));
-    let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
     endpoint.set_default_client_config(config);
     endpoint
 }

@@ -129,7 +129,8 @@ impl RealWorld {
     ) -> usize {
         let mut lost = Vec::new();
         for (id, event) in self.referee.history().events() {
-            let covers = held.get(&event.key).map_or_else(VersionVector::new, |o| o.context.clone());
+            let covers =
+                held.get(&event.key).map_or_else(VersionVector::new, |o| o.context.clone());
             match (event.outcome, event.dot) {
                 (Outcome::Acknowledged, Some(dot)) => {
                     if event.durable.contains(&node) && !covers.covers(dot) {
@@ -220,7 +221,13 @@ impl World for RealWorld {
         DELAY_US
     }
 
-    fn call(&mut self, _who: (u64, usize), node: NodeId, request: Request, repeated: u32) -> CallId {
+    fn call(
+        &mut self,
+        _who: (u64, usize),
+        node: NodeId,
+        request: Request,
+        repeated: u32,
+    ) -> CallId {
         if repeated > 0 {
             self.referee.repeats();
         }
