@@ -24,6 +24,8 @@ const IMAGE_BYTES: u64 = 320 << 20;
 
 /// How long the kernel may hold on to a file system whose processes are dead.
 const UNMOUNT_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const GLANCE: Duration = Duration::from_millis(10);
 
 /// Starts the names of the rig's directories; then come the process id and a dash.
 const PREFIX: &str = "holm-rig-";
@@ -151,8 +153,25 @@ impl Image {
     /// Power is back, after the node's process has ended: mounts what the disk really holds.
     pub(crate) fn restore(&self) -> Result<(), String> {
         unmount(&self.mounted_at);
+        // A mount in another namespace would keep the stopped file system alive, and mounting it
+        // again would show that one.
+        let deadline = Instant::now() + UNMOUNT_WITHIN;
+        while is_attached(&self.file) {
+            if Instant::now() > deadline {
+                return Err(format!("{} is still mounted somewhere", self.file.display()));
+            }
+            std::thread::sleep(GLANCE);
+        }
         self.mount()
     }
+}
+
+/// Whether a loop device has this file.
+fn is_attached(file: &Path) -> bool {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    devices
+        .map(|device| device.path().join("loop/backing_file"))
+        .any(|backing| fs::read_to_string(backing).is_ok_and(|name| Path::new(name.trim()) == file))
 }
 
 impl Drop for Image {
@@ -182,7 +201,7 @@ fn unmount(path: &Path) {
             let _ = run("umount", &["--lazy", path]);
             return;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(GLANCE);
     }
 }
 

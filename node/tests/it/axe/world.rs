@@ -85,6 +85,11 @@ impl RealWorld {
         }
     }
 
+    /// The bucket that keeps siblings.
+    pub(crate) fn siblings(&self) -> BucketId {
+        self.agreed.siblings
+    }
+
     /// Begins a history of its own with keys of its own. What was heard so far is the answer.
     pub(crate) fn begin_round(&mut self, prefix: String) -> Referee {
         self.prefix = prefix;
@@ -132,10 +137,10 @@ impl RealWorld {
             let covers =
                 held.get(&event.key).map_or_else(VersionVector::new, |o| o.context.clone());
             match (event.outcome, event.dot) {
-                (Outcome::Acknowledged, Some(dot)) => {
-                    if event.durable.contains(&node) && !covers.covers(dot) {
-                        lost.push(id);
-                    }
+                (Outcome::Acknowledged, Some(dot))
+                    if event.durable.contains(&node) && !covers.covers(dot) =>
+                {
+                    lost.push(id);
                 }
                 (Outcome::Pending | Outcome::Unknown, _) if may_lose => {
                     self.unsettled.push(Unsettled { write: id, node, covers });
