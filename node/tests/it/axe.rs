@@ -17,6 +17,7 @@ mod rig;
 mod soak;
 mod tally;
 mod verdict;
+mod wipe;
 mod world;
 
 use kill::Blow;
@@ -84,4 +85,14 @@ async fn power_cuts_show_a_missing_fsync() {
         }
     }
     panic!("nothing was lost, so the rig sees no missing fsync: {}", rig.tally);
+}
+
+/// Goal: a node that loses its disk for ever costs no write that another acknowledging node has (P2).
+/// Method: one round in which a node comes back with an empty disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_lost_for_ever_costs_what_only_it_had() {
+    let Some(mut rig) = rig_or_skip(wipe::setup()).await else { return };
+    rig.round(1, async |rig, load, dice| wipe::strike(rig, load, dice).await).await;
+    rig.tally.assert_worth_it();
+    println!("{}", rig.tally);
 }

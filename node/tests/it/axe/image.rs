@@ -37,7 +37,7 @@ const KEPT: &str = "KEPT";
 const BOOT_SCRIPT: &str = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
 
 /// Programs that the rig needs, and the packages that bring them: `cargo xtask setup` knows them too.
-const TOOLS: [&str; 5] = ["mkfs.xfs", "xfs_io", "mount", "umount", "unshare"];
+const TOOLS: [&str; 6] = ["mkfs.xfs", "xfs_io", "mount", "umount", "unshare", "losetup"];
 
 /// The directory of one rig: logs, configurations and, for power cuts, images.
 #[derive(Debug)]
@@ -118,12 +118,18 @@ impl Image {
         Ok(image)
     }
 
-    /// Mounts it for the next boot of its machine.
+    /// Mounts it for the next boot of its machine. Always on a loop device of its own: if somebody's
+    /// mount namespace still holds the file system that was stopped, mounting its device again would
+    /// show that one.
     fn mount(&self) -> Result<(), String> {
         let id: u128 = rand::random();
         fs::write(&self.boot, format!("{id:032x}\n")).unwrap();
         let (file, at) = (self.file.to_str().unwrap(), self.mounted_at.to_str().unwrap());
-        run("mount", &["-o", "loop", file, at])
+        let device = run("losetup", &["--find", "--show", file])?;
+        let mounted = run("mount", &["-t", "xfs", "-o", "nouuid", &device, at]);
+        // The device goes when nothing is mounted from it any more.
+        run("losetup", &["--detach", &device])?;
+        mounted.map(drop)
     }
 
     /// What starts a process on this machine.
@@ -153,25 +159,8 @@ impl Image {
     /// Power is back, after the node's process has ended: mounts what the disk really holds.
     pub(crate) fn restore(&self) -> Result<(), String> {
         unmount(&self.mounted_at);
-        // A mount in another namespace would keep the stopped file system alive, and mounting it
-        // again would show that one.
-        let deadline = Instant::now() + UNMOUNT_WITHIN;
-        while is_attached(&self.file) {
-            if Instant::now() > deadline {
-                return Err(format!("{} is still mounted somewhere", self.file.display()));
-            }
-            std::thread::sleep(GLANCE);
-        }
         self.mount()
     }
-}
-
-/// Whether a loop device has this file.
-fn is_attached(file: &Path) -> bool {
-    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    devices
-        .map(|device| device.path().join("loop/backing_file"))
-        .any(|backing| fs::read_to_string(backing).is_ok_and(|name| Path::new(name.trim()) == file))
 }
 
 impl Drop for Image {
@@ -180,11 +169,12 @@ impl Drop for Image {
     }
 }
 
-fn run(program: &str, args: &[&str]) -> Result<(), String> {
+/// Runs a tool; what it printed.
+fn run(program: &str, args: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(format!("{program} {}: {said}", args.join(" ")))

@@ -5,6 +5,7 @@
 //! cluster goes on to the next round, and what earlier rounds left is read once more at its end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -205,6 +206,15 @@ impl Rig {
         for &at in victims {
             self.kill(at);
         }
+    }
+
+    /// Kills a process, loses its disk and starts it again with an empty one.
+    pub(crate) fn wipe(&mut self, at: usize) {
+        self.kill(at);
+        fs::remove_dir_all(self.nodes[at].file("data")).unwrap();
+        lock(&self.world).examine(self.nodes[at].id, &BTreeMap::new(), true);
+        self.tally.wipes += 1;
+        self.spawn(at);
     }
 
     /// Starts a process without waiting for it.

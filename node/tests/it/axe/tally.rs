@@ -15,6 +15,8 @@ pub(crate) struct Tally {
     pub(crate) kills: u64,
     pub(crate) pauses: u64,
     pub(crate) power_cuts: u64,
+    /// Disks that were lost for ever.
+    pub(crate) wipes: u64,
     /// Nodes that declared amnesia.
     pub(crate) amnesia: u64,
     /// Acknowledged writes, each counted on every disk that lost it.
@@ -33,6 +35,7 @@ impl Default for Tally {
             kills: 0,
             pauses: 0,
             power_cuts: 0,
+            wipes: 0,
             amnesia: 0,
             lost_on_disks: 0,
             lost: 0,
@@ -70,15 +73,11 @@ impl Tally {
         self.kills += other.kills;
         self.pauses += other.pauses;
         self.power_cuts += other.power_cuts;
+        self.wipes += other.wipes;
         self.amnesia += other.amnesia;
         self.lost_on_disks += other.lost_on_disks;
         self.lost += other.lost;
         self.take(other.outcomes);
-    }
-
-    /// How many writes were acknowledged.
-    pub(crate) fn acknowledged(&self) -> u64 {
-        self.outcomes.acknowledged
     }
 
     /// How many rounds were played.
@@ -103,10 +102,13 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OutcomeTally { acknowledged, not_done, unknown, reads, reads_failed, repeats, .. } =
             self.outcomes;
-        let Tally { rounds, kills, pauses, power_cuts, amnesia, lost, lost_on_disks, .. } = self;
+        let Tally {
+            rounds, kills, pauses, power_cuts, wipes, amnesia, lost, lost_on_disks, ..
+        } = self;
         write!(
             f,
-            "{rounds} rounds in {:.0} s: {kills} kills, {pauses} pauses, {power_cuts} power cuts; \
+            "{rounds} rounds in {:.0} s: {kills} kills, {pauses} pauses, {power_cuts} power cuts, \
+             {wipes} disks; \
              writes: {acknowledged} acknowledged, {unknown} unknown, {not_done} not done, \
              {repeats} repeated; reads: {reads}, {reads_failed} refused; lost: {lost} \
              (on single disks {lost_on_disks}); amnesia: {amnesia}",
