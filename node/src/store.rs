@@ -33,6 +33,7 @@
 //!
 //! Leaves out: a directory restored whole from an older copy is consistent in itself; peers tell.
 
+mod damaged;
 mod engine;
 mod error;
 mod files;
@@ -272,6 +273,13 @@ impl RocksStore {
         self.owner.engine.failure()
     }
 
+    /// The files of the database that were found damaged by reads since it was opened, a few of them
+    /// if they are many. What they hold cannot be read here.
+    #[must_use]
+    pub fn damaged_files(&self) -> Vec<PathBuf> {
+        self.owner.engine.damaged.files()
+    }
+
     /// Whether the store may lack writes it acknowledged, as the last opening or reopening found. One
     /// atomic load: ask often, because a full disk has the store reopened without being told to.
     #[must_use]
@@ -322,7 +330,11 @@ impl RocksStore {
 
     fn with_db<T>(&self, read: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let guard = self.owner.engine.db.read().unwrap_or_else(PoisonError::into_inner);
-        read(guard.as_ref().ok_or_else(engine::closed)?)
+        let result = read(guard.as_ref().ok_or_else(engine::closed)?);
+        if let Err(StoreError::Corrupt(detail)) = &result {
+            self.owner.engine.damaged.note(&self.owner.engine.paths.db, detail);
+        }
+        result
     }
 
     /// The bounds make every scan end where it must, whatever tombstones lie behind.
