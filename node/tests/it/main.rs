@@ -12,10 +12,13 @@
 
 mod amnesia;
 mod axe;
+mod bad_disk;
 mod bad_frames;
 mod bad_requests;
+mod clock_jumps;
 mod crash;
 mod disk_full;
+mod flips;
 mod handshakes;
 mod harness;
 mod http;
@@ -23,3 +26,4 @@ mod layouts;
 mod overload;
 mod peers;
 mod repeats;
+mod silence;
