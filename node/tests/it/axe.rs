@@ -7,6 +7,8 @@
 //! what is on its own disk and not only with what the cluster answers. [`kill`] and [`power`] are
 //! what strikes. Each test below is the short form; [`soak`] is the long one, `cargo xtask soak`.
 
+mod clocks;
+mod cuts;
 mod held;
 mod image;
 mod kill;

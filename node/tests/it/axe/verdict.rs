@@ -5,11 +5,12 @@
 //! object as the simulator compares them.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use bytes::BytesMut;
-use holm_core::object::{Object, ObjectKind};
+use holm_core::object::{Object, ObjectKind, State};
 use holm_core::peer::{Found, OpId, PeerMessage, Want};
-use holm_protocol::ids::NodeId;
+use holm_protocol::ids::{Hlc, NodeId};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Get, Reply, Request};
 use holm_sim::cluster::{CallId, CallResult};
@@ -45,7 +46,8 @@ pub(crate) async fn judge(rig: &mut Rig) {
             }
             world.settle();
         }
-        let replicas = look(rig, &places).await;
+        let mut replicas = look(rig, &places).await;
+        replicas.retain(|_, held| !is_of_the_future(held));
         if is_converged(&replicas) || Instant::now() > deadline {
             break replicas;
         }
@@ -66,7 +68,8 @@ pub(crate) async fn judge_earlier(rig: &mut Rig) {
                 rig.earlier[at].read_told(key, level, asked_us, &result);
             }
         }
-        let replicas = look(rig, &places).await;
+        let mut replicas = look(rig, &places).await;
+        replicas.retain(|_, held| !is_of_the_future(held));
         finish(&mut rig.earlier[at], &places, &replicas);
     }
 }
@@ -80,6 +83,18 @@ fn finish(referee: &mut Referee, places: &[Place], replicas: &Replicas) {
 
 fn is_converged(replicas: &Replicas) -> bool {
     replicas.values().all(|held| held.windows(2).all(|pair| pair[0].1 == pair[1].1))
+}
+
+/// Whether a replica holds a last-writer-wins value of a clock that was ahead. The others do not take
+/// it before its time has come, so replicas agree on that key only then.
+fn is_of_the_future(held: &[(NodeId, Object)]) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let latest = |object: &Object| match &object.state {
+        State::Latest(latest) => latest.hlc(),
+        State::Siblings(_) => None,
+    };
+    let readings = held.iter().filter_map(|(_, object)| latest(object));
+    readings.map(Hlc::wall_ms).any(|wall_ms| u128::from(wall_ms) > now.as_millis())
 }
 
 /// One read of one key: which, at what level, when, and how it ended.
