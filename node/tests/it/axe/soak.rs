@@ -7,10 +7,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::cuts::{Harm, Net};
 use super::kill::{self, Blow};
 use super::power::{self, Sync};
 use super::rig::{Rig, Setup};
 use super::tally::Tally;
+use super::{clocks, rig_or_skip, wipe};
+use crate::flips;
 
 /// Rounds on one cluster before the next one is made: long enough that a cluster has a past, short
 /// enough that beginnings are met too.
@@ -24,46 +27,94 @@ const INTERVAL_ROUNDS_MIN: u64 = 20;
 const SHAPES: [&[(usize, u8)]; 4] =
     [&[(3, 3)], &[(4, 3)], &[(2, 2), (2, 2)], &[(3, 1), (3, 1), (3, 1)]];
 
+/// What happens to links, each in a cluster of its own.
+const HARMS: [(Harm, &[(usize, u8)]); 7] = [
+    (Harm::Cut, &[(3, 3)]),
+    (Harm::Deaf, &[(3, 3)]),
+    (Harm::Mute, &[(3, 3)]),
+    (Harm::Region, &[(3, 3), (2, 2)]),
+    (Harm::Loss, &[(3, 3)]),
+    (Harm::LongPackets, &[(3, 3)]),
+    (Harm::Narrow, &[(3, 3)]),
+];
+
 /// What can strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Kill,
     Power,
     Interval,
+    Wipe,
+    Clock,
+    Cut,
+    Flip,
 }
 
 impl Fault {
-    const ALL: [Fault; 3] = [Fault::Kill, Fault::Power, Fault::Interval];
+    const ALL: [Fault; 7] = [
+        Fault::Kill,
+        Fault::Power,
+        Fault::Interval,
+        Fault::Wipe,
+        Fault::Clock,
+        Fault::Cut,
+        Fault::Flip,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Fault::Kill => "kill",
             Fault::Power => "power",
             Fault::Interval => "interval",
+            Fault::Wipe => "wipe",
+            Fault::Clock => "clock",
+            Fault::Cut => "cut",
+            Fault::Flip => "flip",
         }
     }
 
-    fn setup(self, life: u64) -> Setup {
-        let setup = match self {
-            Fault::Kill => kill::setup(),
-            Fault::Power => power::setup(Sync::Always),
-            Fault::Interval => power::setup(Sync::Interval),
-        };
-        let regions = SHAPES[life as usize % SHAPES.len()].to_vec();
-        Setup { regions, ..setup }
+    /// Rounds of one cluster.
+    fn life(self) -> u64 {
+        // A node without its disk has no way back yet.
+        if self == Fault::Wipe { 1 } else { LIFE }
     }
 
-    async fn round(self, rig: &mut Rig, seed: u64) {
-        rig.round(seed, async |rig, load, dice| match self {
-            Fault::Kill => {
-                let blow = Blow::ALL[seed as usize % Blow::ALL.len()];
-                kill::strike(blow, rig, load, dice).await;
-            }
-            Fault::Power => power::strike(Sync::Always, rig, load, dice).await,
-            Fault::Interval => power::strike(Sync::Interval, rig, load, dice).await,
-        })
-        .await;
+    /// Whether each of its rounds has a cluster of its own.
+    fn is_alone(self) -> bool {
+        matches!(self, Fault::Clock | Fault::Cut | Fault::Flip)
     }
+
+    /// Whether every write that was acknowledged must be there in the end, whoever acknowledged it.
+    fn keeps_all(self) -> bool {
+        !matches!(self, Fault::Interval | Fault::Wipe)
+    }
+}
+
+/// A cluster for this fault. `None` if this machine cannot, with the reason on standard error.
+async fn rig(fault: Fault, life: u64) -> Option<Rig> {
+    let setup = match fault {
+        Fault::Power => power::setup(Sync::Always),
+        Fault::Interval => power::setup(Sync::Interval),
+        Fault::Wipe => wipe::setup(),
+        _ => kill::setup(),
+    };
+    let shape = SHAPES[life as usize % SHAPES.len()].to_vec();
+    let regions = if fault == Fault::Wipe { setup.regions } else { shape };
+    rig_or_skip(Setup { regions, ..setup }).await
+}
+
+/// Plays one round.
+async fn round(rig: &mut Rig, fault: Fault, seed: u64) {
+    rig.round(seed, async |rig, load, dice| match fault {
+        Fault::Power => power::strike(Sync::Always, rig, load, dice).await,
+        Fault::Interval => power::strike(Sync::Interval, rig, load, dice).await,
+        Fault::Wipe => wipe::strike(rig, load, dice).await,
+        _ => {
+            let blow = Blow::ALL[seed as usize % Blow::ALL.len()];
+            kill::strike(blow, rig, load, dice).await;
+        }
+    })
+    .await;
 }
 
 /// How long it goes on.
@@ -92,21 +143,55 @@ fn setting(name: &str) -> Option<u64> {
 async fn play(fault: Fault, first_seed: u64, bound: Bound) -> Option<Tally> {
     let mut sum = Tally::default();
     let mut seed = first_seed;
-    while !bound.is_reached(sum.rounds()) {
-        let life = seed / LIFE;
-        let mut rig = super::rig_or_skip(fault.setup(life)).await?;
-        while seed / LIFE == life && !bound.is_reached(sum.rounds() + rig.tally.rounds()) {
-            fault.round(&mut rig, seed).await;
+    while !bound.is_reached(seed - first_seed) {
+        let life = seed / fault.life();
+        let mut rig = rig(fault, life).await?;
+        while seed / fault.life() == life && !bound.is_reached(seed - first_seed) {
+            round(&mut rig, fault, seed).await;
             seed += 1;
         }
         // With `sync = interval` a later cut may take what an earlier round saw.
-        if fault != Fault::Interval {
+        if fault.keeps_all() {
             rig.look_back().await;
         }
         sum.add(&rig.tally);
         println!("{}: until seed {seed}: {sum}", fault.name());
     }
+    if fault.keeps_all() {
+        assert_eq!((sum.lost, sum.lost_on_disks), (0, 0), "{}: {sum}", fault.name());
+    }
+    if fault == Fault::Interval && sum.rounds() >= INTERVAL_ROUNDS_MIN {
+        assert!(sum.lost > 0, "nothing was lost, so the rig sees nothing: {sum}");
+    }
+    sum.assert_worth_it();
     Some(sum)
+}
+
+/// Plays a fault whose rounds have a cluster each. How many; `None` if this machine cannot.
+async fn play_alone(fault: Fault, first_seed: u64, bound: Bound) -> Option<u64> {
+    let mut rounds = 0;
+    while !bound.is_reached(rounds) {
+        let seed = first_seed + rounds;
+        match fault {
+            Fault::Clock => {
+                let (mut rig, clocks) = clocks::start().await?;
+                rig.round(seed, async |rig, load, dice| {
+                    clocks::strike(&clocks, rig, load, dice).await;
+                })
+                .await;
+                println!("{}: seed {seed}: {}", fault.name(), rig.tally);
+            }
+            Fault::Cut => {
+                let (harm, regions) = HARMS[seed as usize % HARMS.len()];
+                let mut net = Net::start(regions).await?;
+                net.round(seed, harm).await;
+                println!("{}: seed {seed}, {harm:?}: {}", fault.name(), net.rig.tally);
+            }
+            _ => flips::soak_round(seed).await,
+        }
+        rounds += 1;
+    }
+    Some(rounds)
 }
 
 /// Goal: what the short forms show in a few rounds, for as long as asked, on clusters of several
@@ -118,23 +203,22 @@ async fn soak() {
     let only = std::env::var("HOLM_SOAK_ONLY").ok();
     let is_asked = |fault: &Fault| only.as_deref().is_none_or(|name| name == fault.name());
     let faults: Vec<Fault> = Fault::ALL.into_iter().filter(is_asked).collect();
-    assert!(!faults.is_empty(), "no fault is called {only:?}");
+    let names = Fault::ALL.map(Fault::name).join(", ");
+    assert!(!faults.is_empty(), "no fault is called {only:?}; there are {names}");
     let time = Duration::from_secs(60 * setting("HOLM_SOAK_MINUTES").unwrap_or(1));
     let rounds = setting("HOLM_SOAK_ROUNDS");
     let share = time / faults.len() as u32;
+    let mut summary = Vec::new();
     for fault in faults {
         let bound = rounds.map_or(Bound::Until(Instant::now() + share), Bound::Rounds);
-        let Some(tally) = play(fault, first_seed, bound).await else { continue };
-        tally.assert_worth_it();
-        match fault {
-            Fault::Kill | Fault::Power => {
-                assert_eq!((tally.lost, tally.lost_on_disks), (0, 0), "{tally}");
-            }
-            Fault::Interval if tally.rounds() >= INTERVAL_ROUNDS_MIN => {
-                assert!(tally.lost > 0, "nothing was lost, so the rig sees nothing: {tally}");
-            }
-            Fault::Interval => {}
-        }
-        println!("{}: seeds from {first_seed}: {tally}", fault.name());
+        let told = if fault.is_alone() {
+            let rounds = play_alone(fault, first_seed, bound).await;
+            rounds.map(|rounds| format!("{rounds} rounds"))
+        } else {
+            play(fault, first_seed, bound).await.map(|tally| tally.to_string())
+        };
+        let told = told.unwrap_or_else(|| "skipped".to_owned());
+        summary.push(format!("{}: seeds from {first_seed}: {told}", fault.name()));
     }
+    println!("{}", summary.join("\n"));
 }
