@@ -246,15 +246,19 @@ impl Rig {
             metric(&page, "holm_node_amnesia") == Some(1.0)
         };
         let excused = self.read_through_victim(story).await;
-        let refused = match self.cluster.nodes[VICTIM].ended() {
-            None => self.ask_the_replica(story).await,
-            Some(_) => 0,
-        };
         let node = &mut self.cluster.nodes[VICTIM];
+        // A node that cannot go on says so until it has ended.
+        until("the node lives or has ended", async || {
+            node.ended().is_some()
+                || node.try_get("/livez").await.is_some_and(|(code, _)| code == 200)
+        })
+        .await;
         if node.ended().is_some() {
             self.refusal(damaged, story);
             return Outcome::SteppedAside;
         }
+        let refused = self.ask_the_replica(story).await;
+        let node = &self.cluster.nodes[VICTIM];
         match (amnesia, excused + refused) {
             (true, _) => Outcome::Amnesia,
             (false, 0) => Outcome::Unharmed,

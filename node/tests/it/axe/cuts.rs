@@ -126,9 +126,9 @@ async fn strike(
     }
     let (_conn, mut lane) = lane(rig, victims[0]).await;
     if harm.is_cut() {
-        refuses_in_time(rig, victims[0], &mut lane).await;
+        refuses_in_time(rig, (victims[0], dice.roll()), &mut lane).await;
         if harm == Harm::Region {
-            serves_its_region(rig, &mut lane).await;
+            serves_its_region(rig, &format!("local-{}", dice.roll()), &mut lane).await;
         }
     } else {
         carries_large_values(rig, &mut lane).await;
@@ -155,12 +155,12 @@ async fn lane(rig: &Rig, at: usize) -> (Conn, Lane) {
 }
 
 /// A node that is cut off answers no write at `quorum`, each within its deadline, and says so as soon
-/// as the silence is noticed; at `one` it reads.
-async fn refuses_in_time(rig: &Rig, at: usize, lane: &mut Lane) {
+/// as the silence is noticed; at `one` it reads. `names` makes keys that no other round has.
+async fn refuses_in_time(rig: &Rig, (at, names): (usize, u64), lane: &mut Lane) {
     let bucket = lock(&rig.world).siblings();
     let mut unknown = 0;
     until("the cut is noticed", async || {
-        let put = put(bucket, format!("cut-{unknown}").as_bytes(), b"v");
+        let put = put(bucket, format!("cut-{names}-{unknown}").as_bytes(), b"v");
         let put = Put { level: Some(Level::Quorum), timeout_ms: TIMEOUT_MS, ..put };
         let began = Instant::now();
         let reply = lane.call(&Request::Put(put)).await;
@@ -183,11 +183,11 @@ async fn refuses_in_time(rig: &Rig, at: usize, lane: &mut Lane) {
 }
 
 /// A region that is cut off goes on within itself.
-async fn serves_its_region(rig: &Rig, lane: &mut Lane) {
+async fn serves_its_region(rig: &Rig, key: &str, lane: &mut Lane) {
     let bucket = lock(&rig.world).siblings();
     let local = Some(Level::LocalQuorum);
-    lane.put(Put { level: local, ..put(bucket, b"local", b"v") }).await;
-    let read = lane.get(Get { level: local, ..get(bucket, b"local") }).await;
+    lane.put(Put { level: local, ..put(bucket, key.as_bytes(), b"v") }).await;
+    let read = lane.get(Get { level: local, ..get(bucket, key.as_bytes()) }).await;
     assert_eq!(read.siblings[0].value, "v");
 }
 
