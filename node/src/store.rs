@@ -20,7 +20,8 @@
 //! | the mark was deleted or damaged | amnesia |
 //! | the database was deleted | amnesia, an empty store |
 //! | the whole directory was deleted | a fresh store: only the peers can tell |
-//! | a table is damaged | [`StoreError::Corrupt`] on reading it, or [`OpenError::Corrupt`] |
+//! | a table is damaged | [`StoreError::Corrupt`] on reading it, and the file among
+//! |  | [`RocksStore::damaged_files`]; or [`OpenError::Corrupt`] |
 //!
 //! Each shard thread has a handle of its own with its own staged batch; they share one database, so
 //! that commits of several shards share an fsync. A full disk refuses commits before anything is

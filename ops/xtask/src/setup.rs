@@ -48,13 +48,17 @@ const TEST_NEEDS: [Need; 6] = [
         packages: &["strace"],
         present: || on_path(&["strace"]),
     },
-    Need { what: "libfaketime (clocks)", packages: &["libfaketime"], present: has_faketime },
+    Need { what: "cc (clocks)", packages: &["gcc"], present: || on_path(&["cc"]) },
     Need {
         what: "nft (links that are cut)",
         packages: &["nftables"],
         present: || on_path(&["nft"]),
     },
-    Need { what: "ip (network namespaces)", packages: &["iproute2"], present: || on_path(&["ip"]) },
+    Need {
+        what: "ip and tc (network namespaces)",
+        packages: &["iproute2"],
+        present: || on_path(&["ip", "tc"]),
+    },
 ];
 
 /// Checks what building everything needs and installs what is missing, if it may.
@@ -221,12 +225,6 @@ fn on_path(programs: &[&str]) -> bool {
     let mut places: Vec<PathBuf> = env::split_paths(&path).collect();
     places.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     programs.iter().all(|program| places.iter().any(|place| place.join(program).exists()))
-}
-
-fn has_faketime() -> bool {
-    entries(Path::new("/usr/lib"))
-        .iter()
-        .any(|place| place.join("faketime/libfaketime.so.1").exists())
 }
 
 fn has_make() -> bool {
