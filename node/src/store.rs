@@ -20,7 +20,8 @@
 //! | the mark was deleted or damaged | amnesia |
 //! | the database was deleted | amnesia, an empty store |
 //! | the whole directory was deleted | a fresh store: only the peers can tell |
-//! | a table is damaged | [`StoreError::Corrupt`] on reading it, or [`OpenError::Corrupt`] |
+//! | a table is damaged | [`StoreError::Corrupt`] on reading it, and the file among
+//! |  | [`RocksStore::damaged_files`]; or [`OpenError::Corrupt`] |
 //!
 //! Each shard thread has a handle of its own with its own staged batch; they share one database, so
 //! that commits of several shards share an fsync. A full disk refuses commits before anything is
@@ -33,6 +34,7 @@
 //!
 //! Leaves out: a directory restored whole from an older copy is consistent in itself; peers tell.
 
+mod damaged;
 mod engine;
 mod error;
 mod files;
@@ -272,6 +274,13 @@ impl RocksStore {
         self.owner.engine.failure()
     }
 
+    /// The files of the database that were found damaged by reads since it was opened, a few of them
+    /// if they are many. What they hold cannot be read here.
+    #[must_use]
+    pub fn damaged_files(&self) -> Vec<PathBuf> {
+        self.owner.engine.damaged.files()
+    }
+
     /// Whether the store may lack writes it acknowledged, as the last opening or reopening found. One
     /// atomic load: ask often, because a full disk has the store reopened without being told to.
     #[must_use]
@@ -322,7 +331,11 @@ impl RocksStore {
 
     fn with_db<T>(&self, read: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let guard = self.owner.engine.db.read().unwrap_or_else(PoisonError::into_inner);
-        read(guard.as_ref().ok_or_else(engine::closed)?)
+        let result = read(guard.as_ref().ok_or_else(engine::closed)?);
+        if let Err(StoreError::Corrupt(detail)) = &result {
+            self.owner.engine.damaged.note(&self.owner.engine.paths.db, detail);
+        }
+        result
     }
 
     /// The bounds make every scan end where it must, whatever tombstones lie behind.

@@ -29,6 +29,7 @@ use holm_core::store::StoreError;
 use rocksdb::{DB, ErrorKind, WriteBatch, WriteOptions, properties};
 use tracing::{error, info};
 
+use super::damaged::Damaged;
 use super::error::{OpenError, no_space};
 use super::files::{self, Paths};
 use super::highwater::HighWater;
@@ -73,6 +74,7 @@ pub(super) struct Engine {
     short_of_space: AtomicBool,
     /// Whether acknowledged writes may be missing, as the last opening found.
     amnesia: AtomicBool,
+    pub(super) damaged: Damaged,
     free_bytes: AtomicU64,
     unchecked_bytes: AtomicU64,
     pub(super) commits: AtomicU64,
@@ -109,6 +111,7 @@ impl Engine {
             refusing: AtomicBool::new(false),
             short_of_space: AtomicBool::new(false),
             amnesia: AtomicBool::new(parts.opened.amnesia.is_some()),
+            damaged: Damaged::default(),
             free_bytes: AtomicU64::new(0),
             unchecked_bytes: AtomicU64::new(0),
             commits: AtomicU64::new(0),

@@ -1,10 +1,13 @@
 //! What every test needs: certificates, nodes, clusters, raw connections, patience.
 
+pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod holmd;
+pub(crate) mod netns;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod raw;
+pub(crate) mod strace;
 
 use std::future::Future;
 use std::time::Duration;

@@ -16,6 +16,7 @@ mod deny;
 mod place;
 mod run;
 mod setup;
+mod soak;
 mod suite;
 mod tally;
 mod tidy;
@@ -32,9 +33,11 @@ cargo xtask COMMAND [ARGS...]
   test           format, tidy, clippy, deny, docs, simulator seeds, all tests
   sim [ARGS]     run the simulator: --seed S --trace repeats one run, --seeds N plays N,
                  --replay FILE plays a schedule, --self-test puts bugs back, --help tells all
+  soak [ARGS]    real processes under the axe: --minutes N, --rounds N of each fault, --only FAULT,
+                 --seed S of the first round
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
-  setup          check what a build needs and install what is missing
+  setup          check what a build and the tests need and install what is missing
   tidy           check the rules of the source tree only
   help           this text
 
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
 /// they become the program they start.
 fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
     let place = Place::find()?;
-    let takes_arguments = matches!(command, "demo" | "sim" | "bench");
+    let takes_arguments = matches!(command, "demo" | "sim" | "soak" | "bench");
     if let Some(extra) = rest.first().filter(|_| !takes_arguments) {
         return Err(Failure::new(
             format!("`{command}` takes no arguments, got `{extra}`"),
@@ -82,8 +85,14 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             let schedules = place.schedules().display().to_string();
             replace_process(place.sim_binary(), &["--schedules", &schedules], rest)
         }
+        "soak" => soak::run(&place, rest),
         "test" => suite::run(&place),
-        "setup" => setup::machine().map(|()| println!("setup: everything a build needs is here")),
+        "setup" => {
+            setup::machine()?;
+            println!("setup: everything a build needs is here");
+            setup::test_tools();
+            Ok(())
+        }
         "bin-dir" => {
             println!("{}", place.release_binary("").display());
             Ok(())

@@ -2,7 +2,9 @@
 //!
 //! RocksDB is C++20 read by bindgen through libclang; jemalloc is built by `make`. What is missing
 //! is installed as Debian packages when this user may do so without being asked; otherwise the
-//! command to run is printed, and nothing is changed.
+//! command to run is printed, and nothing is changed. A build needs no more than that. Some tests
+//! also need tools that break things (disks, clocks, links): where those are missing and cannot be
+//! installed, these tests say that they are skipped.
 
 use std::env;
 use std::io::Write;
@@ -29,12 +31,53 @@ const NEEDS: [Need; 3] = [
     Need { what: "make (jemalloc)", packages: &["make"], present: has_make },
 ];
 
+/// What tests of `holmd` under bad conditions need. All of it wants root to be used, too.
+const TEST_NEEDS: [Need; 6] = [
+    Need {
+        what: "mkfs.xfs and xfs_io (power cuts)",
+        packages: &["xfsprogs"],
+        present: || on_path(&["mkfs.xfs", "xfs_io"]),
+    },
+    Need {
+        what: "mount and unshare (power cuts, full disks)",
+        packages: &["mount", "util-linux"],
+        present: || on_path(&["mount", "umount", "unshare"]),
+    },
+    Need {
+        what: "strace (disks that fail or are slow)",
+        packages: &["strace"],
+        present: || on_path(&["strace"]),
+    },
+    Need { what: "cc (clocks)", packages: &["gcc"], present: || on_path(&["cc"]) },
+    Need {
+        what: "nft (links that are cut)",
+        packages: &["nftables"],
+        present: || on_path(&["nft"]),
+    },
+    Need {
+        what: "ip and tc (network namespaces)",
+        packages: &["iproute2"],
+        present: || on_path(&["ip", "tc"]),
+    },
+];
+
 /// Checks what building everything needs and installs what is missing, if it may.
 ///
 /// # Errors
 /// Something is missing and could not be installed: the failure has the command to run.
 pub(crate) fn machine() -> Result<(), Failure> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.present)()).collect();
+    bring(&NEEDS)
+}
+
+/// Installs what tests need besides, if it may. Without it those tests are skipped, which is said.
+pub(crate) fn test_tools() {
+    if let Err(failure) = bring(&TEST_NEEDS) {
+        println!("setup: tests that need what is missing will be skipped\n{failure}");
+    }
+}
+
+fn bring(needs: &[Need]) -> Result<(), Failure> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -174,6 +217,14 @@ fn has_cxx20() -> bool {
         });
         child.wait().is_ok_and(|status| status.success()) && written
     })
+}
+
+/// Whether programs are on the path or where Debian keeps those for root.
+fn on_path(programs: &[&str]) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = env::split_paths(&path).collect();
+    places.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    programs.iter().all(|program| places.iter().any(|place| place.join(program).exists()))
 }
 
 fn has_make() -> bool {

@@ -63,8 +63,10 @@ struct Suite {
 
 impl Suite {
     fn all(&mut self, place: &Place) -> Result<(), Failure> {
-        self.step("setup", "what a build needs", |_| {
-            setup::machine().and_then(|()| setup::components(place))
+        self.step("setup", "what a build and the tests need", |_| {
+            setup::machine()?;
+            setup::test_tools();
+            setup::components(place)
         })?;
         self.cargo("format", "run `cargo fmt --all`", || {
             cargo(place, &["fmt", "--all", "--", "--check"])

@@ -184,8 +184,12 @@ fn damaged_tables_are_errors() {
                 );
                 match RocksStore::open(options(damaged.path()), who()) {
                     Ok((mut store, opened)) => {
-                        errors +=
-                            usize::from(reads_right_or_errs(&mut store, opened.amnesia.is_some()));
+                        let met = reads_right_or_errs(&mut store, opened.amnesia.is_some());
+                        let damaged_file =
+                            damaged.path().join("db").join(file.file_name().unwrap());
+                        let told = store.damaged_files();
+                        assert_eq!(told, if met { vec![damaged_file] } else { vec![] });
+                        errors += usize::from(met);
                     }
                     Err(OpenError::Corrupt { file, .. }) => {
                         assert!(file.starts_with(damaged.path()), "{}", file.display());

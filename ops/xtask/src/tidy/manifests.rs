@@ -18,8 +18,11 @@ const RULES: [Rule; 8] = [
     rule("holm-protocol", &[]),
     rule("holm-core", &["holm-protocol"]),
     rule("holm-client", &["holm-protocol"]),
-    // A node is tested end to end through the client.
-    Rule { tests_import: &["holm-client"], ..rule("holm-node", &["holm-core", "holm-protocol"]) },
+    // A node is tested end to end through the client, and by the simulator's clients and referee.
+    Rule {
+        tests_import: &["holm-client", "holm-sim"],
+        ..rule("holm-node", &["holm-core", "holm-protocol"])
+    },
     rule("holm-sim", &["holm-core", "holm-protocol"]),
     rule("holm-bench", &["holm-client", "holm-protocol"]),
     rule("holm", &["holm-client", "holm-protocol"]),
