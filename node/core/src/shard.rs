@@ -120,6 +120,8 @@ pub struct Shard {
     timers: Timers,
     window: RequestWindow,
     in_flight: usize,
+    /// Writes being relayed.
+    relays: usize,
     /// Bytes of values and objects that operations hold.
     held_bytes: usize,
     lingering: Lingering,
@@ -154,6 +156,7 @@ impl Shard {
             next_op: boot.actor.0,
             timers: Timers::default(),
             in_flight: 0,
+            relays: 0,
             held_bytes: 0,
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
@@ -286,6 +289,7 @@ impl Shard {
         Counters {
             in_flight: self.in_flight as u64,
             lingering: self.lingering.len() as u64,
+            relays: self.relays as u64,
             cache_bytes: self.cache.bytes() as u64,
             ..self.counters
         }
@@ -462,6 +466,7 @@ impl Shard {
         debug_assert!(!self.cache.has_changes() && !self.log.has_pending());
         debug_assert!(self.in_flight <= self.config.in_flight_max);
         debug_assert!(self.lingering.len() <= self.config.lingering_max);
+        debug_assert!(self.relays <= self.config.relays_max);
     }
 }
 

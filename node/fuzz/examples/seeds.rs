@@ -18,11 +18,14 @@ use holm_protocol::admin::{NodeInfo, PlacementInfo, ReplicaState};
 use holm_protocol::bucket::BucketPolicy;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{RequestError, StoreFault};
-use holm_protocol::handshake::{self, ClientHello, ClientWelcome, Lane, MetadataVersion, PeerHello};
+use holm_protocol::handshake::{
+    self, ClientHello, ClientWelcome, Lane, MetadataVersion, PeerHello,
+};
 use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition, PlacementId, RegionId};
 use holm_protocol::level::Level;
 use holm_protocol::message::{
-    Delete, Get, Put, Receipt, ReceiptEntry, Reply, Request, Sibling as Value, Values, Written, kind,
+    Delete, Get, Put, Receipt, ReceiptEntry, Reply, Request, Sibling as Value, Values, Written,
+    kind,
 };
 use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::put_slice;
@@ -164,12 +167,8 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::InspectReply { op, partition, state },
     ];
     all.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
-    all.extend(
-        requests().into_iter().map(|request| PeerMessage::Proxy { op, partition, request }),
-    );
-    all.extend(
-        replies().into_iter().map(|reply| PeerMessage::ProxyReply { op, partition, reply }),
-    );
+    all.extend(requests().into_iter().map(|request| PeerMessage::Proxy { op, partition, request }));
+    all.extend(replies().into_iter().map(|reply| PeerMessage::ProxyReply { op, partition, reply }));
     all
 }
 

@@ -72,11 +72,7 @@ fn vectors(bytes: &[u8]) {
 
 fn clocks(bytes: &[u8]) {
     let one = |bytes| {
-        decoded(
-            bytes,
-            |reader| PartitionClock::decode(reader).ok(),
-            |clock, out| clock.encode(out),
-        )
+        decoded(bytes, |reader| PartitionClock::decode(reader).ok(), |clock, out| clock.encode(out))
     };
     let Some((a, left)) = one(bytes) else { return };
     let _ = (a.count(), a.ranges(), a.prefixes());

@@ -54,9 +54,10 @@ fn node_file(text: &str, env: &dyn Fn(usize) -> Option<String>) {
             assert!(relations(&config).is_ok());
             let shown = sources.render();
             // A relative path of the environment counts from where the program was started.
-            let is_relative = [&config.node.data_dir, &config.tls.ca, &config.tls.cert, &config.tls.key]
-                .iter()
-                .any(|path| path.is_relative());
+            let is_relative =
+                [&config.node.data_dir, &config.tls.ca, &config.tls.cert, &config.tls.key]
+                    .iter()
+                    .any(|path| path.is_relative());
             match merged(&shown, &|_| None) {
                 Ok(_) if is_relative => {}
                 Ok((again, _)) => assert_eq!(again, config, "shown:\n{shown}"),

@@ -6,10 +6,10 @@
 use bytes::{BufMut, Bytes};
 use holm_core::clock::PartitionClock;
 use holm_core::keys::{checkpoint_key, log_key, log_mark_key, object_key};
+use holm_core::shard::Shard;
 use holm_core::shard::config::Boot;
 use holm_core::shard::event::{Caller, Effects, Input as Event};
 use holm_core::shard::log::decode_record;
-use holm_core::shard::Shard;
 use holm_core::store::{Store, StoreError, Table};
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::dot::Dot;
@@ -38,19 +38,19 @@ pub fn run(data: &[u8]) {
         row(&mut input, &mut store);
     }
     assert!(store.commit().is_ok());
-    let Some((mut shard, clocks)) = start(1, &mut store) else { return };
+    let Ok((mut shard, clocks)) = start(1, &mut store) else { return };
     serve(&mut shard, &mut store);
     drop(shard);
     // Serving has added dots of run 1 and nothing else.
     match start(2, &mut store) {
-        Some((_, again)) => {
+        Ok((_, again)) => {
             for (partition, before) in clocks {
                 let after = again.iter().find(|(it, _)| *it == partition);
                 let covers = after.is_some_and(|(_, after)| after.covers(&before));
                 assert!(covers, "{partition} has forgotten what it had seen");
             }
         }
-        None => panic!("a shard that has served does not start again"),
+        Err(what) => panic!("a shard that has served does not start again: {what}"),
     }
 }
 
@@ -67,7 +67,7 @@ fn row(input: &mut Input<'_>, store: &mut SimStore) {
     match input.byte() % 6 {
         0 => {
             let stream = if input.flag() { 1 << 16 } else { input.number() as u32 };
-            store.stage_put(Table::Log, &log_key(stream, input.number()), &record(input));
+            store.stage_put(Table::Log, &log_key(stream, sequence(input)), &record(input));
         }
         1 => {
             let mut clock = Vec::new();
@@ -77,7 +77,7 @@ fn row(input: &mut Input<'_>, store: &mut SimStore) {
         }
         2 => {
             let stream = if input.flag() { 1 << 16 } else { input.number() as u32 };
-            let mark = input.number().to_be_bytes();
+            let mark = sequence(input).to_be_bytes();
             let value = if input.byte() < 240 { &mark[..] } else { input.bytes(12) };
             store.stage_put(Table::Meta, &log_mark_key(stream), value);
         }
@@ -103,6 +103,13 @@ fn row(input: &mut Input<'_>, store: &mut SimStore) {
             store.stage_put(table, key, &value);
         }
     }
+}
+
+/// The number of a record: of a log that was written, or one that nobody can have reached. (Of one
+/// just below that limit, nothing is promised.)
+fn sequence(input: &mut Input<'_>) -> u64 {
+    let number = input.number();
+    if (1 << 62..=1 << 63).contains(&number) { u64::MAX } else { number }
 }
 
 fn clock_of(input: &mut Input<'_>) -> PartitionClock {
@@ -135,10 +142,15 @@ fn now(at_ms: u64) -> Now {
 
 type Clocks = Vec<(Partition, PartitionClock)>;
 
-/// Starts the shard of run `actor`; `None` if it says that the disk is damaged.
-fn start(actor: u64, store: &mut SimStore) -> Option<(Shard, Clocks)> {
-    let boot =
-        Boot { node: ME, actor: Actor(place::OUR_RUNS | actor), amnesia: false, shard: 0, shards: 1 };
+/// Starts the shard of run `actor`; or what it says is damaged.
+fn start(actor: u64, store: &mut SimStore) -> Result<(Shard, Clocks), String> {
+    let boot = Boot {
+        node: ME,
+        actor: Actor(place::OUR_RUNS | actor),
+        amnesia: false,
+        shard: 0,
+        shards: 1,
+    };
     let mut shard = Shard::new(place::config(), boot);
     let mut effects = Effects::new();
     let event = Event::Cluster(place::cluster());
@@ -146,11 +158,11 @@ fn start(actor: u64, store: &mut SimStore) -> Option<(Shard, Clocks)> {
         Ok(()) => {
             let clock = |id| Some((id, shard.partition(id)?.clock().clone()));
             let clocks = place::partitions().into_iter().filter_map(clock).collect();
-            Some((shard, clocks))
+            Ok((shard, clocks))
         }
         Err(StoreError::Corrupt(what)) => {
             assert!(!what.is_empty());
-            None
+            Err(what)
         }
         Err(other) => panic!("the disk has not failed: {other}"),
     }
@@ -167,8 +179,7 @@ fn serve(shard: &mut Shard, store: &mut SimStore) {
             let request = place::request_id(sequence);
             let (level, timeout_ms) = (Some(Level::One), 100);
             let (value, context) = (Bytes::from_static(b"v"), Bytes::new());
-            let put =
-                Put { bucket, key: key.clone(), value, context, level, request, timeout_ms };
+            let put = Put { bucket, key: key.clone(), value, context, level, request, timeout_ms };
             let get = Get { bucket, key, level, timeout_ms };
             for request in [Request::Get(get), Request::Put(put)] {
                 let caller = Caller { lane: 1, request: sequence };

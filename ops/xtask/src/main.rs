@@ -13,12 +13,14 @@
 //! - `test` stops at the first step that fails and says what to do ([`suite`]).
 
 mod deny;
+mod fuzz;
 mod place;
 mod run;
 mod setup;
 mod suite;
 mod tally;
 mod tidy;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ cargo xtask COMMAND [ARGS...]
   demo [ARGS]    build, then start a cluster of three regions on this machine (`holm demo ARGS`)
   test           format, tidy, clippy, deny, docs, simulator seeds, all tests
   sim [ARGS]     run the simulator: --seed S repeats one run, --seeds N runs N
+  fuzz [TARGET]  run libFuzzer over all targets or one: --seconds N for each, --keep to renew the
+                 kept inputs; `fuzz TARGET FILE` repeats one input
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
   setup          check what a build needs and install what is missing
@@ -59,7 +63,7 @@ fn main() -> ExitCode {
 /// they become the program they start.
 fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
     let place = Place::find()?;
-    let takes_arguments = matches!(command, "demo" | "sim" | "bench");
+    let takes_arguments = matches!(command, "demo" | "sim" | "bench" | "fuzz");
     if let Some(extra) = rest.first().filter(|_| !takes_arguments) {
         return Err(Failure::new(
             format!("`{command}` takes no arguments, got `{extra}`"),
@@ -79,6 +83,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             run::cargo(&place, &suite::SIM_BUILD).run("fix the errors above")?;
             replace_process(place.sim_binary(), &[], rest)
         }
+        "fuzz" => fuzz::run(&place, rest),
         "test" => suite::run(&place),
         "setup" => setup::machine().map(|()| println!("setup: everything a build needs is here")),
         "bin-dir" => {

@@ -158,7 +158,8 @@ fn forwarded(input: &mut Input<'_>, world: &World, request: &Request) -> Reply {
         region: RegionId(input.byte().into()),
         fallback: input.flag(),
     };
-    let coordinator = if input.byte() < 200 { NODES[1 + input.below(6)] } else { ME };
+    // Answers of this node are judged by its disk: a liar does not speak in its name here.
+    let coordinator = if input.byte() < 200 { NODES[1 + input.below(6)] } else { STRANGER };
     let replicas = (0..input.below(4)).map(|_| entry(input)).collect();
     let receipt = Receipt { coordinator, level: Level::One, replicas };
     let context = world.contexts.last().map(|it| it.2.clone()).unwrap_or_default();

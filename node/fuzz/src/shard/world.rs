@@ -11,7 +11,7 @@ use holm_core::object::Object;
 use holm_core::peer::{OpId, PeerMessage};
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ShardConfig};
-use holm_core::shard::event::{Caller, Effect, Effects, Input as Event};
+use holm_core::shard::event::{Caller, Counters, Effect, Effects, Input as Event};
 use holm_core::store::Table;
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::dot::Dot;
@@ -172,7 +172,10 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         if self.shard.handle(self.now, event, &mut self.store, &mut effects).is_err() {
             // Only a new layout reads the disk, and the node would step aside.
-            assert!(self.store.faults() != StoreFaults::default() || self.store.tally().damaged_reads > 0);
+            assert!(
+                self.store.faults() != StoreFaults::default()
+                    || self.store.tally().damaged_reads > 0
+            );
         }
         self.judge(effects);
         if self.shard.is_crowded() {
@@ -212,10 +215,17 @@ impl World {
         }
         assert!(self.calls.is_empty(), "calls are never answered: {:?}", self.calls);
         let counters = self.shard.counters();
-        assert_eq!((counters.in_flight, counters.lingering), (0, 0), "something is held for ever");
+        let held = (counters.in_flight, counters.lingering, counters.relays);
+        assert_eq!(held, (0, 0, 0), "something is held for ever");
         assert_eq!(self.shard.next_wakeup(), None);
         self.check_clocks();
         self.restart(true);
+    }
+
+    /// What the shard counts.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shard.counters()
     }
 
     fn judge(&mut self, mut effects: Effects) {
@@ -362,12 +372,16 @@ impl World {
         let config = &self.config;
         assert!(counters.in_flight <= config.in_flight_max as u64);
         assert!(counters.lingering <= config.lingering_max as u64);
+        assert!(counters.relays <= config.relays_max as u64);
         let cached = counters.cache_bytes;
         assert!(cached <= config.cache_bytes_max as u64 + BATCH_BYTES_MAX, "{cached} bytes cached");
         for partition in place::partitions() {
             let Some(state) = self.shard.partition(partition) else { continue };
             let seen = state.clock().get(self.actor).map_or(0, |seen| seen.max());
-            assert!(seen <= state.own_counter(), "{partition}: dots of this run that it never made");
+            assert!(
+                seen <= state.own_counter(),
+                "{partition}: dots of this run that it never made"
+            );
         }
     }
 

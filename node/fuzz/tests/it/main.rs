@@ -1,6 +1,8 @@
 //! Every input that is kept, through the target it was found with: without libFuzzer, on every run
 //! of the tests.
 
+mod hostile;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
