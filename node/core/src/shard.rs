@@ -237,6 +237,19 @@ impl Shard {
         out: &mut Effects,
     ) -> Result<(), StoreError> {
         let turn = &mut Turn { now, store, out };
+        self.commit_batch(turn)?;
+        // The own votes may have ended a read that found this replica stale: its repair is a batch
+        // of its own, which holds no votes. Left open, it would be in the clock and not on the disk
+        // when the clocks are written for a stop (I3).
+        if self.cache.has_changes() || self.log.has_pending() {
+            self.commit_batch(turn)?;
+        }
+        self.check_invariants();
+        Ok(())
+    }
+
+    /// Commits what is open, if anything is, and releases what waited for that.
+    fn commit_batch<S: Store>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), StoreError> {
         if self.cache.has_changes() || self.log.has_pending() {
             self.cache.stage(turn.store);
             self.log.stage(self.config.checkpoint_every, &self.partitions, turn.store);
@@ -257,7 +270,6 @@ impl Shard {
                 OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
             }
         }
-        self.check_invariants();
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::shard::place::{self, BUCKETS, KEYS, ME};
 /// The first byte chooses: one log record, or a disk.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    if input.byte() % 4 == 0 {
+    if input.byte().is_multiple_of(4) {
         let _ = decode_record(input.rest());
         return;
     }

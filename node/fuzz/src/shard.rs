@@ -101,8 +101,12 @@ fn disk(input: &mut Input<'_>, world: &mut World) {
 fn rare(input: &mut Input<'_>, world: &mut World) {
     match input.below(6) {
         0 | 1 => {
-            let uncertain_is_there = input.flag();
-            world.restart(uncertain_is_there);
+            let how = input.byte();
+            if how & 2 == 2 {
+                world.commit();
+                world.stop();
+            }
+            world.restart(how & 1 == 1);
         }
         2 => world.event(Event::Amnesia),
         3 => {

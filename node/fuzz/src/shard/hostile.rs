@@ -218,7 +218,7 @@ fn plausible(input: &mut Input<'_>, world: &World, kind: u8) -> RawObject {
     for place in 0..raw.context.len() {
         let top = raw.context[place].1;
         let live = input.byte();
-        if live < 128 && !(kind == 2 && !raw.live.is_empty()) {
+        if live < 128 && (kind == 1 || raw.live.is_empty()) {
             let counter = top.saturating_sub(u64::from(live & 3)).max(u64::from(live >= 8));
             let hlc = reading(input);
             let value = (kind == 1 || input.flag()).then(|| input.bytes(8).to_vec());

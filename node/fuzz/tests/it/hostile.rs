@@ -8,7 +8,7 @@ use holm_fuzz::shard::place::{self, BUCKETS, KEYS, ME};
 use holm_fuzz::shard::world::World;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition, PlacementId};
 use holm_protocol::level::Level;
-use holm_protocol::message::{Get, Request};
+use holm_protocol::message::{Get, Put, Request};
 
 /// Siblings and context entries that one object may have.
 const OBJECT_MAX: u64 = 1024;
@@ -104,6 +104,34 @@ fn answers_that_are_too_large_together_are_not_joined() {
         }
     }
     assert!(world.counters().peer_rejections > 0);
+    world.end();
+}
+
+/// A read that waited for its own replica's commit ends within that commit. If it finds this replica
+/// stale, the repair was left in an open batch that nobody had a reason to commit: its dots were in
+/// the clock, which a clean stop writes, and its object nowhere. It takes replies that are there
+/// before the commit: of nodes that guessed the operation, which counts up from the run's actor.
+#[test]
+fn a_repair_that_ends_within_a_commit_is_committed() {
+    let mut world = World::new();
+    let (key, partition) = place_of_both();
+    let (bucket, request) = (BUCKETS[0], place::request_id(1));
+    let (value, level) = (Bytes::from_static(b"v"), Some(Level::All));
+    let context = Bytes::new();
+    let put = Put { bucket, key: key.clone(), value, context, level, request, timeout_ms: 100 };
+    world.request(Request::Put(put));
+    world.request(Request::Get(Get { bucket, key, level, timeout_ms: 100 }));
+    for (from, question) in world.asked.clone() {
+        if let PeerMessage::Read { op, .. } = question {
+            let (context, live) = (vec![(Actor(7), 1)], vec![(0, 1, Hlc(1), Some(vec![]))]);
+            let found = Found::Object(RawObject { kind: 1, context, live }.encode());
+            world.peer(from, &PeerMessage::ReadReply { op, partition, found });
+        }
+    }
+    world.commit();
+    assert!(world.counters().read_repairs > 0, "this replica was stale, among others");
+    world.stop();
+    world.restart(false);
     world.end();
 }
 
