@@ -160,9 +160,9 @@ fn fuzz_all(bench: &Bench, targets: &[String], seconds: u64) -> Result<Vec<Strin
             }
         };
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join());
+        let mut joined = workers.into_iter().map(|worker| worker.join());
         let stopped = |_| Failure::new("a thread of xtask panicked", "report it");
-        joined.map(|it| it.map_err(stopped).and_then(|it| it)).collect::<Result<(), Failure>>()
+        joined.try_for_each(|it| it.map_err(stopped).and_then(|it| it))
     });
     outcome.map(|()| failed.into_inner().unwrap_or_default())
 }

@@ -19,7 +19,7 @@ fn corpus() -> PathBuf {
 
 fn names(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{directory:?}: {e}"));
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Goal: no input that was ever worth keeping breaks a promise: among them are the inputs of every
