@@ -83,7 +83,10 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             run::cargo(&place, &suite::SIM_BUILD).run("fix the errors above")?;
             replace_process(place.sim_binary(), &[], rest)
         }
-        "fuzz" => fuzz::run(&place, rest),
+        "fuzz" => {
+            setup::machine()?;
+            fuzz::run(&place, rest)
+        }
         "test" => suite::run(&place),
         "setup" => setup::machine().map(|()| println!("setup: everything a build needs is here")),
         "bin-dir" => {
