@@ -25,6 +25,7 @@ pub fn check(config: &ShardConfig, counters: &Counters, place: &str) -> Verdict 
     let limits = [
         ("requests in flight", counters.in_flight, config.in_flight_max as u64),
         ("lingering writes", counters.lingering, config.lingering_max as u64),
+        ("relayed writes", counters.relays, config.relays_max as u64),
         ("cached bytes", counters.cache_bytes, config.cache_bytes_max as u64 + BATCH_BYTES_MAX),
     ];
     match limits.iter().find(|(_, is, limit)| is > limit) {
