@@ -116,6 +116,12 @@ impl PartitionClock {
         self.actors.iter().map(|(actor, seen)| (*actor, seen))
     }
 
+    /// Of how many actors something was seen.
+    #[must_use]
+    pub fn actors(&self) -> usize {
+        self.actors.len()
+    }
+
     /// How many dots were seen; saturates.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -13,6 +13,7 @@
 //! - `test` stops at the first step that fails and says what to do ([`suite`]).
 
 mod deny;
+mod fuzz;
 mod place;
 mod run;
 mod setup;
@@ -20,6 +21,7 @@ mod soak;
 mod suite;
 mod tally;
 mod tidy;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,8 @@ cargo xtask COMMAND [ARGS...]
                  --replay FILE plays a schedule, --self-test puts bugs back, --help tells all
   soak [ARGS]    real processes under the axe: --minutes N, --rounds N of each fault, --only FAULT,
                  --seed S of the first round
+  fuzz [TARGET]  run libFuzzer over all targets or one: --seconds N for each, --keep to renew the
+                 kept inputs; `fuzz TARGET FILE` repeats one input
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
   setup          check what a build and the tests need and install what is missing
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
 /// they become the program they start.
 fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
     let place = Place::find()?;
-    let takes_arguments = matches!(command, "demo" | "sim" | "soak" | "bench");
+    let takes_arguments = matches!(command, "demo" | "sim" | "soak" | "bench" | "fuzz");
     if let Some(extra) = rest.first().filter(|_| !takes_arguments) {
         return Err(Failure::new(
             format!("`{command}` takes no arguments, got `{extra}`"),
@@ -86,6 +90,10 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             replace_process(place.sim_binary(), &["--schedules", &schedules], rest)
         }
         "soak" => soak::run(&place, rest),
+        "fuzz" => {
+            setup::machine()?;
+            fuzz::run(&place, rest)
+        }
         "test" => suite::run(&place),
         "setup" => {
             setup::machine()?;

@@ -24,7 +24,7 @@ const CLIPPY: [&str; 8] =
     ["clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
 const DOC: [&str; 6] =
     ["doc", "--locked", "--release", "--workspace", "--no-deps", "--document-private-items"];
-const TEST_PURE: [&str; 9] = [
+const TEST_PURE: [&str; 11] = [
     "test",
     "--locked",
     "--no-fail-fast",
@@ -34,6 +34,8 @@ const TEST_PURE: [&str; 9] = [
     "holm-core",
     "-p",
     "holm-sim",
+    "-p",
+    "holm-fuzz",
 ];
 const TEST_ALL: [&str; 5] = ["test", "--locked", "--no-fail-fast", "--release", "--workspace"];
 /// Minutes that the simulator gets in one run of the tests, from seed 0 on: enough for thousands of

@@ -16,7 +16,9 @@
 
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::Hlc;
-use holm_protocol::limits::{CONTEXT_ENTRIES_MAX, SIBLINGS_HARD_MAX, VALUE_LEN_MAX};
+use holm_protocol::limits::{
+    CONTEXT_ENTRIES_MAX, OBJECT_LEN_MAX, SIBLINGS_HARD_MAX, VALUE_LEN_MAX,
+};
 use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
@@ -31,6 +33,12 @@ const CRC_BYTES: usize = 4;
 
 /// A sibling with an empty value: place, counter, reading, checksum, length.
 const SIBLING_BYTES_MIN: usize = 1 + 1 + 8 + 4 + 1;
+
+/// What a sibling takes at most besides its value: place, counter, reading, checksum, length.
+const SIBLING_BYTES_MAX: usize = 2 + 10 + 8 + 4 + 3;
+
+/// A context's entry at most: actor and counter.
+const ENTRY_BYTES_MAX: usize = 8 + 10;
 
 /// Room for what surrounds a value, so that one reservation serves the common object.
 const OVERHEAD_BYTES: usize = 48;
@@ -153,6 +161,7 @@ impl Object {
     pub fn check_limits(&self) -> Result<(), ObjectError> {
         let longest = self.siblings().iter().map(|s| s.value.len()).max().unwrap_or(0);
         let measures = [
+            ("object", self.encoded_bytes_max(), OBJECT_LEN_MAX),
             ("version vector entries", self.context.len(), CONTEXT_ENTRIES_MAX),
             ("siblings", self.siblings().len(), SIBLINGS_HARD_MAX),
             ("value", longest, VALUE_LEN_MAX),
@@ -164,6 +173,24 @@ impl Object {
             }
         }
         Ok(())
+    }
+
+    /// Whether the join with another object keeps the limits for certain.
+    #[must_use]
+    pub fn has_room_for(&self, other: &Object) -> bool {
+        self.context.len() + other.context.len() <= CONTEXT_ENTRIES_MAX
+            && self.siblings().len() + other.siblings().len() <= SIBLINGS_HARD_MAX
+            && self.encoded_bytes_max() + other.encoded_bytes_max() <= OBJECT_LEN_MAX
+    }
+
+    /// At least as many bytes as the encoding takes.
+    fn encoded_bytes_max(&self) -> usize {
+        let siblings = self.siblings();
+        let values: usize = siblings.iter().map(|sibling| sibling.value.len()).sum();
+        OVERHEAD_BYTES
+            + self.context.len() * ENTRY_BYTES_MAX
+            + siblings.len() * SIBLING_BYTES_MAX
+            + values
     }
 
     fn put_dot(&self, out: &mut Vec<u8>, dot: Dot) {

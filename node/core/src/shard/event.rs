@@ -105,7 +105,7 @@ pub struct Counters {
     pub reads_hedged: u64,
     /// Writes sent again to replicas that did not acknowledge.
     pub writes_resent: u64,
-    /// Requests refused because too many were in flight.
+    /// Requests refused, and writes not relayed, because too many were in flight.
     pub overloads: u64,
     /// Requests passed on to another node.
     pub proxied: u64,
@@ -127,6 +127,8 @@ pub struct Counters {
     pub lingering: u64,
     /// Bytes of values and objects that requests in flight and lingering writes hold now.
     pub held_bytes: u64,
+    /// Writes that are being passed on to other replicas of the region now.
+    pub relays: u64,
     /// Bytes of decoded objects in memory now.
     pub cache_bytes: u64,
 }

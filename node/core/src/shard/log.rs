@@ -39,6 +39,10 @@ use crate::store::{Store, StoreError, Table};
 /// Log rows read at a time when clocks are rebuilt. Arbitrary: about a megabyte.
 const REBUILD_ROWS: usize = 256;
 
+/// The highest sequence that a record can have: a million commits a second take half a million years
+/// to get there. Above it is damage, and counting on from it would overflow.
+const SEQUENCE_MAX: u64 = 1 << 63;
+
 /// A dot seen with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
@@ -105,15 +109,16 @@ impl ShardLog {
         loop {
             let rows = store.scan(Table::Log, &from, &end, REBUILD_ROWS)?;
             let Some((last, _)) = rows.last() else { break };
-            from = next_key(last);
+            let (of, sequence) = key_parts(last)?;
+            from = next_key(of, sequence);
             for (key, record) in &rows {
-                let (of, sequence) = log_key_parts(key);
+                let (of, sequence) = key_parts(key)?;
                 if stream != Some(of) {
                     // A stream begins: go on after its mark, leaving the rest of these rows.
                     stream = Some(of);
                     let mark = read_mark(of, store)?;
                     if mark >= sequence {
-                        from = next_key(&log_key(of, mark));
+                        from = next_key(of, mark);
                         break;
                     }
                 }
@@ -126,6 +131,10 @@ impl ShardLog {
         }
         // Also where all records before the mark are gone: a sequence is never used again.
         self.sequence = self.sequence.max(read_mark(self.stream, store)?);
+        if self.sequence > SEQUENCE_MAX {
+            let (stream, sequence) = (self.stream, self.sequence);
+            return Err(StoreError::Corrupt(format!("dot log stream {stream}: record {sequence}")));
+        }
         let state = |(partition, clock)| (partition, PartitionState::new(clock));
         Ok(clocks.into_iter().map(state).collect())
     }
@@ -225,9 +234,14 @@ impl ShardLog {
     }
 }
 
-/// The least key above this one.
-fn next_key(key: &[u8]) -> [u8; 12] {
-    let (stream, sequence) = log_key_parts(key);
+/// Stream and sequence of a record that was found.
+fn key_parts(key: &[u8]) -> Result<(u32, u64), StoreError> {
+    let corrupt = || StoreError::Corrupt(format!("dot log: a key of {} bytes", key.len()));
+    log_key_parts(key).ok_or_else(corrupt)
+}
+
+/// The least key above a record's.
+fn next_key(stream: u32, sequence: u64) -> [u8; 12] {
     match sequence.checked_add(1) {
         Some(next) => log_key(stream, next),
         None => log_key(stream.saturating_add(1), 0),

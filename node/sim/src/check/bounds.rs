@@ -32,6 +32,7 @@ pub fn check(config: &ShardConfig, counters: &Counters, place: &str) -> Verdict 
         ("lingering writes", counters.lingering, config.lingering_max as u64),
         // The last request that was admitted may bring a whole object.
         ("held bytes", counters.held_bytes, config.held_bytes_max as u64 + OBJECT_BYTES_MAX),
+        ("relayed writes", counters.relays, config.relays_max as u64),
         ("cached bytes", counters.cache_bytes, config.cache_bytes_max as u64 + BATCH_BYTES_MAX),
     ];
     match limits.iter().find(|(_, is, limit)| is > limit) {

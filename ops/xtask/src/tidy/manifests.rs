@@ -1,5 +1,5 @@
 //! Import directions: `protocol <- core <- node`, `protocol <- client <- {bench, ops}`,
-//! `core <- sim`. Nothing depends on `node` but its own binary and its tests.
+//! `core <- sim <- fuzz`. Nothing depends on `node` but its own binary and its tests.
 
 use super::Finding;
 use super::tree::Tree;
@@ -14,7 +14,7 @@ struct Rule {
     is_open: bool,
 }
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 10] = [
     rule("holm-protocol", &[]),
     rule("holm-core", &["holm-protocol"]),
     rule("holm-client", &["holm-protocol"]),
@@ -24,6 +24,9 @@ const RULES: [Rule; 8] = [
         ..rule("holm-node", &["holm-core", "holm-protocol"])
     },
     rule("holm-sim", &["holm-core", "holm-protocol"]),
+    // Nothing depends on these two.
+    rule("holm-fuzz", &["holm-client", "holm-core", "holm-protocol", "holm-sim"]),
+    rule("holm-libfuzzer", &["holm-fuzz"]),
     rule("holm-bench", &["holm-client", "holm-protocol"]),
     rule("holm", &["holm-client", "holm-protocol"]),
     // Builds in seconds on a machine that has nothing yet.

@@ -43,6 +43,35 @@ impl Store for Maps {
     }
 }
 
+/// Bug: a row with a key of another length was read as record 0 of stream 0, the scan went on after
+/// that record, met the row again and never ended. It is damage.
+#[test]
+fn a_foreign_key_is_damage() {
+    for key in [&[5][..], &[5; 11], &[5; 13]] {
+        let mut store = Maps::default();
+        store.stage_put(Table::Log, key, &encode_record(&[entry(0, 1)]));
+        let loaded = ShardLog::new(0, 1).load(&all(), &mut store);
+        assert!(matches!(loaded, Err(StoreError::Corrupt(_))), "{key:?}: {loaded:?}");
+    }
+}
+
+/// Bug: a mark, or a record's key, with the highest number there is was believed, and counting on
+/// from it overflowed at the next commit: a panic, or sequences that begin anew and are skipped at
+/// the next start. It is damage.
+#[test]
+fn a_sequence_that_nobody_can_have_reached_is_damage() {
+    let stream = ShardLog::new(0, 1).stream;
+    let mut marked = Maps::default();
+    marked.stage_put(Table::Meta, &log_mark_key(stream), &u64::MAX.to_be_bytes());
+    let mut recorded = Maps::default();
+    let record = encode_record(&[entry(0, 1)]);
+    recorded.stage_put(Table::Log, &log_key(stream, u64::MAX), &record);
+    for mut store in [marked, recorded] {
+        let loaded = ShardLog::new(0, 1).load(&all(), &mut store);
+        assert!(matches!(loaded, Err(StoreError::Corrupt(_))), "{loaded:?}");
+    }
+}
+
 fn partition(index: u16) -> Partition {
     Partition { placement: PlacementId(0), index }
 }
