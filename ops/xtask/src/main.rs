@@ -13,12 +13,14 @@
 //! - `test` stops at the first step that fails and says what to do ([`suite`]).
 
 mod deny;
+mod mutants;
 mod place;
 mod run;
 mod setup;
 mod suite;
 mod tally;
 mod tidy;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,7 @@ cargo xtask COMMAND [ARGS...]
   demo [ARGS]    build, then start a cluster of three regions on this machine (`holm demo ARGS`)
   test           format, tidy, clippy, deny, docs, simulator seeds, all tests
   sim [ARGS]     run the simulator: --seed S repeats one run, --seeds N runs N
+  mutants [ARGS] change the core line by line and see whether tests notice (hours; ARGS to cargo-mutants)
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
   setup          check what a build needs and install what is missing
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
 /// they become the program they start.
 fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
     let place = Place::find()?;
-    let takes_arguments = matches!(command, "demo" | "sim" | "bench");
+    let takes_arguments = matches!(command, "demo" | "sim" | "bench" | "mutants");
     if let Some(extra) = rest.first().filter(|_| !takes_arguments) {
         return Err(Failure::new(
             format!("`{command}` takes no arguments, got `{extra}`"),
@@ -79,6 +82,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             run::cargo(&place, &suite::SIM_BUILD).run("fix the errors above")?;
             replace_process(place.sim_binary(), &[], rest)
         }
+        "mutants" => mutants::run(&place, rest),
         "test" => suite::run(&place),
         "setup" => setup::machine().map(|()| println!("setup: everything a build needs is here")),
         "bin-dir" => {
