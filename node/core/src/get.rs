@@ -175,3 +175,6 @@ impl GetCoordinator {
         &self.quorum
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,11 @@ proptest! {
             prop_assert_eq!(clock_a.get(actor).map(IntervalSet::max), max);
         }
         prop_assert_eq!(clock_a.count(), seen_a.len() as u64);
+        // A range begins at each dot beyond a gap.
+        let begins = |dot: &&Dot| {
+            dot.counter > 1 && !seen_a.contains(&Dot { counter: dot.counter - 1, ..**dot })
+        };
+        prop_assert_eq!(clock_a.ranges(), seen_a.iter().filter(begins).count());
         prop_assert_eq!(clock_a.is_empty(), seen_a.is_empty());
         prop_assert_eq!(clock_a == clock_b, seen_a == seen_b);
         prop_assert_eq!(clock_a.covers(&clock_b), seen_a.is_superset(&seen_b));

@@ -90,6 +90,23 @@ fn kinds_do_not_mix() {
     assert_eq!(own, before);
 }
 
+/// Goal: what an object takes is counted, so that a cache of objects keeps its budget (I10).
+/// Method: each byte of a value, each value and each context entry adds its size.
+#[test]
+fn sizes_follow_what_is_held() {
+    let empty = Object::new(ObjectKind::Siblings);
+    assert_eq!(empty.size_bytes(), size_of::<Object>());
+    let mut object = empty.clone();
+    let value = |counter, len| Sibling::new(dot(1, counter), Hlc(1), Bytes::from(vec![0; len]));
+    object.put(&VersionVector::new(), value(1, 1_000));
+    let one = size_of::<Object>() + size_of::<Sibling>() + size_of::<Dot>() + 1_000;
+    assert_eq!(object.size_bytes(), one);
+    object.put(&VersionVector::new(), value(2, 10));
+    assert_eq!(object.size_bytes(), one + size_of::<Sibling>() + 10);
+    object.context.insert(dot(2, 7));
+    assert_eq!(object.size_bytes(), one + size_of::<Sibling>() + 10 + size_of::<Dot>());
+}
+
 /// Goal: damage to a value is found by its own checksum. Method: change each part in turn.
 #[test]
 fn siblings_verify() {
