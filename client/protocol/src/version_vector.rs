@@ -357,6 +357,14 @@ mod tests {
         assert_eq!(out, [2, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 2, 0xac, 2]);
     }
 
+    /// Goal: a count is a promise, for which no room is made before its bytes are there; what is
+    /// missing is told. Method: nine bytes for each entry that the count promises.
+    #[test]
+    fn a_count_alone_is_truncated() {
+        let refused = VersionVector::decode(&mut Reader::new(&[100, 1, 2]), 1024);
+        assert_eq!(refused, Err(WireError::Truncated { missing: 900 - 2 }));
+    }
+
     /// Goal: neither order nor counters are trusted. Method: each rule broken once.
     #[test]
     fn bad_entries_are_refused() {

@@ -207,6 +207,10 @@ fn announced_counts_are_not_trusted() {
     let refused = PartitionClock::decode(&mut Reader::new(&out));
     assert!(matches!(refused, Err(WireError::Truncated { .. })));
 
+    // No room is made for ranges before their bytes are there: two for each.
+    let refused = IntervalSet::decode(&mut Reader::new(&[5, 100, 1]));
+    assert_eq!(refused, Err(WireError::Truncated { missing: 200 - 1 }));
+
     // One actor with nothing seen would be a second encoding of the empty clock.
     let refused = PartitionClock::decode(&mut Reader::new(&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]));
     assert!(matches!(refused, Err(WireError::Invalid { .. })));
