@@ -51,7 +51,7 @@ const UNIT_TESTS: [&str; 10] = [
 const SIMULATOR: [&str; 10] = [
     "--test-package=holm-sim",
     "--cargo-arg=--test=it",
-    "--profile=dev",
+    "--profile=mutants",
     "--minimum-test-timeout=600",
     "--",
     "--",
@@ -64,9 +64,9 @@ const SIMULATOR: [&str; 10] = [
 /// Skips what an earlier run has caught.
 const ITERATE: &str = "--iterate";
 
-/// Runs both passes and prints what became of the mutants of each file. `args` go to both: `--file`,
-/// `--re` and `--shard` choose among the mutants; `--iterate` takes up an earlier run, as long as
-/// no line of the mutated code has moved since.
+/// Runs both passes and prints what became of the mutants of each file. `args` go to both: `--re`
+/// and `--shard` choose among the mutants; `--iterate` takes up an earlier run, as long as no line
+/// of the mutated code has moved since.
 ///
 /// # Errors
 /// The tool or the tests do not work without mutants, or too few mutants were caught.
