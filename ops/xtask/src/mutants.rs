@@ -114,8 +114,14 @@ fn pass(
     let mut line = vec!["mutants", "--workspace", "--no-shuffle", "--output", &output];
     line.extend(args.iter().map(String::as_str));
     line.extend(tests);
-    // It builds in a copy of the tree, which must not share a target directory with the tree.
-    let child = Child::new(tool, &line).directory(&place.root).without_env("CARGO_TARGET_DIR");
+    let child = Child::new(tool, &line)
+        .directory(&place.root)
+        // It builds in a copy of the tree, which must not share a target directory with the tree.
+        .without_env("CARGO_TARGET_DIR")
+        // What a property's failure under one mutant leaves behind must not help to catch others.
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
+        // Nobody reads the thousands of stacks, and each takes longer than a test.
+        .env("RUST_BACKTRACE", "0");
     println!("\n==> {}", child.line());
     let code = child.code()?;
     if WORKED.contains(&code) {

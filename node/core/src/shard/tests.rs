@@ -401,8 +401,11 @@ pub(super) fn questions(effects: &[Effect]) -> Vec<(Vec<NodeId>, OpId, Want)> {
     sends(effects).into_iter().filter_map(read).collect()
 }
 
+/// Who made a write durable, and who refused it.
+pub(super) type Report = (Vec<NodeId>, Vec<(NodeId, Refusal)>);
+
 /// Who the effects say has made a write durable and who has refused it, as told to one node.
-pub(super) fn reports(effects: &[Effect], told: u64) -> Vec<(Vec<NodeId>, Vec<(NodeId, Refusal)>)> {
+pub(super) fn reports(effects: &[Effect], told: u64) -> Vec<Report> {
     let report = |(to, message)| match message {
         PeerMessage::WriteReply { durable, refused, .. } if to == nodes(&[told]) => {
             Some((durable, refused))

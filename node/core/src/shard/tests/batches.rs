@@ -18,11 +18,27 @@ fn a_batch_is_one_commit() {
     bench.read("a");
     bench.commit();
     assert_eq!(bench.disk.commits, 1);
-    // A dot that a context names, and nothing else that is new, is a change of the log alone.
-    let mut object = bench.stored("a").unwrap();
-    let own = object.siblings().len();
-    object.retain_dots(|_| true);
-    assert_eq!(own, 2);
+}
+
+/// Goal: a dot that is new and changes no object is kept all the same (I3). Method: an overwritten
+/// value arrives for the first time after what overwrote it.
+#[test]
+fn a_dot_alone_is_a_change() {
+    let mut bench = Bench::new(&[(3, 3)]);
+    let mut object = Object::new(ObjectKind::Siblings);
+    object.put(&VersionVector::new(), sibling(1, "first"));
+    let first = encoded(&object);
+    let context = object.context.clone();
+    object.put(&context, sibling(2, "second"));
+    bench.hear(2, write_message(0, "k", encoded(&object), &[]));
+    bench.commit();
+    let clock = |bench: &Bench| bench.shard.partition(PARTITION).unwrap().clock().clone();
+    assert_eq!(clock(&bench).count(), 1);
+    bench.hear(2, write_message(0, "k", first, &[]));
+    bench.commit();
+    assert_eq!((texts(&bench.read("k")), clock(&bench).count()), (vec!["second".to_owned()], 2));
+    assert_eq!(bench.disk.commits, 2);
+    assert_eq!(clock(&bench.restart()).count(), 2);
 }
 
 /// Goal: what a lost batch held back becomes a refusal with the reason; its clients hear that nobody
@@ -192,9 +208,9 @@ fn a_shard_holds_its_partitions() {
 /// the replicas.
 #[test]
 fn quorums_follow_the_layout() {
-    let mut bench = Bench::new(&[(3, 1)]);
-    let me = bench.shard.cluster.layout.as_ref().unwrap().replicas(PARTITION)[0];
-    let small = cluster(layout(&[(3, 1)], 0), &policy());
+    let small = layout(&[(3, 1)], 0);
+    let me = small.replicas(PARTITION)[0];
+    let small = cluster(small, &policy());
     let mut replica = Bench::at(me, small, ShardConfig::test_min());
     let put = replica.put("k", "v", Level::All);
     let (caller, _) = replica.ask(Request::Put(put));
@@ -205,7 +221,6 @@ fn quorums_follow_the_layout() {
     let (caller, effects) = replica.ask(Request::Put(put));
     assert_eq!(writes(&effects)[0].0.len(), 2);
     assert_eq!(reply_to(&replica.commit(), caller), None);
-    bench.commit();
 }
 
 /// Goal: only requests about keys get here. Method: another one.

@@ -292,7 +292,7 @@ fn the_log_has_dots_keys_and_readings() {
     assert!(entries.iter().all(|entry| &entry.key[..] == b"key" && entry.bucket == SIBLINGS));
     let own = bench.write("own", "v");
     let records = bench.disk.rows.iter().filter(|((table, _), _)| *table == Table::Log);
-    let last = decode_record(records.last().unwrap().1).unwrap();
+    let last = decode_record(records.max_by_key(|(key, _)| *key).unwrap().1).unwrap();
     assert_eq!((last[0].dot, last[0].hlc, &last[0].key[..]), (own.dot, own.hlc, &b"own"[..]));
 }
 

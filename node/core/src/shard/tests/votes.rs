@@ -115,12 +115,11 @@ fn a_silent_replica_is_asked_again() {
     assert_eq!(to, nodes(&[3, 4]), "what was lost and is back is asked as well");
     assert_eq!(bench.shard.counters().writes_resent, 3);
     assert_eq!(bench.wakes_in_us(), Some(400_000));
-    bench.input(Input::PeerDown(NodeId(3)));
-    bench.input(Input::PeerDown(NodeId(4)));
-    // Impossible by now.
+    let mut effects = bench.input(Input::PeerDown(NodeId(3)));
+    effects.extend(bench.input(Input::PeerDown(NodeId(4))));
+    let unknown = RequestError::WriteUnknown { needed: 3, durable: 2 };
+    assert_eq!(error(reply_to(&effects, caller)), unknown);
     bench.assert_quiet();
-    assert_eq!(bench.shard.counters().writes_resent, 3);
-    let _ = caller;
 }
 
 /// Goal: the last sleep ends at the deadline, and then the write is over: told as unknown if it has
