@@ -175,6 +175,27 @@ fn a_restart_finds_what_was_committed() {
     }
 }
 
+/// Goal: the records since the last checkpoint are counted over a restart, so that no more than so
+/// many are ever read at a start. Method: a restart in the middle, and the commit at which the next
+/// checkpoint comes.
+#[test]
+fn checkpoints_come_in_time_after_a_restart() {
+    let config = ShardConfig { checkpoint_every: 5, ..ShardConfig::test_min() };
+    let mut bench = Bench::with(&[(1, 1)], config);
+    let mark = (Table::Meta, log_mark_key(1 << 16).to_vec());
+    let marked = |bench: &Bench| bench.disk.rows.get(&mark).map(|mark| mark[7]);
+    (0..3).for_each(|_| drop(bench.write("k", "v")));
+    let mut bench = bench.restart();
+    bench.write("k", "v");
+    assert_eq!(marked(&bench), None);
+    bench.write("k", "v");
+    assert_eq!(marked(&bench), Some(5));
+    (0..4).for_each(|_| drop(bench.write("k", "v")));
+    assert_eq!(marked(&bench), Some(5));
+    bench.write("k", "v");
+    assert_eq!(marked(&bench), Some(10));
+}
+
 /// Goal: a shard holds the partitions that are its node's and its own, loads each once, and keeps
 /// what it has when the cluster's state changes (I9). Method: two shards of a node with four
 /// partitions; a layout that comes again; one that the node is not in.

@@ -64,6 +64,8 @@ fn near_replicas_take_turns() {
 #[test]
 fn the_nearest_are_asked() {
     let mut bench = seeded(&[(2, 2), (1, 1), (1, 1)]);
+    assert_eq!(ask(&mut bench, Level::Count(2)).2, [(nodes(&[2]), Want::Digest)], "not known yet");
+    bench.pass_ms(2_000);
     let (_, op, asked) = ask(&mut bench, Level::All);
     assert_eq!(asked.len(), 3);
     let digest = own(&bench).digest();
@@ -169,6 +171,20 @@ fn late_answers_are_hedged() {
         assert_eq!(bench.hear(asked[0].0[0].0, found(op, Found::Digest(digest))), []);
         bench.assert_quiet();
     }
+}
+
+/// Goal: a read that is late already is hedged soon, not at once again and again. Method: the time
+/// of a hedge passes while the shard is busy, and another answer comes first.
+#[test]
+fn a_late_hedge_is_in_the_future() {
+    let mut bench = seeded(&[(5, 5)]);
+    let (_, op, asked) = ask(&mut bench, Level::Quorum);
+    assert_eq!(asked.len(), 2);
+    bench.now.mono.0 += 150_000;
+    let digest = own(&bench).digest();
+    assert_eq!(bench.hear(asked[0].0[0].0, found(op, Found::Digest(digest))), []);
+    assert_eq!(bench.wakes_in_us(), Some(1));
+    assert_eq!(questions(&bench.pass_us(1)).len(), 1);
 }
 
 /// Goal: one who is lost or refuses is replaced at once, and a read without enough replicas left

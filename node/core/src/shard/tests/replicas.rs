@@ -250,6 +250,27 @@ fn late_values_are_dropped_one_by_one() {
     assert_eq!(bench.stored("k").unwrap().check(), Ok(()));
 }
 
+/// Goal: what is stored is what was joined, not what was sent, also where a faulty node sends what
+/// no history makes (I4, I8). Method: an object that claims to have seen the overwriting of a value
+/// and still has it; then a restart.
+#[test]
+fn what_was_dropped_is_not_stored() {
+    let mut bench = Bench::new(&[(3, 3)]);
+    let old = foreign(ObjectKind::Siblings, 1, "old");
+    bench.hear(2, write_message(0, "k", old.clone(), &[]));
+    bench.commit();
+    let context = bench.read("k").context;
+    let put = Put { context, ..bench.put("k", "new", Level::One) };
+    let overwriting = bench.write_as(put).dot;
+    let mut faulty = Object::decode(&old).unwrap();
+    faulty.context.insert(overwriting);
+    faulty.put(&VersionVector::new(), sibling(2, "newer"));
+    bench.hear(2, write_message(0, "k", encoded(&faulty), &[]));
+    bench.commit();
+    assert_eq!(texts(&bench.read("k")), ["newer"]);
+    assert_eq!(texts(&bench.restart().read("k")), ["newer"]);
+}
+
 /// Goal: an object replaces the local one byte for byte only where that is the join. Method: one
 /// that has seen what is here, one that has not, and one that still has what was deleted here.
 #[test]

@@ -209,18 +209,19 @@ fn siblings_are_limited_in_bytes() {
     let error = refused(&mut bench, Request::Put(put));
     let (len, limit) = (PUT_OBJECT_LEN_MAX as u64 + 1, PUT_OBJECT_LEN_MAX as u64);
     assert_eq!(error, RequestError::ObjectTooLarge { len, limit });
-    let last = bench.write("k", &long(128));
+    bench.write("k", &long(128));
 
-    // Two more that other nodes wrote: above the limit, and that is no reason to refuse what
+    // One more that another node wrote: above the limit, and that is no reason to refuse what
     // replaces one of them.
     let mut object = Object::new(ObjectKind::Siblings);
     object.put(&VersionVector::new(), sibling(1, &long(0)));
     bench.hear(2, write_message(0, "k", encoded(&object), &[]));
     bench.commit();
-    let put = Put { context: bench.sealed("k", &[last.dot]), ..bench.put("k", "v", Level::One) };
+    let context = bench.sealed("k", &[Dot { actor: OTHER, counter: 1 }]);
+    let put = Put { context, ..bench.put("k", &long(0), Level::One) };
     bench.write_as(put);
-    assert_eq!(bench.read("k").siblings.len(), 2);
-    let put = bench.put("k", &long(0), Level::One);
+    assert_eq!(bench.read("k").siblings.len(), 3);
+    let put = bench.put("k", "v", Level::One);
     let error = refused(&mut bench, Request::Put(put));
     assert!(matches!(error, RequestError::ObjectTooLarge { .. }));
 }
