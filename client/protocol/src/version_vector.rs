@@ -107,8 +107,8 @@ impl VersionVector {
     /// Adds the `missing` entries of `other` whose actors are not named here, in linear time:
     /// a peer's longest vector must not cost a shard milliseconds.
     fn adopt_missing(&mut self, other: &VersionVector, missing: usize) {
-        let own = std::mem::take(&mut self.entries);
-        self.entries.reserve_exact(own.len() + missing);
+        let merged = Vec::with_capacity(self.entries.len() + missing);
+        let own = std::mem::replace(&mut self.entries, merged);
         let mut theirs = other.entries.iter().copied().peekable();
         for entry in own {
             while let Some(new) = theirs.next_if(|new| new.0 < entry.0) {

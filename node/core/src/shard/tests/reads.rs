@@ -59,6 +59,50 @@ fn near_replicas_take_turns() {
     assert!(times[2] >= 8 && times[3] >= 8, "{times:?}");
 }
 
+/// Goal: the own object always counts: it costs nothing. Method: the node with the highest number,
+/// which loses every tie, many reads.
+#[test]
+fn the_own_object_is_always_taken() {
+    let cluster = cluster(layout(&[(3, 3)], 0), &policy());
+    let config = ShardConfig { in_flight_max: 1_000, ..ShardConfig::test_min() };
+    let mut bench = Bench::at(NodeId(3), cluster, config);
+    for _ in 0..600 {
+        let asked = ask(&mut bench, Level::Quorum).2;
+        assert!(matches!(asked[..], [(_, Want::Digest)]), "{asked:?}");
+    }
+}
+
+/// Goal: as soon as those who were asked cannot be enough any more, all others are asked, although
+/// an answer is still awaited. Method: one of two refuses, three are needed.
+#[test]
+fn a_refusal_is_made_good_at_once() {
+    let mut bench = seeded(&[(5, 5)]);
+    let (_, op, asked) = ask(&mut bench, Level::Quorum);
+    let refuses = asked[0].0[0].0;
+    let effects = bench.hear(refuses, found(op, Found::Refused(Refusal::Corrupt)));
+    let [(to, same, want)] = &questions(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!((to.len(), *same, *want), (2, op, Want::Full));
+}
+
+/// Goal: what overwrote a late value is not shown before it is durable: until then the key is as it
+/// was before. Method: the overwriting is in the open batch when the late value is found.
+#[test]
+fn what_overwrites_is_shown_when_it_is_durable() {
+    let mut bench = Bench::new(&[(3, 3)]);
+    let old = foreign(ObjectKind::Siblings, 1, "old");
+    let (caller, op, asked) = ask(&mut bench, Level::Quorum);
+    bench.hear(2, write_message(0, "k", old.clone(), &[]));
+    bench.commit();
+    let context = bench.read("k").context;
+    let put = Put { context, ..bench.put("k", "new", Level::One) };
+    bench.ask(Request::Put(put));
+    let other = asked[0].0[0].0;
+    let digest = Object::decode(&old).unwrap().digest();
+    bench.hear(other, found(op, Found::Digest(digest)));
+    let effects = bench.hear(other, found(op, Found::Object(old)));
+    assert_eq!(shown(reply_to(&effects, caller)), ["old"]);
+}
+
 /// Goal: the own region is asked first, then the region that answers soonest. Method: three
 /// regions; the nearest is learnt from reads at all.
 #[test]
@@ -111,6 +155,7 @@ fn a_difference_is_fetched_and_repaired() {
 fn who_is_behind_is_repaired() {
     let mut bench = seeded(&[(3, 3)]);
     let (caller, op, _) = ask(&mut bench, Level::All);
+    assert_eq!(bench.wakes_in_us(), Some(1_000_000), "there is nobody to hedge with");
     let digest = own(&bench).digest();
     assert_eq!(bench.hear(2, found(op, Found::Digest(digest))), []);
     let effects = bench.hear(3, found(op, Found::Absent));
