@@ -357,6 +357,18 @@ mod tests {
         assert_eq!(out, [2, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 2, 0xac, 2]);
     }
 
+    /// Goal: a vector inside another message comes back whole, and is trusted as little as by itself.
+    /// Method: through serde, a good one and one with a counter of 0.
+    #[test]
+    fn serde_keeps_every_entry() {
+        let dots = [Dot::new(Actor(1), 300), Dot::new(Actor(2), 1)];
+        let vector: VersionVector = dots.into_iter().collect();
+        let bytes = postcard::to_allocvec(&vector).unwrap();
+        assert_eq!(postcard::from_bytes(&bytes), Ok(vector));
+        let bad = postcard::to_allocvec(&vec![(Actor(1), 0u64)]).unwrap();
+        assert!(postcard::from_bytes::<VersionVector>(&bad).is_err());
+    }
+
     /// Goal: a count is a promise, for which no room is made before its bytes are there; what is
     /// missing is told. Method: nine bytes for each entry that the count promises.
     #[test]
