@@ -190,3 +190,6 @@ impl GetCoordinator {
         &self.quorum
     }
 }
+
+#[cfg(test)]
+mod tests;

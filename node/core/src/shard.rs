@@ -36,6 +36,8 @@ mod read;
 mod relay;
 pub mod replica;
 mod route;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod window;
 mod write;

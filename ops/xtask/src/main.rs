@@ -14,6 +14,7 @@
 
 mod deny;
 mod fuzz;
+mod mutants;
 mod place;
 mod run;
 mod setup;
@@ -39,6 +40,7 @@ cargo xtask COMMAND [ARGS...]
                  --seed S of the first round
   fuzz [TARGET]  run libFuzzer over all targets or one: --seconds N for each, --keep to renew the
                  kept inputs; `fuzz TARGET FILE` repeats one input
+  mutants [ARGS] change the core line by line and see whether tests notice (hours; ARGS to cargo-mutants)
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
   setup          check what a build and the tests need and install what is missing
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
 /// they become the program they start.
 fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
     let place = Place::find()?;
-    let takes_arguments = matches!(command, "demo" | "sim" | "soak" | "bench" | "fuzz");
+    let takes_arguments = matches!(command, "demo" | "sim" | "soak" | "bench" | "fuzz" | "mutants");
     if let Some(extra) = rest.first().filter(|_| !takes_arguments) {
         return Err(Failure::new(
             format!("`{command}` takes no arguments, got `{extra}`"),
@@ -94,6 +96,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             setup::machine()?;
             fuzz::run(&place, rest)
         }
+        "mutants" => mutants::run(&place, rest),
         "test" => suite::run(&place),
         "setup" => {
             setup::machine()?;

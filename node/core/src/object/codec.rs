@@ -31,8 +31,8 @@ const VERSION: u8 = 1;
 /// The trailing checksum, in bytes.
 const CRC_BYTES: usize = 4;
 
-/// A sibling with an empty value: place, counter, reading, checksum, length.
-const SIBLING_BYTES_MIN: usize = 1 + 1 + 8 + 4 + 1;
+/// A sibling with an empty value: place (1), counter (1), reading (8), checksum (4), length (1).
+const SIBLING_BYTES_MIN: usize = 15;
 
 /// What a sibling takes at most besides its value: place, counter, reading, checksum, length.
 const SIBLING_BYTES_MAX: usize = 2 + 10 + 8 + 4 + 3;
@@ -93,9 +93,8 @@ impl Object {
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert_eq!(self.check(), Ok(()));
         let start = out.len();
-        let values: usize =
-            self.siblings().iter().map(|s| s.value.len() + SIBLING_BYTES_MIN + 16).sum();
-        out.reserve(OVERHEAD_BYTES + values + self.context.len() * 12);
+        // What it takes in memory is a little more than its bytes: one reservation serves nearly all.
+        out.reserve(self.size_bytes());
         out.push(VERSION);
         out.push(self.kind().tag());
         self.context.encode(out);

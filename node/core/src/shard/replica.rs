@@ -423,6 +423,28 @@ mod tests {
         all
     }
 
+    /// Goal: a faulty node brings nothing back by the short way either (I4, I8). Method: an object
+    /// that claims to cover all that is here, and still has a value that is overwritten here; no
+    /// history makes it.
+    #[test]
+    fn what_is_dead_here_replaces_nothing() {
+        let dot = |actor, counter| Dot { actor: Actor(actor), counter };
+        let object = |alive: Dot| {
+            let mut object = Object::new(ObjectKind::Siblings);
+            let sibling = Sibling::new(alive, Hlc(1), Bytes::from_static(b"v"));
+            object.put(&VersionVector::new(), sibling);
+            object
+        };
+        let local = object(dot(1, 2));
+        let mut faulty = object(dot(1, 1));
+        faulty.context.insert(dot(1, 2));
+        faulty.context.insert(dot(2, 1));
+        assert!(!replaces(&faulty, &local));
+        let mut good = object(dot(2, 1));
+        good.context.insert(dot(1, 2));
+        assert!(replaces(&good, &local));
+    }
+
     proptest! {
         /// Goal: the short way gives what the join gives. Method: all pairs of states of random
         /// histories; where one replaces the other, compare with the join.
