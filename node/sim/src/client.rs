@@ -25,6 +25,8 @@ use crate::world::World;
 
 /// Times that a write of unknown outcome is repeated.
 const REPEATS_MAX: u32 = 2;
+/// How long a client waits at most before it repeats a write whose node was lost, microseconds.
+const REPEAT_AFTER_US: u64 = 300_000;
 /// Contexts kept of a key.
 const CONTEXTS_MAX: usize = 4;
 
@@ -121,7 +123,8 @@ impl Client {
     /// Does the next thing.
     pub fn act(&mut self, world: &mut impl World) -> Next {
         if self.pending.is_some() {
-            return Next::Done;
+            // It waits for the time to repeat a write.
+            return if self.call.is_none() { self.repeat(world) } else { Next::Done };
         }
         if self.write_back.is_none() && self.done >= self.plan.operations {
             return Next::Done;
@@ -273,15 +276,16 @@ impl Client {
                 let now_us = world.now_us();
                 world.referee_mut().write_told(id, now_us, &result);
                 let undone = so_far && is_undone(&result);
-                if self.may_repeat(&request, &result, repeats, world) {
-                    let repeats = repeats + 1;
-                    let pending =
-                        Pending::Write { id, request: request.clone(), is_undone: undone, repeats };
-                    self.pending = Some(pending);
-                    if self.moves_on(world) {
-                        world.referee_mut().repeats_elsewhere(id, now_us);
-                    }
-                    return self.send(request, repeats, world);
+                if is_unknown(&result) && repeats < REPEATS_MAX && self.may_repeat(&request, world)
+                {
+                    let (is_undone, repeats) = (undone, repeats + 1);
+                    self.pending = Some(Pending::Write { id, request, is_undone, repeats });
+                    // A node that died may be back soon.
+                    let longest_us = match result {
+                        CallResult::Disconnected => REPEAT_AFTER_US,
+                        _ => 0,
+                    };
+                    return Next::ActAt(now_us + self.rng.random_range(0..=longest_us));
                 }
                 world.referee_mut().end_write(id, undone);
                 if let CallResult::Reply(Reply::Written(written)) = result {
@@ -295,23 +299,27 @@ impl Client {
         Next::ActAt(world.now_us() + pause_us)
     }
 
+    /// Repeats the write that is pending, if it still may.
+    fn repeat(&mut self, world: &mut impl World) -> Next {
+        let Some(Pending::Write { id, request, is_undone, repeats }) = self.pending.take() else {
+            return Next::Done;
+        };
+        let now_us = world.now_us();
+        if !self.may_repeat(&request, world) {
+            world.referee_mut().end_write(id, is_undone);
+            return Next::ActAt(now_us);
+        }
+        if self.moves_on(world) {
+            world.referee_mut().repeats_elsewhere(id, now_us);
+        }
+        self.pending = Some(Pending::Write { id, request: request.clone(), is_undone, repeats });
+        self.send(request, repeats, world)
+    }
+
     /// An unknown outcome may be asked for again, where the plan says: where the request is
     /// remembered, that is at the same run of a node that coordinates it itself or knows whom it
     /// passed it on to, or anywhere.
-    fn may_repeat(
-        &self,
-        request: &Request,
-        result: &CallResult,
-        repeats: u32,
-        world: &impl World,
-    ) -> bool {
-        let is_unknown = match result {
-            CallResult::Reply(Reply::Error(error)) => {
-                error.outcome() == Told::MayHaveHappened && error.retry() == Retry::SameRequest
-            }
-            CallResult::Disconnected => true,
-            _ => false,
-        };
+    fn may_repeat(&self, request: &Request, world: &impl World) -> bool {
         let (bucket, key) = match request {
             Request::Put(put) => (put.bucket, &put.key),
             Request::Delete(delete) => (delete.bucket, &delete.key),
@@ -323,12 +331,11 @@ impl Client {
             world.layout().is_replica(partition, self.target) && world.is_whole(self.target)
         });
         let same_run = world.run_of(self.target) == self.target_run;
-        let may_here = match self.plan.repeats {
+        match self.plan.repeats {
             Repeats::AtReplicas => coordinates && same_run,
             Repeats::AtNodes => same_run,
             Repeats::Anywhere => true,
-        };
-        is_unknown && may_here && repeats < REPEATS_MAX
+        }
     }
 
     /// Chooses where to repeat a write. Says whether that is another node, or another run.
@@ -353,6 +360,17 @@ impl Client {
         if !context.is_empty() {
             contexts.push(context);
         }
+    }
+}
+
+/// Whether a result says that nobody knows what became of a write, and to ask again.
+fn is_unknown(result: &CallResult) -> bool {
+    match result {
+        CallResult::Reply(Reply::Error(error)) => {
+            error.outcome() == Told::MayHaveHappened && error.retry() == Retry::SameRequest
+        }
+        CallResult::Disconnected => true,
+        CallResult::Reply(_) | CallResult::NotSent => false,
     }
 }
 
