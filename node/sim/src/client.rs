@@ -25,9 +25,8 @@ use crate::world::World;
 
 /// Times that a write of unknown outcome is repeated.
 const REPEATS_MAX: u32 = 2;
-/// A client that lost its node waits up to this long before it asks again, microseconds: the node
-/// may be back by then.
-const RECONNECT_US: u64 = 800_000;
+/// How long a client waits at most before it repeats a write whose node was lost, microseconds.
+const REPEAT_AFTER_US: u64 = 300_000;
 /// Contexts kept of a key.
 const CONTEXTS_MAX: usize = 4;
 
@@ -123,11 +122,9 @@ impl Client {
 
     /// Does the next thing.
     pub fn act(&mut self, world: &mut impl World) -> Next {
-        if self.call.is_some() {
-            return Next::Done;
-        }
         if self.pending.is_some() {
-            return self.repeat(world);
+            // It waits for the time to repeat a write.
+            return if self.call.is_none() { self.repeat(world) } else { Next::Done };
         }
         if self.write_back.is_none() && self.done >= self.plan.operations {
             return Next::Done;
@@ -278,17 +275,19 @@ impl Client {
             Some(Pending::Write { id, request, is_undone: so_far, repeats }) => {
                 let now_us = world.now_us();
                 world.referee_mut().write_told(id, now_us, &result);
-                let is_undone = so_far && is_undone(&result);
-                if is_unknown(&result) && repeats < REPEATS_MAX {
-                    let repeats = repeats + 1;
+                let undone = so_far && is_undone(&result);
+                if is_unknown(&result) && repeats < REPEATS_MAX && self.may_repeat(&request, world)
+                {
+                    let (is_undone, repeats) = (undone, repeats + 1);
                     self.pending = Some(Pending::Write { id, request, is_undone, repeats });
-                    let rest_us = match result {
-                        CallResult::Disconnected => self.rng.random_range(0..=RECONNECT_US),
+                    // A node that died may be back soon.
+                    let longest_us = match result {
+                        CallResult::Disconnected => REPEAT_AFTER_US,
                         _ => 0,
                     };
-                    return Next::ActAt(now_us + rest_us);
+                    return Next::ActAt(now_us + self.rng.random_range(0..=longest_us));
                 }
-                world.referee_mut().end_write(id, is_undone);
+                world.referee_mut().end_write(id, undone);
                 if let CallResult::Reply(Reply::Written(written)) = result {
                     let key = world.referee().history().event(id).key;
                     self.keep_context(key, written.context);
@@ -300,26 +299,26 @@ impl Client {
         Next::ActAt(world.now_us() + pause_us)
     }
 
-    /// Asks for a write again, if it may, or leaves its outcome unknown.
+    /// Repeats the write that is pending, if it still may.
     fn repeat(&mut self, world: &mut impl World) -> Next {
-        let now_us = world.now_us();
         let Some(Pending::Write { id, request, is_undone, repeats }) = self.pending.take() else {
             return Next::Done;
         };
+        let now_us = world.now_us();
         if !self.may_repeat(&request, world) {
             world.referee_mut().end_write(id, is_undone);
-            return Next::ActAt(now_us + self.rng.random_range(0..=self.plan.think_us));
+            return Next::ActAt(now_us);
         }
-        self.pending = Some(Pending::Write { id, request: request.clone(), is_undone, repeats });
         if self.moves_on(world) {
             world.referee_mut().repeats_elsewhere(id, now_us);
         }
+        self.pending = Some(Pending::Write { id, request: request.clone(), is_undone, repeats });
         self.send(request, repeats, world)
     }
 
-    /// A write may be asked for again where the plan says: where the request is remembered, that is
-    /// at the same run of a node that coordinates it itself or knows whom it passed it on to, or
-    /// anywhere.
+    /// An unknown outcome may be asked for again, where the plan says: where the request is
+    /// remembered, that is at the same run of a node that coordinates it itself or knows whom it
+    /// passed it on to, or anywhere.
     fn may_repeat(&self, request: &Request, world: &impl World) -> bool {
         let (bucket, key) = match request {
             Request::Put(put) => (put.bucket, &put.key),
@@ -364,14 +363,14 @@ impl Client {
     }
 }
 
-/// Whether a try of a write may have been done, and asking again may tell.
+/// Whether a result says that nobody knows what became of a write, and to ask again.
 fn is_unknown(result: &CallResult) -> bool {
     match result {
         CallResult::Reply(Reply::Error(error)) => {
             error.outcome() == Told::MayHaveHappened && error.retry() == Retry::SameRequest
         }
         CallResult::Disconnected => true,
-        _ => false,
+        CallResult::Reply(_) | CallResult::NotSent => false,
     }
 }
 

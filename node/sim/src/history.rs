@@ -87,8 +87,8 @@ pub struct Event {
     pub durable: BTreeSet<NodeId>,
     /// Those of them, and others, whose disks have lost it since, by faults that may do that.
     pub lost: BTreeSet<NodeId>,
-    /// The write that this one is a try of, elsewhere: a request repeated at another node, or at
-    /// another run of one, may be done once more, as a write of its own with the same value.
+    /// The write that this one is a try of elsewhere, where it may be done once more, as a write of
+    /// its own with the same value.
     pub again: Option<EventId>,
 }
 
@@ -120,7 +120,7 @@ pub struct Key {
     pub is_lww: bool,
     /// Its writes.
     pub events: Vec<EventId>,
-    /// Writes by value: values are unique among a key's writes.
+    /// Writes by value, the first try of each: values are unique among a key's writes.
     by_value: BTreeMap<Bytes, EventId>,
 }
 
@@ -249,7 +249,6 @@ impl History {
     ) -> EventId {
         let id = EventId(self.events.len());
         if let Some(value) = &value {
-            // A value stands for the first try of its write.
             self.keys[key.0].by_value.entry(value.clone()).or_insert(id);
         }
         let place = self.keys[key.0].events.len();
@@ -274,11 +273,10 @@ impl History {
     }
 
     /// A write is asked for once more, elsewhere.
-    pub fn begin_again(&mut self, first: EventId, now_us: u64) {
-        let first = self.first_try(first);
-        let Event { key, value, saw, level, .. } = self.event(first).clone();
-        let id = self.begin(key, value, saw, (level, now_us));
-        self.events[id.0].again = Some(first);
+    pub fn begin_again(&mut self, id: EventId, now_us: u64) {
+        let Event { key, value, saw, level, again, .. } = self.event(id).clone();
+        let other = self.begin(key, value, saw, (level, now_us));
+        self.events[other.0].again = Some(again.unwrap_or(id));
     }
 
     /// The first try of a write.
@@ -290,9 +288,9 @@ impl History {
     /// All tries of a write that may be writes of their own, the first one first.
     pub fn tries(&self, id: EventId) -> impl Iterator<Item = (EventId, &Event)> {
         let first = self.first_try(id);
-        let again = self.events_of(self.event(first).key);
-        let again = again.filter(move |(_, event)| event.again == Some(first));
-        std::iter::once((first, self.event(first))).chain(again)
+        let is_try =
+            move |(id, event): &(EventId, &Event)| *id == first || event.again == Some(first);
+        self.events_of(self.event(first).key).filter(is_try)
     }
 
     /// How many writes were asked for.
