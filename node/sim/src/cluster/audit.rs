@@ -102,7 +102,7 @@ impl Cluster {
             let Some(slot) = slot.filter(|slot| !slot.is_busy) else { continue };
             let Some(state) = slot.shard.partition(facts.partition) else { continue };
             let object = self.stored(id, facts.bucket, &facts.name);
-            if let Some(object) = object.as_ref().filter(|_| !node.has_clone) {
+            if let Some(object) = &object {
                 replica::check_clock(state.clock(), object, &id.to_string())?;
             }
             let covers = object.map(|object| object.context).unwrap_or_default();

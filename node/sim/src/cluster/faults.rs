@@ -193,7 +193,6 @@ impl Cluster {
         let lost = node.store.replace(Some(&copy));
         node.amnesia = amnesia;
         node.disk_actor = Some(actor);
-        node.has_clone = true;
         self.referee.comes_back(id, amnesia, self.now_us);
         self.tally.cloned += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost);

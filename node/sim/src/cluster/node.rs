@@ -69,9 +69,6 @@ pub(super) struct Node {
     pub(super) actor: Actor,
     /// The actor that wrote the disk, where another disk was put in.
     pub(super) disk_actor: Option<Actor>,
-    /// Its disk is a copy of another node's. It may hold objects of partitions that the other did not
-    /// replicate, whose log the other had no reason to keep.
-    pub(super) has_clone: bool,
     pub(super) booted_us: u64,
     pub(super) is_up: bool,
     pub(super) amnesia: bool,
@@ -110,7 +107,6 @@ impl Node {
             actors: 0,
             actor: Actor(0),
             disk_actor: None,
-            has_clone: false,
             booted_us: 0,
             is_up: false,
             amnesia: false,
