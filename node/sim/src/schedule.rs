@@ -273,6 +273,7 @@ line!("shape" Shape { regions, zones, bits, shards });
 line!("shard" ShardConfig {
     in_flight_max,
     lingering_max,
+    relays_max,
     held_bytes_max,
     cache_bytes_max,
     requests_max,
