@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::cuts::{Harm, Net};
+use super::disks::{self, Trouble};
 use super::kill::{self, Blow};
 use super::power::{self, Sync};
 use super::rig::{Rig, Setup};
@@ -45,17 +46,19 @@ enum Fault {
     Power,
     Interval,
     Wipe,
+    Disk,
     Clock,
     Cut,
     Flip,
 }
 
 impl Fault {
-    const ALL: [Fault; 7] = [
+    const ALL: [Fault; 8] = [
         Fault::Kill,
         Fault::Power,
         Fault::Interval,
         Fault::Wipe,
+        Fault::Disk,
         Fault::Clock,
         Fault::Cut,
         Fault::Flip,
@@ -67,6 +70,7 @@ impl Fault {
             Fault::Power => "power",
             Fault::Interval => "interval",
             Fault::Wipe => "wipe",
+            Fault::Disk => "disk",
             Fault::Clock => "clock",
             Fault::Cut => "cut",
             Fault::Flip => "flip",
@@ -81,7 +85,7 @@ impl Fault {
 
     /// Whether each of its rounds has a cluster of its own.
     fn is_alone(self) -> bool {
-        matches!(self, Fault::Clock | Fault::Cut | Fault::Flip)
+        matches!(self, Fault::Disk | Fault::Clock | Fault::Cut | Fault::Flip)
     }
 
     /// Whether every write that was acknowledged must be there in the end, whoever acknowledged it.
@@ -175,6 +179,19 @@ async fn play_alone(fault: Fault, first_seed: u64, bound: Bound) -> Option<u64> 
     while !bound.is_reached(rounds) {
         let seed = first_seed + rounds;
         match fault {
+            Fault::Disk => {
+                let trouble = Trouble::ALL[seed as usize % Trouble::ALL.len()];
+                let mut rig = rig_or_skip(disks::setup()).await?;
+                let mut is_played = false;
+                rig.round(seed, async |rig, load, dice| {
+                    is_played = disks::strike(trouble, rig, load, dice).await;
+                })
+                .await;
+                if !is_played {
+                    return None;
+                }
+                println!("{}: seed {seed}, {trouble:?}: {}", fault.name(), rig.tally);
+            }
             Fault::Clock => {
                 let (mut rig, clocks) = clocks::start().await?;
                 rig.round(seed, async |rig, load, dice| {
