@@ -18,6 +18,7 @@
 //! | power was cut, `sync = interval` | everything fsynced; newer commits may be gone, as the setting says |
 //! | a log was deleted, cut short or damaged | amnesia |
 //! | the mark was deleted or damaged | amnesia |
+//! | the manifest was cut short | amnesia, or [`OpenError::Corrupt`] |
 //! | the database was deleted | amnesia, an empty store |
 //! | the whole directory was deleted | a fresh store: only the peers can tell |
 //! | a table is damaged | [`StoreError::Corrupt`] on reading it, and the file among
@@ -141,6 +142,9 @@ pub enum AmnesiaReason {
         /// The file and the damage.
         detail: String,
     },
+    /// Tables that the last start had made are gone: the manifest has lost its end.
+    #[error("the manifest is damaged: tables that the last start had made are missing")]
+    TablesLost,
     /// Amnesia is on record, but not legibly why.
     #[error("amnesia was declared, the record of why is damaged")]
     Unknown,
@@ -153,6 +157,7 @@ impl AmnesiaReason {
             AmnesiaReason::MarkLost => "mark-lost\n".to_owned(),
             AmnesiaReason::StoreLost => "store-lost\n".to_owned(),
             AmnesiaReason::OpenedLeniently { detail } => format!("opened-leniently {detail}\n"),
+            AmnesiaReason::TablesLost => "tables-lost\n".to_owned(),
             AmnesiaReason::Unknown => "unknown\n".to_owned(),
         }
     }
@@ -168,6 +173,7 @@ impl AmnesiaReason {
             }
             ("mark-lost", _) => AmnesiaReason::MarkLost,
             ("store-lost", _) => AmnesiaReason::StoreLost,
+            ("tables-lost", _) => AmnesiaReason::TablesLost,
             ("opened-leniently", _) => AmnesiaReason::OpenedLeniently { detail: rest.to_owned() },
             _ => AmnesiaReason::Unknown,
         }

@@ -36,7 +36,7 @@ use crate::harness::cluster::ALL_ROLES;
 use crate::harness::holmd::Holmd;
 use crate::harness::peer::FakePeer;
 use crate::harness::pki::{Pki, VALID};
-use crate::harness::raw::{Conn, Lane};
+use crate::harness::raw::{Conn, Lane, kept_alive};
 use crate::harness::{Dice, until, within};
 
 /// The node that looks at the others' replicas. It is in no layout, so nobody counts on it.
@@ -163,10 +163,10 @@ impl Rig {
         load.more(WARM_UP).await;
         self.answers = Some(load.finish().await);
         self.until_whole().await;
-        verdict::judge(self).await;
+        let lost = verdict::judge(self).await;
         self.refuse_violation();
         let world = lock(&self.world);
-        self.tally.round(world.referee().tally(), world.lost_everywhere());
+        self.tally.round(world.referee().tally(), world.excused(), lost);
     }
 
     /// Reads once more what earlier rounds left, and judges it again.
@@ -311,7 +311,7 @@ async fn agree(pki: &Pki, nodes: &[Holmd], regions: &[(usize, u8)]) -> Agreed {
     let me = pki.client(ALL_ROLES, VALID);
     let mut lanes: Vec<(Conn, Lane)> = Vec::new();
     for node in nodes {
-        let quic = pki.quic(Some(&me), ALPN_CLIENT);
+        let quic = kept_alive(pki.quic(Some(&me), ALPN_CLIENT));
         let conn = Conn::open(node.quic, node.id, quic).await.unwrap();
         let lane = conn.client_lane().await;
         lanes.push((conn, lane));

@@ -21,7 +21,9 @@ pub(crate) struct Tally {
     pub(crate) amnesia: u64,
     /// Acknowledged writes, each counted on every disk that lost it.
     pub(crate) lost_on_disks: u64,
-    /// Acknowledged writes that no disk has any more which had them.
+    /// Acknowledged writes that every disk has lost which had acknowledged them.
+    pub(crate) excused: u64,
+    /// Those of them that nobody has in the end.
     pub(crate) lost: u64,
     outcomes: OutcomeTally,
 }
@@ -38,6 +40,7 @@ impl Default for Tally {
             wipes: 0,
             amnesia: 0,
             lost_on_disks: 0,
+            excused: 0,
             lost: 0,
             outcomes: OutcomeTally::default(),
         }
@@ -46,11 +49,12 @@ impl Default for Tally {
 
 impl Tally {
     /// A round has ended.
-    pub(crate) fn round(&mut self, told: OutcomeTally, lost: u64) {
+    pub(crate) fn round(&mut self, told: OutcomeTally, excused: u64, lost: u64) {
         let ok = told.acknowledged + told.reads;
         let not_ok = told.not_done + told.unknown + told.reads_failed;
         self.rounds += 1;
         self.weak_rounds += u64::from(ok < not_ok);
+        self.excused += excused;
         self.lost += lost;
         self.take(told);
     }
@@ -76,6 +80,7 @@ impl Tally {
         self.wipes += other.wipes;
         self.amnesia += other.amnesia;
         self.lost_on_disks += other.lost_on_disks;
+        self.excused += other.excused;
         self.lost += other.lost;
         self.take(other.outcomes);
     }
@@ -103,7 +108,16 @@ impl fmt::Display for Tally {
         let OutcomeTally { acknowledged, not_done, unknown, reads, reads_failed, repeats, .. } =
             self.outcomes;
         let Tally {
-            rounds, kills, pauses, power_cuts, wipes, amnesia, lost, lost_on_disks, ..
+            rounds,
+            kills,
+            pauses,
+            power_cuts,
+            wipes,
+            amnesia,
+            excused,
+            lost,
+            lost_on_disks,
+            ..
         } = self;
         write!(
             f,
@@ -111,7 +125,8 @@ impl fmt::Display for Tally {
              {wipes} disks; \
              writes: {acknowledged} acknowledged, {unknown} unknown, {not_done} not done, \
              {repeats} repeated; reads: {reads}, {reads_failed} refused; lost: {lost} \
-             (on single disks {lost_on_disks}); amnesia: {amnesia}",
+             of {excused} that no acknowledging disk kept, {lost_on_disks} on single disks; \
+             amnesia: {amnesia}",
             self.took().as_secs_f64(),
         )
     }

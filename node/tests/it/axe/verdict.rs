@@ -14,6 +14,7 @@ use holm_protocol::ids::{Hlc, NodeId};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Get, Reply, Request};
 use holm_sim::cluster::{CallId, CallResult};
+use holm_sim::history::Outcome;
 use holm_sim::referee::Referee;
 use holm_sim::world::World;
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -33,8 +34,9 @@ const TIMEOUT_MS: u32 = 2_000;
 /// Longer than a node may take to answer a read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Judges the round that was just played.
-pub(crate) async fn judge(rig: &mut Rig) {
+/// Judges the round that was just played. How many acknowledged writes nobody has any more: the
+/// referee says whether that may be.
+pub(crate) async fn judge(rig: &mut Rig) -> u64 {
     let places = lock(&rig.world).places();
     let deadline = Instant::now() + CONVERGED_WITHIN;
     let mut from = 0;
@@ -56,6 +58,14 @@ pub(crate) async fn judge(rig: &mut Rig) {
     };
     let mut world = lock(&rig.world);
     finish(world.referee_mut(), &places, &replicas);
+    let history = world.referee().history();
+    let gone = |at: &usize, held: &[(NodeId, Object)]| {
+        let events = history.events_of(places[*at].id);
+        let acknowledged = events.filter(|(_, event)| event.outcome == Outcome::Acknowledged);
+        let dots = acknowledged.filter_map(|(_, event)| event.dot);
+        dots.filter(|&dot| !held.iter().any(|(_, object)| object.context.covers(dot))).count()
+    };
+    replicas.iter().map(|(at, held)| gone(at, held) as u64).sum()
 }
 
 /// Judges again what earlier rounds left: nobody has written to their keys since.

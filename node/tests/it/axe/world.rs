@@ -172,8 +172,8 @@ impl RealWorld {
         });
     }
 
-    /// Acknowledged writes of which no disk that had them has them still.
-    pub(crate) fn lost_everywhere(&self) -> u64 {
+    /// Acknowledged writes that every disk has lost which had acknowledged them.
+    pub(crate) fn excused(&self) -> u64 {
         let events = self.referee.history().events();
         let acknowledged = events.filter(|(_, event)| event.outcome == Outcome::Acknowledged);
         acknowledged.filter(|(_, event)| !event.is_owed()).count() as u64
