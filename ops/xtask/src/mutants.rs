@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::place::Place;
-use crate::run::{Child, Failure};
+use crate::run::{self, Child, Failure};
 use crate::tool::Tool;
 
 /// The version whose configuration `.cargo/mutants.toml` is written for.
@@ -47,13 +47,28 @@ const UNIT_TESTS: [&str; 10] = [
 ];
 
 /// The simulator's stories and seeds. Not the bugs that are put back on purpose: they test the
-/// referee, not the core.
-const SIMULATOR: [&str; 10] = [
+/// referee, not the core. The tool would look for these tests in the crate of the mutant to see
+/// whether they pass without one, so that is seen to beforehand.
+const SIMULATOR: [&str; 11] = [
+    "--baseline=skip",
+    "--timeout=600",
     "--test-package=holm-sim",
     "--cargo-arg=--test=it",
     "--profile=mutants",
-    "--minimum-test-timeout=600",
     "--",
+    "--",
+    "--skip",
+    "put_back",
+    "--skip",
+    "every_fault",
+];
+const SIMULATOR_WITHOUT_MUTANTS: [&str; 11] = [
+    "test",
+    "--locked",
+    "--profile=mutants",
+    "--package=holm-sim",
+    "--test=it",
+    "--quiet",
     "--",
     "--skip",
     "put_back",
@@ -88,6 +103,7 @@ pub(crate) fn run(place: &Place, args: &[String]) -> Result<(), Failure> {
     let left: Vec<_> = left.map(|(end, file)| (end, names(&report.join(file)))).collect();
     let mut args: Vec<String> = args.iter().filter(|arg| *arg != ITERATE).cloned().collect();
     args.push(ITERATE.to_owned());
+    run::cargo(place, &SIMULATOR_WITHOUT_MUTANTS).run("the simulator fails without any mutant")?;
     pass(place, &tool, (&output, &args, &SIMULATOR))?;
     table.count("unviable", &report.join("unviable.txt"));
     table.count("by the simulator", &report.join("caught.txt"));
