@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::place::Place;
-use crate::run::{Child, Failure};
+use crate::run::{self, Child, Failure};
 use crate::tool::Tool;
 
 /// The version whose configuration `.cargo/mutants.toml` is written for.
@@ -47,13 +47,28 @@ const UNIT_TESTS: [&str; 10] = [
 ];
 
 /// The simulator's stories and seeds. Not the bugs that are put back on purpose: they test the
-/// referee, not the core.
-const SIMULATOR: [&str; 10] = [
+/// referee, not the core. The tool would look for these tests in the crate of the mutant to see
+/// whether they pass without one, so that is seen to beforehand.
+const SIMULATOR: [&str; 11] = [
+    "--baseline=skip",
+    "--timeout=600",
     "--test-package=holm-sim",
     "--cargo-arg=--test=it",
     "--profile=mutants",
-    "--minimum-test-timeout=600",
     "--",
+    "--",
+    "--skip",
+    "put_back",
+    "--skip",
+    "every_fault",
+];
+const SIMULATOR_WITHOUT_MUTANTS: [&str; 11] = [
+    "test",
+    "--locked",
+    "--profile=mutants",
+    "--package=holm-sim",
+    "--test=it",
+    "--quiet",
     "--",
     "--skip",
     "put_back",
@@ -84,13 +99,20 @@ pub(crate) fn run(place: &Place, args: &[String]) -> Result<(), Failure> {
     pass(place, &tool, (&output, args, &UNIT_TESTS))?;
     table.count("unviable", &report.join("unviable.txt"));
     table.count("by unit tests", &report.join("caught.txt"));
+    let left = ["missed", "timed out"].into_iter().zip(["missed.txt", "timeout.txt"]);
+    let left: Vec<_> = left.map(|(end, file)| (end, names(&report.join(file)))).collect();
     let mut args: Vec<String> = args.iter().filter(|arg| *arg != ITERATE).cloned().collect();
     args.push(ITERATE.to_owned());
+    run::cargo(place, &SIMULATOR_WITHOUT_MUTANTS).run("the simulator fails without any mutant")?;
     pass(place, &tool, (&output, &args, &SIMULATOR))?;
     table.count("unviable", &report.join("unviable.txt"));
     table.count("by the simulator", &report.join("caught.txt"));
     table.count("missed", &report.join("missed.txt"));
     table.count("timed out", &report.join("timeout.txt"));
+    // Whatever the simulator was not asked about is what it was before.
+    for (end, names) in left {
+        names.lines().for_each(|name| table.add(end, name));
+    }
     fs::write(&ends, table.save())
         .map_err(|error| Failure::new(format!("{}: {error}", ends.display()), "see above"))?;
     print!("\n{table}");
@@ -133,6 +155,11 @@ fn pass(
     ))
 }
 
+/// The mutants that a file of the tool's names, one a line. A file that is not there names none.
+fn names(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
+
 /// Per file, how many mutants came to which end.
 #[derive(Debug, Default)]
 struct Table {
@@ -144,11 +171,9 @@ struct Table {
 const ENDS: [&str; 5] = ["by unit tests", "by the simulator", "missed", "timed out", "unviable"];
 
 impl Table {
-    /// Counts the mutants that a file of the tool's names, one a line. A file that is not there
-    /// names none.
-    fn count(&mut self, end: &'static str, names: &Path) {
-        let names = fs::read_to_string(names).unwrap_or_default();
-        names.lines().for_each(|name| self.add(end, name));
+    /// Counts the mutants that a file of the tool's names.
+    fn count(&mut self, end: &'static str, file: &Path) {
+        names(file).lines().for_each(|name| self.add(end, name));
     }
 
     fn add(&mut self, end: &'static str, name: &str) {
@@ -160,7 +185,7 @@ impl Table {
 
     /// What an earlier run need not be asked again, as [`Table::save`] wrote it.
     fn load(&mut self, saved: &Path) {
-        let saved = fs::read_to_string(saved).unwrap_or_default();
+        let saved = names(saved);
         for (end, name) in saved.lines().filter_map(|line| line.split_once('\t')) {
             let settled = [ENDS[0], ENDS[1], ENDS[4]].into_iter().find(|known| *known == end);
             settled.into_iter().for_each(|end| self.add(end, name));
