@@ -81,7 +81,11 @@ fn disk(input: &mut Input<'_>, world: &mut World) {
         0 => {
             let bits = input.byte();
             let (commits_fail, reads_fail) = (bits & 1 == 1, bits & 2 == 2);
-            world.store.set_faults(StoreFaults { commits_fail, reads_fail, ..StoreFaults::default() });
+            world.store.set_faults(StoreFaults {
+                commits_fail,
+                reads_fail,
+                ..StoreFaults::default()
+            });
         }
         1 => world.store.set_free(Some(input.byte().into())),
         2 => {

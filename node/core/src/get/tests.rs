@@ -139,8 +139,9 @@ fn kinds_and_strangers_do_not_count() {
     let mut read = read();
     let (own, theirs) = (ObjectKind::Siblings, ObjectKind::Lww);
     let lww = || Object::new(ObjectKind::Lww);
-    assert_eq!(read.whole(TWO, lww()), Err(KindMismatch { own, theirs }));
-    assert_eq!(read.merge(lww()), Err(KindMismatch { own, theirs }));
+    let refusal = || Err(MergeError::Kind(KindMismatch { own, theirs }));
+    assert_eq!(read.whole(TWO, lww()), refusal());
+    assert_eq!(read.merge(lww()), refusal());
     assert!(!read.waits_for(TWO) && read.waits_for(THREE));
     read.refused(THREE);
     assert_eq!(read.step(), Next::Impossible);
