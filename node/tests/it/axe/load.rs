@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use holm_protocol::level::Level;
 use holm_sim::client::{Client, Next};
 use holm_sim::cluster::CallId;
-use holm_sim::plan::{ClientPlan, Workload};
+use holm_sim::plan::{ClientPlan, Repeats, Workload};
 use holm_sim::world::World;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -60,12 +60,14 @@ impl Load {
             // Every second client asks at levels drawn anew each time.
             let strict = at.is_multiple_of(2).then_some((Level::Quorum, Level::Quorum));
             let plan = ClientPlan {
+                id: first_id + at as u64,
                 region: at % regions,
                 workload: Workload::ALL[at % Workload::ALL.len()],
                 operations: u32::MAX,
                 think_us: THINK_US,
                 levels: strict,
                 timeout_ms: TIMEOUT_MS,
+                repeats: Repeats::AtReplicas,
             };
             Client::new((seed, first_id + at as u64), plan, KEYS, &mut *held)
         };
