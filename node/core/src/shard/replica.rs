@@ -298,12 +298,16 @@ impl Shard {
     pub(super) fn check_room(&self, partition: Partition, object: &Object) -> Result<(), Refusal> {
         let Some(state) = self.partitions.get(&partition) else { return Ok(()) };
         let clock = state.clock();
-        let is_new = |dot: &Dot| clock.get(dot.actor).is_none();
         // The least work for what nearly always comes.
-        if clock.actors() + object.context.len() > ACTORS_OF_PEERS_MAX
-            && clock.actors() + object.context.iter().filter(is_new).count() > ACTORS_OF_PEERS_MAX
-        {
-            return Err(Refusal::TooLarge);
+        if clock.actors() + object.context.len() > ACTORS_OF_PEERS_MAX {
+            let is_new = |dot: &Dot| clock.get(dot.actor).is_none();
+            let new = object.context.iter().filter(is_new).count();
+            let is_own_new = |dot: &Dot| dot.actor == self.boot.actor && is_new(dot);
+            let of_peers = new - object.context.iter().filter(is_own_new).count();
+            let crowded = of_peers > 0 && clock.actors() + of_peers > ACTORS_OF_PEERS_MAX;
+            if crowded || clock.actors() + new > ACTORS_MAX {
+                return Err(Refusal::TooLarge);
+            }
         }
         let more = object.siblings().len() + 1;
         let is_ragged = |dot: Dot| {

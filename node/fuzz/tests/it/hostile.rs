@@ -55,6 +55,39 @@ fn ever_new_actors_do_not_make_the_clock_unreadable() {
     assert!(refused > 0);
 }
 
+/// Past that limit a node was to have room for its own runs, and had none: its first write named the
+/// run's actor, which is new too, so that after a restart every write was refused, also those that
+/// had seen nothing.
+#[test]
+fn a_restart_at_the_limit_of_actors_takes_writes() {
+    let mut world = World::new();
+    let (key, _) = place_of_both();
+    for round in 0..ROUNDS {
+        other_keys(&mut world, round, of_new_actors(1 + round * OBJECT_MAX, 0));
+        world.commit();
+    }
+    let refused = world.counters().peer_rejections;
+    assert!(refused > 0, "the limit is reached");
+    for run in 0..2 {
+        world.restart(false);
+        for put in 0..2 {
+            world.asked.clear();
+            let (bucket, request) = (BUCKETS[0], place::request_id(1 + 2 * run + put));
+            let (key, value, context) = (key.clone(), Bytes::from_static(b"v"), Bytes::new());
+            let level = Some(Level::One);
+            let put = Put { bucket, key, value, context, level, request, timeout_ms: 100 };
+            world.request(Request::Put(put));
+            let is_write = |(_, it): &(_, PeerMessage)| matches!(it, PeerMessage::Write { .. });
+            assert!(world.asked.iter().any(is_write), "a write was refused");
+            world.commit();
+        }
+    }
+    // Nobody else has got more room by that.
+    other_keys(&mut world, ROUNDS, of_new_actors(1 + ROUNDS * OBJECT_MAX, 0));
+    assert_eq!(world.counters().peer_rejections, 1);
+    world.end();
+}
+
 /// Joins an object under a key of its own: of the same partition, found by trying.
 fn other_keys(world: &mut World, round: u64, object: Bytes) {
     let (_, partition) = place_of_both();
