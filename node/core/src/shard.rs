@@ -326,7 +326,7 @@ impl Shard {
         self.counters.commits_failed += 1;
         self.cache.roll_back();
         let concerned = self.log.roll_back();
-        match self.log.load(&concerned, turn.store) {
+        match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
                     let made = self.partitions.get(&id).map_or(0, PartitionState::own_counter);
@@ -450,7 +450,7 @@ impl Shard {
             let new: BTreeSet<Partition> =
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
-                self.partitions.append(&mut self.log.load(&new, store)?);
+                self.partitions.append(&mut self.log.load(&new, &self.partitions, store)?);
             }
         }
         self.cluster = cluster;

@@ -67,8 +67,8 @@ pub struct ShardLog {
     records_since_checkpoint: u32,
     /// Partitions whose clock has changed since its checkpoint.
     changed: BTreeSet<Partition>,
-    /// Clocks of partitions that records of this stream speak of and that were not asked for when
-    /// it was read: kept until the next checkpoint.
+    /// Clocks of partitions that records of this stream speak of and that this shard did not hold
+    /// when it was read: kept until the next checkpoint.
     others: BTreeMap<Partition, PartitionClock>,
     /// What the open batch adds.
     pending: Vec<LogEntry>,
@@ -90,13 +90,14 @@ impl ShardLog {
     }
 
     /// Rebuilds the clocks of these partitions: checkpoints, then all streams' records after their
-    /// marks.
+    /// marks. What the records say of others that are `held` is known already.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if a checkpoint or a record is damaged, or what the store reports.
     pub fn load<S: Store>(
         &mut self,
         partitions: &BTreeSet<Partition>,
+        held: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) -> Result<BTreeMap<Partition, PartitionState>, StoreError> {
         let mut clocks = BTreeMap::new();
@@ -126,7 +127,7 @@ impl ShardLog {
                     self.sequence = self.sequence.max(sequence);
                     self.records_since_checkpoint += 1;
                 }
-                self.replay(record, &mut clocks, (of, store))?;
+                self.replay(record, (&mut clocks, held), (of, store))?;
             }
         }
         // Also where all records before the mark are gone: a sequence is never used again.
@@ -142,7 +143,10 @@ impl ShardLog {
     fn replay<S: Store>(
         &mut self,
         record: &[u8],
-        clocks: &mut BTreeMap<Partition, PartitionClock>,
+        (clocks, held): (
+            &mut BTreeMap<Partition, PartitionClock>,
+            &BTreeMap<Partition, PartitionState>,
+        ),
         (stream, store): (u32, &mut S),
     ) -> Result<(), StoreError> {
         let entries = decode_record(record)
@@ -152,7 +156,7 @@ impl ShardLog {
                 if clock.insert(entry.dot) {
                     self.changed.insert(entry.partition);
                 }
-            } else if stream == self.stream {
+            } else if stream == self.stream && !held.contains_key(&entry.partition) {
                 let clock = match self.others.entry(entry.partition) {
                     Entry::Occupied(known) => known.into_mut(),
                     Entry::Vacant(new) => new.insert(read_checkpoint(entry.partition, store)?),
