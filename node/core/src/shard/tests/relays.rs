@@ -154,3 +154,33 @@ fn a_relay_does_not_wait_for_ever() {
     assert_eq!(bench.pass_ms(100), [], "nothing new");
     bench.assert_quiet();
 }
+
+/// Goal: a relay that passes on as many writes as it may stores one more, acknowledges it for itself
+/// only, and remembers nothing of it (I10); its coordinator sends it again, directly. Method: fill
+/// the relay, send one more, and let time make room.
+#[test]
+fn a_crowded_relay_speaks_for_itself() {
+    let mut bench = relaying(3);
+    let limit = bench.shard.config.relays_max as u64;
+    let nth = |n: u64| {
+        let object = foreign(ObjectKind::Siblings, 1 + n, "v");
+        write_message(600 + n, "k", object, &[2, 3])
+    };
+    for n in 0..limit {
+        assert_eq!(writes(&bench.hear(4, nth(n)))[0].0, nodes(&[2, 3]));
+    }
+    assert_eq!(bench.commit(), [], "one of three, each");
+    let before = bench.shard.ops.len();
+    assert_eq!(bench.hear(4, nth(limit)), []);
+    let counters = bench.shard.counters();
+    assert_eq!((counters.relays, counters.overloads), (limit, 1));
+    assert_eq!(bench.shard.ops.len(), before);
+    let own = durable(OpId(600 + limit), &[1]);
+    assert_eq!(sends(&bench.commit()), [(nodes(&[4]), own)]);
+    let stored = bench.stored("k").unwrap();
+    assert!(stored.context.covers(Dot::new(OTHER, 1 + limit)));
+
+    bench.pass_ms(100);
+    bench.assert_quiet();
+    assert_eq!(writes(&bench.hear(4, nth(limit + 1)))[0].0, nodes(&[2, 3]));
+}
