@@ -230,8 +230,9 @@ impl Shard {
     /// Ends a batch: makes everything it changed durable at once, then releases what was held.
     ///
     /// # Errors
-    /// What the store reports. Nothing of the batch is kept, everyone who waited is told, the shard
-    /// refuses writes until [`Shard::resume`], and goes on serving reads.
+    /// What the store reports. Nothing of the batch that failed is kept, everyone who waited for it is
+    /// told, the shard refuses writes until [`Shard::resume`], and goes on serving reads. If that was
+    /// a repair from within this commit, the batch before it is durable and its answers are in `out`.
     pub fn commit<S: Store>(
         &mut self,
         now: Now,

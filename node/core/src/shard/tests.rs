@@ -48,8 +48,9 @@ pub(super) const WALL_MS: u64 = 1_000_000;
 pub(super) struct Disk {
     pub(super) rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
     staged: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
-    /// What the next commits say.
+    /// What the next commits say, once as many as `sound` have succeeded.
     pub(super) commit: Option<StoreError>,
+    pub(super) sound: usize,
     /// What reads say.
     pub(super) read: Option<StoreError>,
     /// What the question whether there is room is answered with.
@@ -93,7 +94,9 @@ impl Store for Disk {
 
     fn commit(&mut self) -> Result<(), StoreError> {
         let staged = std::mem::take(&mut self.staged);
-        if let Some(error) = &self.commit {
+        if let Some(error) = &self.commit
+            && self.commits >= self.sound
+        {
             return Err(error.clone());
         }
         self.commits += 1;

@@ -100,6 +100,34 @@ fn a_lost_batch_is_refused() {
     }
 }
 
+/// Goal: a repair that a commit's own votes bring about is a batch of its own: if it is lost, what
+/// was made durable before it stays, and is answered (I1, I3). Method: a read that ends within the
+/// commit of a write and finds this replica stale; a disk that takes one commit.
+#[test]
+fn a_lost_repair_takes_nothing_back() {
+    let mut bench = Bench::new(&[(3, 3)]);
+    let put = bench.put("k", "here", Level::One);
+    let (writer, _) = bench.ask(Request::Put(put));
+    let (reader, effects) = bench.ask(Request::Get(get("k", Level::All)));
+    let there = foreign(ObjectKind::Siblings, 1, "there");
+    for (to, op, _) in questions(&effects) {
+        for node in to {
+            bench.hear(node.0, found(op, Found::Object(there.clone())));
+        }
+    }
+    bench.disk.sound = 1;
+    let effects = bench.fail_commit(StoreError::Full);
+    assert_eq!(bench.disk.commits, 1);
+    let answer = written(&reply_to(&effects, writer).expect("it is durable"));
+    assert_eq!(behind(&answer.receipt), nodes(&[1]));
+    assert_eq!(shown(reply_to(&effects, reader)), ["here", "there"]);
+    let stored = bench.stored("k").unwrap();
+    assert_eq!((stored.siblings().len(), stored.siblings()[0].dot), (1, answer.dot));
+    let clock = bench.shard.partition(PARTITION).unwrap().clock();
+    assert!(clock.contains(answer.dot) && clock.count() == 1);
+    assert_eq!(bench.shard.stopped(), Some(StoreFault::Full));
+}
+
 /// Goal: an answer held for the batch turns into the store's fault when the batch is lost. Method:
 /// a repeated write whose answer shows a change of the open batch: none is held for clients today,
 /// so the rule is asked directly.
