@@ -32,7 +32,6 @@ const INPUT_LIMITS: [&str; 2] = ["-timeout=20", "-rss_limit_mb=1024"];
 /// The longest input that is kept in the clone, and how many of a target.
 const KEPT_BYTES_MAX: u64 = 2048;
 const KEPT_FILES_MAX: usize = 100;
-const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,11 +73,21 @@ struct Bench {
     sources: PathBuf,
     /// Builds, growing corpora, logs, inputs that failed.
     cache: PathBuf,
+    /// The triple of this machine, for which they are built.
+    platform: String,
 }
 
 impl Bench {
+    fn new(place: &Place) -> Result<Bench, Failure> {
+        let said = Child::new("rustc", &["-vV"]).directory(&place.root).output()?;
+        let platform = host(&said)
+            .ok_or_else(|| Failure::new("`rustc -vV` names no host", "install Rust with rustup"))?;
+        let (sources, cache) = (place.root.join("node/fuzz"), place.cache.join("fuzz"));
+        Ok(Bench { sources, cache, platform })
+    }
+
     fn program(&self, target: &str) -> PathBuf {
-        self.cache.join(PLATFORM).join("release").join(target)
+        self.cache.join(&self.platform).join("release").join(target)
     }
 
     fn kept(&self, target: &str) -> PathBuf {
@@ -98,13 +107,18 @@ impl Bench {
     }
 }
 
+/// The platform that a compiler runs on, from what it says of itself.
+fn host(said: &str) -> Option<String> {
+    said.lines().find_map(|line| line.strip_prefix("host: ")).map(|host| host.trim().to_owned())
+}
+
 /// Runs what is asked for.
 ///
 /// # Errors
 /// The programs cannot be built, or an input fails.
 pub(crate) fn run(place: &Place, args: &[String]) -> Result<(), Failure> {
     let wanted = Wanted::parse(args)?;
-    let bench = Bench { sources: place.root.join("node/fuzz"), cache: place.cache.join("fuzz") };
+    let bench = Bench::new(place)?;
     let name = |path: &PathBuf| path.file_name().map(|it| it.to_string_lossy().into_owned());
     let mut targets: Vec<String> =
         entries(&bench.sources.join("corpus")).iter().filter_map(name).collect();
@@ -116,7 +130,7 @@ pub(crate) fn run(place: &Place, args: &[String]) -> Result<(), Failure> {
         targets.retain(|target| target == one);
     }
     let directory = bench.sources.join("libfuzzer");
-    let args = ["build", "--sanitizer", "none", "--target", PLATFORM, "--fuzz-dir", "."];
+    let args = ["build", "--sanitizer", "none", "--target", &bench.platform, "--fuzz-dir", "."];
     Child::new(TOOL.install(place)?, &args)
         .directory(&directory)
         .env("CARGO_TARGET_DIR", &bench.cache)
@@ -304,6 +318,14 @@ mod tests {
         let ended = format!("{log}stat::number_of_executed_units: 5000\n");
         assert_eq!(Figures::read(&ended).executions, 5000);
         assert_eq!(Figures::read("nothing"), Figures::default());
+    }
+
+    /// Goal: programs are built for the machine they run on.
+    #[test]
+    fn the_host_is_read() {
+        let said = "rustc 1.88.0\nhost: aarch64-unknown-linux-gnu\nrelease: 1.88.0\n";
+        assert_eq!(host(said).as_deref(), Some("aarch64-unknown-linux-gnu"));
+        assert_eq!(host("rustc 1.88.0\n"), None);
     }
 
     /// Goal: the command line is read strictly.
