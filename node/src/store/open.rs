@@ -7,7 +7,8 @@
 //! 3. on doubt write `AMNESIA` *before* RocksDB recovers, because recovery destroys the evidence;
 //! 4. open, compare with the mark, decide;
 //! 5. only then start a new mark from what the store holds now, and give this opening a name, in the
-//!    mark and in a table.
+//!    mark and in a table. A new store has a mark before it has a name: whatever holds more than the
+//!    identity had a mark once.
 //!
 //! The name is for this: RocksDB moves the logs of the run before into tables and removes them. If the
 //! manifest's record of those tables is damaged later, it looks like one that a crash has cut short:
@@ -343,8 +344,8 @@ fn judge(
     let lenient = |detail: &str| AmnesiaReason::OpenedLeniently { detail: detail.to_owned() };
     let (mark, newest) = match found {
         MarkFound::Sound { mark, newest } if mark.store_id == store_id => (mark, newest),
-        // Identity and opening are records 1 and 2: without a mark nothing else was ever committed.
-        MarkFound::Missing if store <= 2 && damage.is_none() => return None,
+        // The identity is record 1, and a mark comes before all others.
+        MarkFound::Missing if store <= 1 && damage.is_none() => return None,
         _ => return Some(AmnesiaReason::MarkLost),
     };
     let same_boot = mark.boot == highwater::boot_id() && mark.boot != [0; 16];
@@ -391,20 +392,31 @@ fn finish(
         files::write_amnesia(paths, reason)?;
         put_own(paths, &db, AMNESIA_KEY, reason.encode().as_bytes())?;
     }
-    let opening = name_opening(paths, &db, marked)?;
-    let sequence = db.latest_sequence_number();
-    // Recovery wrote what it replayed into tables and synced them: everything is durable.
-    let mark = Mark {
-        store_id,
-        boot: highwater::boot_id(),
-        written: sequence,
-        synced: sequence,
-        always: options.sync == SyncPolicy::Always,
-        opening,
+    let start = |opening| {
+        let sequence = db.latest_sequence_number();
+        // Recovery wrote what it replayed into tables and synced them: everything is durable.
+        let mark = Mark {
+            store_id,
+            boot: highwater::boot_id(),
+            written: sequence,
+            synced: sequence,
+            always: options.sync == SyncPolicy::Always,
+            opening,
+        };
+        let started = HighWater::create(&paths.mark, mark);
+        started.map(|mark| (mark, sequence)).map_err(|error| OpenError::io(&paths.mark, &error))
     };
-    let mark =
-        HighWater::create(&paths.mark, mark).map_err(|error| OpenError::io(&paths.mark, &error))?;
+    // Before the opening's name there is a mark, so that a store without one is known to be empty.
+    if !is_marked(paths)? {
+        start(marked)?;
+    }
+    let opening = name_opening(paths, &db, marked)?;
+    let (mark, sequence) = start(opening)?;
     Ok(Parts { db, mark, sequence, opened: Opened { store_id, amnesia, fresh: false } })
+}
+
+fn is_marked(paths: &Paths) -> Result<bool, OpenError> {
+    paths.mark.try_exists().map_err(|error| OpenError::io(&paths.mark, &error))
 }
 
 /// Forgets the amnesia. The file goes last: until then a crash leaves it declared.

@@ -350,6 +350,50 @@ fn a_damaged_mark_is_amnesia() {
     assert_eq!(reason(killed.path()), Some(AmnesiaReason::MarkLost));
 }
 
+/// Goal: a first start that is cut short may be repeated, however often: a store that never held
+/// anything is not one that has lost its mark. Bug: each start named itself in a table before there
+/// was a mark, and after two of them the third found a row too many.
+/// Method: a directory where the mark's new file should be, so that the mark cannot be made.
+#[test]
+fn first_starts_may_be_cut_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let obstacle = dir.path().join("HIGHWATER.new");
+    fs::create_dir_all(&obstacle).unwrap();
+    for _ in 0..3 {
+        let refused = refusal(options(dir.path()));
+        assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
+        assert_eq!(highwater::read(&dir.path().join("HIGHWATER")).unwrap(), MarkFound::Missing);
+    }
+    fs::remove_dir(&obstacle).unwrap();
+    let (mut store, opened) = open(dir.path());
+    assert_eq!(opened.amnesia, None);
+    commit(&mut store, 0..3);
+    drop(store);
+    let (mut store, opened) = open(dir.path());
+    assert_eq!((opened.amnesia, count(&mut store, 0..3)), (None, 3));
+}
+
+/// Goal: a start that is cut short between its first mark and its name is no loss either, before and
+/// after the name is in a table. Method: the mark as it is then, without a name.
+#[test]
+fn a_start_may_be_cut_short_before_its_name() {
+    for named in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(dir.path());
+        if !named {
+            store.owner.engine.db.read().unwrap().as_ref().unwrap().delete(b"opening").unwrap();
+        }
+        drop(store);
+        let file = dir.path().join("HIGHWATER");
+        let MarkFound::Sound { mark, .. } = highwater::read(&file).unwrap() else {
+            panic!("no mark");
+        };
+        HighWater::create(&file, Mark { opening: 0, written: 1, synced: 1, ..mark }).unwrap();
+        fs::remove_file(dir.path().join("IDENTITY")).unwrap();
+        assert_eq!(reason(dir.path()), None);
+    }
+}
+
 /// Goal: after a reboot only what was fsynced is demanded with `sync = interval`, and a torn tail
 /// is still told from damage with `sync = always`.
 /// Method: the mark is rewritten as another boot would have left it.
