@@ -392,6 +392,7 @@ fn finish(
         files::write_amnesia(paths, reason)?;
         put_own(paths, &db, AMNESIA_KEY, reason.encode().as_bytes())?;
     }
+    files::raise_format(paths)?;
     let start = |opening| {
         let sequence = db.latest_sequence_number();
         // Recovery wrote what it replayed into tables and synced them: everything is durable.
