@@ -160,7 +160,7 @@ impl Object {
     pub fn check_limits(&self) -> Result<(), ObjectError> {
         let longest = self.siblings().iter().map(|s| s.value.len()).max().unwrap_or(0);
         let measures = [
-            ("object", self.encoded_bytes_max(), OBJECT_LEN_MAX),
+            ("object", self.encoded_bytes(), OBJECT_LEN_MAX),
             ("version vector entries", self.context.len(), CONTEXT_ENTRIES_MAX),
             ("siblings", self.siblings().len(), SIBLINGS_HARD_MAX),
             ("value", longest, VALUE_LEN_MAX),
@@ -180,6 +180,18 @@ impl Object {
         self.context.len() + other.context.len() <= CONTEXT_ENTRIES_MAX
             && self.siblings().len() + other.siblings().len() <= SIBLINGS_HARD_MAX
             && self.encoded_bytes_max() + other.encoded_bytes_max() <= OBJECT_LEN_MAX
+    }
+
+    /// How long the encoding is, exactly where that matters: near the limit, objects are encoded to
+    /// see.
+    fn encoded_bytes(&self) -> usize {
+        let most = self.encoded_bytes_max();
+        if most <= OBJECT_LEN_MAX {
+            return most;
+        }
+        let mut out = Vec::with_capacity(most);
+        self.encode(&mut out);
+        out.len()
     }
 
     /// At least as many bytes as the encoding takes.

@@ -23,7 +23,7 @@ fn seeds_break_no_rule() {
         assert!(report.violation.is_none(), "{report}");
         idle += u64::from(report.standing() != Standing::Counts);
     }
-    assert!(idle < SEEDS / 10, "{idle} of {SEEDS} runs hardly did anything");
+    assert!(idle < SEEDS / 8, "{idle} of {SEEDS} runs hardly did anything");
 }
 
 /// Goal: the same seed takes the same steps (I12), and another seed others.

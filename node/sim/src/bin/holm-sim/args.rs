@@ -242,7 +242,7 @@ mod tests {
             ("--replay f --record g", "--record"),
             ("--replay f --tamper RepairOverwrites", "--tamper"),
             ("--tamper RepairOverwrites", "--tamper"),
-            ("--seed 1 --tamper Sabotage", "there are RelayForgesVotes"),
+            ("--seed 1 --tamper Sabotage", "there are AcknowledgedBeforeSync"),
             ("--self-test --seeds 1", "--seeds"),
             ("--seconds 3", "--seconds"),
             ("--load --seconds 0", "3600"),
