@@ -17,6 +17,7 @@ pub mod deadline;
 pub mod dots;
 pub mod durable;
 pub mod elements;
+pub mod ends;
 pub mod equal_clocks;
 pub mod forged;
 pub mod gone;
@@ -53,7 +54,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 31] = [
+pub const PROPERTIES: [&Property; 33] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -71,6 +72,8 @@ pub const PROPERTIES: [&Property; 31] = [
     &quarantine::STEPS_ASIDE,
     &quorum_reads::INTERSECTION,
     &deadline::IN_TIME,
+    &ends::ENDS,
+    &ends::READABLE,
     &replica::NOTHING_RETURNS,
     &replica::NOTHING_VANISHES,
     &replica::CLOCK_NAMES_ALL,

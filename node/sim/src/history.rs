@@ -87,6 +87,8 @@ pub struct Event {
     pub durable: BTreeSet<NodeId>,
     /// Those of them, and others, whose disks have lost it since, by faults that may do that.
     pub lost: BTreeSet<NodeId>,
+    /// Nodes whose disks had lost it and have it again, and since when, simulated microseconds.
+    pub regained: BTreeMap<NodeId, u64>,
     /// The write that this one is a try of elsewhere, where it may be done once more, as a write of
     /// its own with the same value.
     pub again: Option<EventId>,
@@ -98,6 +100,13 @@ impl Event {
     #[must_use]
     pub fn is_owed(&self) -> bool {
         self.outcome == Outcome::Acknowledged && !self.durable.is_subset(&self.lost)
+    }
+
+    /// The replicas that have had it on disk without a break since a moment, or since it was
+    /// acknowledged.
+    pub fn had_since(&self, since_us: u64) -> impl Iterator<Item = NodeId> + '_ {
+        let back_late = move |node| self.regained.get(node).is_some_and(|&at| at >= since_us);
+        self.durable.difference(&self.lost).filter(move |node| !back_late(node)).copied()
     }
 
     /// Whether it may have had an effect.
@@ -267,6 +276,7 @@ impl History {
             region: None,
             durable: BTreeSet::new(),
             lost: BTreeSet::new(),
+            regained: BTreeMap::new(),
             again: None,
         });
         id
@@ -419,6 +429,23 @@ impl History {
         }
     }
 
+    /// A node's object of a key covers this: what its disk had lost of it, it has again and owes
+    /// again.
+    pub fn regain(&mut self, node: NodeId, key: KeyId, covers: &VersionVector, now_us: u64) {
+        if self.lost.is_empty() {
+            return;
+        }
+        let partition = self.keys[key.0].partition;
+        for &id in &self.keys[key.0].events {
+            let event = &mut self.events[id.0];
+            let Some(dot) = event.dot.filter(|&dot| covers.covers(dot)) else { continue };
+            if event.lost.remove(&node) {
+                event.regained.insert(node, now_us);
+                self.lost.entry((partition, dot)).or_default().remove(&node);
+            }
+        }
+    }
+
     /// Whether a write's disappearance from a state whose context is `covers` has a reason: a
     /// write that saw it, and that the state accounts for. An event whose dot nobody has seen may
     /// be in any state.
@@ -450,51 +477,4 @@ impl History {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: sets of events hold what was put in, beyond one word too. Method: against a sorted
-    /// set.
-    #[test]
-    fn event_sets() {
-        let (mut odd, mut squares) = (EventSet::default(), EventSet::default());
-        (0..100).filter(|place| place % 2 == 1).for_each(|place| odd.insert(place));
-        (0..15).for_each(|root| squares.insert(root * root));
-        odd.extend(&squares);
-        let is_root = |place: usize| (0..15).any(|root| root * root == place);
-        let expected: Vec<usize> =
-            (0..200).filter(|&place| place < 100 && place % 2 == 1 || is_root(place)).collect();
-        assert_eq!(odd.iter().collect::<Vec<_>>(), expected);
-        assert!((0..200).all(|place| odd.contains(place) == expected.contains(&place)));
-    }
-
-    /// Goal: who holds a context was shown what each answer with these bytes showed, and what the
-    /// writers of that saw; who holds none, nothing.
-    #[test]
-    fn contexts_stand_for_what_was_shown() {
-        let mut history = History::new();
-        let name = (BucketId(1), Bytes::from_static(b"k"));
-        let key = history.add_key(name, Partition::from_u32(0), false);
-        let put = |history: &mut History, context: &'static [u8]| {
-            let saw = history.shown_with(key, &Bytes::from_static(context));
-            let value = Some(Bytes::from(history.len().to_string()));
-            history.begin(key, value, saw, (Level::One, 0))
-        };
-        let (a, b) = (put(&mut history, b""), put(&mut history, b""));
-        let shown = history.shown_by([a]);
-        history.give(key, &Bytes::from_static(b"x"), &shown);
-        let c = put(&mut history, b"x");
-        assert!(history.saw(c, a) && !history.saw(c, b) && !history.saw(c, c));
-        let shown = history.shown_by([c]);
-        history.give(key, &Bytes::from_static(b"y"), &shown);
-        let d = put(&mut history, b"y");
-        assert_eq!(history.seen_by(d).collect::<Vec<_>>(), [a, c]);
-        let shown = history.shown_by([b]);
-        history.give(key, &Bytes::from_static(b"y"), &shown);
-        let e = put(&mut history, b"y");
-        assert_eq!(history.seen_by(e).collect::<Vec<_>>(), [a, b, c]);
-        assert_eq!(put(&mut history, b""), EventId(5));
-        assert_eq!(history.seen_by(EventId(5)).count(), 0);
-        assert_eq!(history.contexts().len(), 2);
-    }
-}
+mod tests;

@@ -2,6 +2,8 @@
 //!
 //! The first violation is kept; the run then ends.
 
+mod disks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -341,7 +343,7 @@ impl Referee {
     /// contexts.
     pub fn committed<'a>(
         &mut self,
-        node: NodeId,
+        (node, now_us): (NodeId, u64),
         rows: &[Changed],
         clock: impl Fn(Partition) -> Option<&'a PartitionClock>,
         stored: impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
@@ -351,7 +353,11 @@ impl Referee {
             let verdict = match row.table {
                 Table::Objects => {
                     let Some((partition, key)) = self.row_key(&row.key) else { continue };
-                    self.check_row(key, row, &place, clock(partition))
+                    let verdict = self.check_row(key, row, &place, clock(partition));
+                    if let Some(object) = row.after.as_ref().and_then(|b| Object::decode(b).ok()) {
+                        self.history.regain(node, key, &object.context, now_us);
+                    }
+                    verdict
                 }
                 Table::Log => check_log(row, &place, &stored),
                 _ => Ok(()),
@@ -390,35 +396,6 @@ impl Referee {
         let bucket = BucketId(u32::from_be_bytes(head[4..].try_into().ok()?));
         let key = self.history.key_id(bucket, &Bytes::copy_from_slice(name))?;
         Some((Partition::from_u32(partition), key))
-    }
-
-    /// A node's disk lost these rows, by a fault that may do that: the dots that it logged, and what
-    /// its objects covered without a log entry of its own.
-    pub fn lost(&mut self, node: NodeId, rows: &[Changed]) {
-        for row in rows {
-            match row.table {
-                Table::Log => {
-                    let record = row.after.as_deref().map(decode_record);
-                    for entry in record.and_then(Result::ok).unwrap_or_default() {
-                        self.history.lose(node, entry.partition, entry.dot);
-                    }
-                }
-                Table::Objects => self.lost_object(node, row),
-                _ => {}
-            }
-        }
-    }
-
-    fn lost_object(&mut self, node: NodeId, row: &Changed) {
-        let Some((partition, key)) = self.row_key(&row.key) else { return };
-        let context = |bytes: &Option<Vec<u8>>| {
-            let object = bytes.as_ref().and_then(|bytes| Object::decode(bytes).ok());
-            object.map(|object| object.context).unwrap_or_default()
-        };
-        let (had, has) = (context(&row.after), context(&row.before));
-        let dots = self.history.events_of(key).filter_map(|(_, event)| event.dot);
-        let gone: Vec<Dot> = dots.filter(|&dot| had.covers(dot) && !has.covers(dot)).collect();
-        gone.into_iter().for_each(|dot| self.history.lose(node, partition, dot));
     }
 
     /// These nodes have a write and cannot be read.

@@ -1,7 +1,7 @@
 //! Plans as text: a run can be kept in a file, sent to somebody, changed by hand and played again.
 //!
 //! ```text
-//! holm-sim-schedule 1
+//! holm-sim-schedule 2
 //! # Anything after a # is for people.
 //! plan seed=7 mode=nemesis:Kill sync=always keys=2 faults_until_us=2500000 tamper=none
 //! shape regions=3:2,1:1 zones=0 bits=1 shards=2
@@ -30,7 +30,7 @@ use sense::Nonsense;
 use values::Value;
 
 /// Raised whenever a file of before would be understood in another way.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: &str = "holm-sim-schedule";
 
@@ -359,7 +359,7 @@ mod tests {
         let good = encode(&plan);
         for (from, to, line, what) in [
             (MAGIC, "toml", 1, "no schedule"),
-            ("schedule 1", "schedule 9", 1, "format 9"),
+            ("schedule 2", "schedule 9", 1, "format 9"),
             ("plan seed=1", "plan seed=one", 2, "seed=one"),
             ("plan seed=1", "plan", 2, "`plan` has no seed="),
             ("plan seed=1", "plan seed=1 seed=1", 2, "twice"),

@@ -17,9 +17,9 @@ use holm_core::object::{Object, ObjectKind};
 use holm_core::shard::event::Counters;
 use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
-use holm_protocol::message::{Get, Reply, Request};
+use holm_protocol::message::{Get, Request};
 
-use crate::check::{Violation, panics};
+use crate::check::{Verdict, Violation, ends, panics};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
@@ -35,8 +35,11 @@ const SETTLE_US: u64 = 4_000_000;
 /// Rounds of reads after which replicas must be equal: one to repair, more for reads that fail
 /// because writes are still on their way.
 const ROUNDS_MAX: usize = 6;
-/// Steps after which a run is stuck.
+/// Steps after which a run is stuck, and how many each operation of a client adds.
 const STEPS_MAX: u64 = 3_000_000;
+const STEPS_OF_OPERATION: u64 = 1_000;
+/// Time that clients have after faults end, microseconds: an hour of load, and as much again.
+const CALM_MAX_US: u64 = 2 * 3_600 * 1_000_000;
 /// Alarm numbers of faults' ends, checks and clients start here; faults' beginnings at 0.
 const FAULT_ENDS: u64 = 1 << 32;
 const CHECKS: u64 = 2 << 32;
@@ -111,6 +114,7 @@ pub struct Sim {
     clients: Vec<Client>,
     hostile: Hostile,
     busy_clients: usize,
+    steps_max: u64,
     worked_us: u64,
     /// Calls of client timeouts, by alarm.
     timeouts: Vec<(usize, CallId)>,
@@ -148,9 +152,19 @@ impl Sim {
         let mut hostile = Hostile::new(plan.seed);
         cluster.alarm(hostile.next_us(0, plan.faults_until_us, FORGERIES), HOSTILE);
         let busy_clients = clients.len();
-        let timeouts = Vec::new();
-        let worked_us = 0;
-        Sim { plan, cluster, clients, hostile, busy_clients, worked_us, timeouts, trace_all }
+        let operations = plan.clients.iter().map(|client| u64::from(client.operations));
+        let steps_max = STEPS_MAX + STEPS_OF_OPERATION * operations.sum::<u64>();
+        Sim {
+            plan,
+            cluster,
+            clients,
+            hostile,
+            busy_clients,
+            steps_max,
+            worked_us: 0,
+            timeouts: Vec::new(),
+            trace_all,
+        }
     }
 
     /// Plays the plan of a seed.
@@ -181,22 +195,36 @@ impl Sim {
     fn play(&mut self, worked: impl FnOnce()) {
         self.run_until(self.plan.faults_until_us);
         self.end_faults();
-        // Clients finish what they have to do.
-        while self.busy_clients > 0 && self.goes_on() {
+        // Clients finish what they have to do. Time is bounded too: comparisons go on for ever.
+        let until_us = self.cluster.now_us() + CALM_MAX_US;
+        while self.busy_clients > 0 && self.goes_on() && self.cluster.now_us() < until_us {
             self.step();
         }
+        self.check_progress();
         self.worked_us = self.cluster.now_us();
         worked();
         self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.cluster.check_clocks();
         self.converge();
+        // What was cut short proves nothing.
+        self.check_progress();
         self.verdict();
+    }
+
+    /// Whether the run got here because it was done, and not because it was stuck.
+    fn check_progress(&mut self) {
+        let (steps, steps_max) = (self.cluster.trace().count(), self.steps_max);
+        let progress = ends::Progress { steps, steps_max, busy: self.busy_clients };
+        // A run that broke a rule before is not played to its end.
+        if self.cluster.referee().violation().is_none() {
+            self.cluster.referee_mut().judge(ends::check(progress));
+        }
     }
 
     fn goes_on(&self) -> bool {
         self.cluster.referee().violation().is_none()
-            && self.cluster.trace().count() < STEPS_MAX
+            && self.cluster.trace().count() < self.steps_max
             && self.cluster.next_us().is_some()
     }
 
@@ -279,41 +307,55 @@ impl Sim {
         self.cluster.heal();
     }
 
-    /// Reads every key from every region until its replicas are equal, or for too long.
+    /// Reads every key from every region until all are answered and its replicas are equal, or for
+    /// too long.
     fn converge(&mut self) {
         let keys: Vec<KeyId> =
             self.cluster.referee().history().keys().map(|(key, _)| key).collect();
+        let mut answered = Ok(());
         for _ in 0..ROUNDS_MAX {
+            answered = Ok(());
             for &key in &keys {
-                self.read_everywhere(key);
+                answered = answered.and(self.read_everywhere(key));
             }
             // Repairs travel after the answers.
             self.run_until(self.cluster.now_us() + 1_000_000);
-            if keys.iter().all(|&key| self.is_converged(key)) {
+            if answered.is_ok() && keys.iter().all(|&key| self.is_converged(key)) {
                 break;
             }
+        }
+        // A run that is cut short by something else is not answered either.
+        if self.goes_on() {
+            self.cluster.referee_mut().judge(answered);
         }
         self.cluster.check_replicas();
     }
 
-    fn read_everywhere(&mut self, key: KeyId) {
+    /// # Errors
+    /// A read that was not answered with values.
+    fn read_everywhere(&mut self, key: KeyId) -> Verdict {
         let facts = self.cluster.referee().history().key(key);
         let (bucket, name) = (facts.bucket, facts.name.clone());
         let replicas = self.cluster.whole_replicas(bucket, &name);
         // At least one remembers: wipes see to it. All that do, are asked.
         let level = Level::Count(replicas.len().clamp(1, 127) as u8);
+        let mut answered = Ok(());
         for region in 0..self.plan.shape.regions.len() {
             let local = replicas.iter().find(|&&node| self.cluster.region_of(node) == region);
-            let Some(&node) = local.or(replicas.first()) else { return };
+            let Some(&node) = local.or(replicas.first()) else { break };
             let get = Get { bucket, key: name.clone(), level: Some(level), timeout_ms: 2_000 };
             let asked_us = self.cluster.now_us();
             let who = (READER, self.cluster.region_of(node));
             let call = self.cluster.call(who, node, Request::Get(get), 0);
             let result = self.wait_for(call);
-            if let Some(result @ CallResult::Reply(Reply::Values(_))) = result {
+            let shown = String::from_utf8_lossy(&name);
+            let verdict = ends::check_read(&shown, &node.to_string(), result.as_ref());
+            if let Some(result) = result.filter(|_| verdict.is_ok()) {
                 self.cluster.referee_mut().read_told(key, level, asked_us, &result);
             }
+            answered = answered.and(verdict);
         }
+        answered
     }
 
     fn wait_for(&mut self, call: CallId) -> Option<CallResult> {

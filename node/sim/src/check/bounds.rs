@@ -9,7 +9,7 @@ use crate::check::{Property, Verdict, Violation};
 pub const BOUNDED: Property = Property {
     name: "queues and caches are bounded",
     invariant: "I10",
-    statement: "requests in flight, lingering writes, the bytes that both hold, and cached bytes never exceed their limits",
+    statement: "requests in flight, lingering writes, the bytes that both hold, relayed writes, and cached bytes never exceed their limits",
     source: "TigerBeetle: every queue has a limit; DESIGN 5",
     tla: None,
     file: file!(),
@@ -54,12 +54,15 @@ mod tests {
         let at = Counters {
             in_flight: config.in_flight_max as u64,
             lingering: config.lingering_max as u64,
+            relays: config.relays_max as u64,
             ..Counters::default()
         };
         assert_eq!(check(&config, &at, "n1"), Ok(()));
         let more = Counters { in_flight: at.in_flight + 1, ..at };
         assert!(check(&config, &more, "n1").is_err());
         let more = Counters { lingering: at.lingering + 1, ..at };
+        assert!(check(&config, &more, "n1").is_err());
+        let more = Counters { relays: at.relays + 1, ..at };
         assert!(check(&config, &more, "n1").is_err());
         let held_bytes = config.held_bytes_max as u64 + OBJECT_BYTES_MAX;
         assert_eq!(check(&config, &Counters { held_bytes, ..at }, "n1"), Ok(()));

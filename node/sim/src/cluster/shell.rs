@@ -306,7 +306,7 @@ impl Cluster {
                 let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
                 Some(object.context)
             };
-            self.referee.committed(id, &rows, clock, stored);
+            self.referee.committed((id, self.now_us), &rows, clock, stored);
         }
         if dies {
             self.note(format!("{id} dies before it can say what it wrote"));

@@ -116,7 +116,7 @@ fn a_violation_leaves_a_schedule() {
 #[test]
 fn refusals_are_told() {
     let bad = directory("bad").join("bad.schedule");
-    std::fs::write(&bad, "holm-sim-schedule 1\nplan seed=x\n").expect("a file");
+    std::fs::write(&bad, "holm-sim-schedule 2\nplan seed=x\n").expect("a file");
     for (line, words) in [
         ("--sede 1".to_owned(), "what is `--sede`?"),
         ("--replay /nowhere/plan".to_owned(), "cannot read /nowhere/plan"),

@@ -24,7 +24,8 @@ usage: holm-sim [--seeds N] [--minutes M] [--from S]
   --self-test    put each bug back and count the seeds that it takes to find it
   --load         nine nodes in three regions under load: how much faster than real time
   --seconds T    of load, simulated (default 60)
-  --schedules D  where plans that broke a rule are written, shrunk (default: current directory)
+  --schedules D  where plans that broke a rule are written, shrunk (default: holm-schedules
+                 in the directory for temporary files)
 
 A run counts if half of its calls were ok and, where it was to have faults, one had an effect.
 Exit code: 0 no rule was broken; 1 one was, or too few runs counted, a bug was not found, the load
@@ -144,7 +145,7 @@ impl<'a> Given<'a> {
             self.0.clear();
             return Ok(Task::Help);
         }
-        let schedules = self.path("--schedules").unwrap_or_default();
+        let schedules = self.path("--schedules").unwrap_or_else(default_schedules);
         if self.has("--self-test") {
             return Ok(Task::SelfTest);
         }
@@ -181,6 +182,11 @@ impl<'a> Given<'a> {
     }
 }
 
+/// Where plans are written if nobody says where: not into the sources that people work in.
+fn default_schedules() -> PathBuf {
+    std::env::temp_dir().join("holm-schedules")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +196,7 @@ mod tests {
     }
 
     fn many(from: u64, count: Option<u64>, minutes: Option<f64>) -> Result<Task, String> {
-        Ok(Task::Many(Many { from, count, minutes, schedules: PathBuf::new() }))
+        Ok(Task::Many(Many { from, count, minutes, schedules: default_schedules() }))
     }
 
     /// Goal: what may be asked is understood.
@@ -222,7 +228,7 @@ mod tests {
                 source: Source::File("f".into()),
                 trace: false,
                 record: None,
-                schedules: PathBuf::new(),
+                schedules: default_schedules(),
             }))
         );
     }

@@ -47,7 +47,13 @@ fn search(bug: usize, start: usize) -> Found {
     let tamper = Some(Tamper::ALL[bug]);
     let seeds = (1..=SEEDS_MAX).find_map(|count| {
         let plan = Plan { tamper, ..Plan::from_seed(STARTS[start] + count - 1) };
+        let sound = Plan { tamper: None, ..plan.clone() };
         let violation = Sim::new(plan, false).run().violation?;
+        // What breaks a rule without the bug too is not found by it.
+        if let Some(other) = Sim::new(sound, false).run().violation {
+            eprintln!("seed {} breaks a rule without any bug: {other}", STARTS[start] + count - 1);
+            return None;
+        }
         Some((count, violation.property.name))
     });
     Found { bug, start, seeds }

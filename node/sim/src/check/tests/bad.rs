@@ -7,7 +7,7 @@ use bytes::Bytes;
 use holm_core::object::{Object, ObjectKind, Sibling};
 use holm_core::shard::config::ShardConfig;
 use holm_protocol::dot::Dot;
-use holm_protocol::error::RequestError;
+use holm_protocol::error::{ContextFault, RequestError};
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 use holm_protocol::message::Reply;
 use holm_protocol::version_vector::VersionVector;
@@ -18,8 +18,8 @@ use super::model::{Case, good, live_dots};
 use crate::check::durable::Copy;
 use crate::check::{
     PROPERTIES, Property, Verdict, answers, bounds, converged, deadline, dots, durable, elements,
-    equal_clocks, forged, gone, kept, latest, logged, names, panics, quarantine, quorum_reads,
-    receipts, replica, same_run, values,
+    ends, equal_clocks, forged, gone, kept, latest, logged, names, panics, quarantine,
+    quorum_reads, receipts, replica, same_run, values,
 };
 use crate::cluster::CallResult;
 use crate::history::{EventId, Outcome};
@@ -63,6 +63,8 @@ fn told(case: &Case) -> Vec<Verdict> {
     }
     let calls = case.calls.iter();
     out.extend(calls.map(|&(asked, now, allowed)| deadline::check(asked, now, allowed, "n1")));
+    out.push(ends::check(case.progress));
+    out.extend(case.last_reads.iter().map(|r| ends::check_read("k", "n1", r.as_ref())));
     out.extend(case.panic.iter().map(|text| Err(panics::violation(text))));
     out.push(same_run::check(&case.runs.0, &case.runs.1));
     out
@@ -108,7 +110,7 @@ type Rng = ChaCha8Rng;
 /// Breaks one rule, if the case offers a chance.
 type Break = fn(&mut Case, &mut Rng) -> Option<()>;
 
-const BREAKS: [(&Property, Break); 33] = [
+const BREAKS: [(&Property, Break); 35] = [
     (&dots::UNIQUE, |case, rng| {
         let (one, other) = (any(rng, &case.learned)?, any(rng, &case.learned)?);
         (one.0 != other.0).then(|| case.learned.push((one.0, other.1)))
@@ -240,6 +242,24 @@ const BREAKS: [(&Property, Break); 33] = [
         case.calls[at].1 = asked + allowed + deadline::SLACK_US + rng.random_range(1..1_000_000);
         Some(())
     }),
+    (&ends::ENDS, |case, rng| {
+        match rng.random() {
+            true => case.progress.steps = case.progress.steps_max + rng.random_range(0..9),
+            false => case.progress.busy = rng.random_range(1..9),
+        }
+        Some(())
+    }),
+    (&ends::READABLE, |case, rng| {
+        let at = index(rng, case.last_reads.len())?;
+        let refused = RequestError::Context { fault: ContextFault::Forged };
+        case.last_reads[at] = match rng.random_range(0..4) {
+            0 => None,
+            1 => Some(CallResult::NotSent),
+            2 => Some(CallResult::Disconnected),
+            _ => Some(CallResult::Reply(Reply::Error(refused))),
+        };
+        Some(())
+    }),
     // What was dead lives again ...
     (&replica::NOTHING_RETURNS, |case, rng| {
         let at = index(rng, case.changes.len())?;
@@ -299,8 +319,9 @@ const BREAKS: [(&Property, Break); 33] = [
     }),
     (&bounds::BOUNDED, |case, rng| {
         let (config, more) = (ShardConfig::test_min(), rng.random_range(1..1_000));
-        match rng.random_range(0..2) {
-            0 => case.counters.in_flight = config.in_flight_max as u64 + more,
+        match rng.random_range(0..3) {
+            0 => case.counters.relays = config.relays_max as u64 + more,
+            1 => case.counters.in_flight = config.in_flight_max as u64 + more,
             _ => case.counters.lingering = config.lingering_max as u64 + more,
         }
         Some(())

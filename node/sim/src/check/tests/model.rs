@@ -16,13 +16,14 @@ use holm_protocol::dot::Dot;
 use holm_protocol::error::{ContextFault, RequestError};
 use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition, RegionId};
 use holm_protocol::level::Level;
-use holm_protocol::message::{Receipt, ReceiptEntry, Reply};
+use holm_protocol::message::{Receipt, ReceiptEntry, Reply, Values};
 use holm_protocol::version_vector::VersionVector;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use crate::check::durable::Copy;
 use crate::check::elements;
+use crate::check::ends::Progress;
 use crate::check::equal_clocks::LiveDots;
 use crate::check::quorum_reads::Read;
 use crate::cluster::CallResult;
@@ -71,6 +72,9 @@ pub(super) struct Case {
     /// The final states, by replica.
     pub(super) replicas: Vec<(NodeId, Object)>,
     pub(super) winner: Option<(Hlc, Option<Dot>)>,
+    pub(super) progress: Progress,
+    /// Answers to the reads after faults.
+    pub(super) last_reads: Vec<Option<CallResult>>,
     pub(super) panic: Option<String>,
     pub(super) runs: (Report, Report),
 }
@@ -149,6 +153,8 @@ fn empty() -> Case {
         counters: Counters::default(),
         replicas: vec![],
         winner: None,
+        progress: Progress { steps: report.steps, steps_max: 3_000_000, busy: 0 },
+        last_reads: vec![],
         panic: None,
         runs: (report.clone(), report.clone()),
     }
@@ -359,6 +365,9 @@ impl Model {
         let object = case.object(&all);
         case.replicas = (1..=REPLICAS).map(|node| (NodeId(node), object.clone())).collect();
         case.forgot.insert(NodeId(node), now_us + 1);
+        let receipt = case.receipt(Level::All, &[NodeId(1), NodeId(2), NodeId(3)]);
+        let values = Values { siblings: vec![], context: Bytes::new(), receipt };
+        case.last_reads.push(Some(CallResult::Reply(Reply::Values(values))));
         let value = Some(Bytes::from_static(b"forged"));
         let at = (Level::One, now_us);
         let forged = case.history.begin(case.key, value, EventSet::default(), at);
