@@ -226,6 +226,7 @@ async fn soak() {
     assert!(!faults.is_empty(), "no fault is called {only:?}; there are {names}");
     let time = Duration::from_secs(60 * setting("HOLM_SOAK_MINUTES").unwrap_or(1));
     let rounds = setting("HOLM_SOAK_ROUNDS");
+    assert!(rounds != Some(0) && !time.is_zero(), "no round was asked for");
     let share = time / faults.len() as u32;
     let (mut summary, mut played) = (Vec::new(), 0);
     for fault in faults {
