@@ -27,12 +27,14 @@ use kill::Blow;
 use power::Sync;
 use rig::{Rig, Setup};
 
+use crate::harness::skip;
+
 /// A rig, or nothing and the reason on standard error: not every machine can mount disks.
 async fn rig_or_skip(setup: Setup) -> Option<Rig> {
     match Rig::start(setup).await {
         Ok(rig) => Some(rig),
         Err(reason) => {
-            eprintln!("skipped: {reason}");
+            skip(&reason);
             None
         }
     }

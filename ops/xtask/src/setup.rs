@@ -4,7 +4,8 @@
 //! is installed as Debian packages when this user may do so without being asked; otherwise the
 //! command to run is printed, and nothing is changed. A build needs no more than that. Some tests
 //! also need tools that break things (disks, clocks, links): where those are missing and cannot be
-//! installed, these tests say that they are skipped.
+//! installed, these tests say that they are skipped; where they can, in CI and for root, a skip is a
+//! failure.
 
 use std::env;
 use std::io::Write;
@@ -30,6 +31,9 @@ const NEEDS: [Need; 3] = [
     Need { what: "a C++20 compiler (RocksDB)", packages: &["g++"], present: has_cxx20 },
     Need { what: "make (jemalloc)", packages: &["make"], present: has_make },
 ];
+
+/// Read by the tests of `holmd`: 1 makes a skip a failure.
+const REQUIRE_TOOLS: &str = "HOLM_TESTS_REQUIRE_TOOLS";
 
 /// What tests of `holmd` under bad conditions need. All of it wants root to be used, too.
 const TEST_NEEDS: [Need; 6] = [
@@ -69,11 +73,27 @@ pub(crate) fn machine() -> Result<(), Failure> {
     bring(&NEEDS)
 }
 
-/// Installs what tests need besides, if it may. Without it those tests are skipped, which is said.
+/// Installs what tests need besides, if it may. Without it those tests are skipped, which is said, or
+/// fail: see [`require_tools`].
 pub(crate) fn test_tools() {
     if let Err(failure) = bring(&TEST_NEEDS) {
-        println!("setup: tests that need what is missing will be skipped\n{failure}");
+        println!("setup: tests that need what is missing will be skipped, or fail\n{failure}");
     }
+}
+
+/// Makes a test that would be skipped for want of a tool or a privilege fail: for root, who can have
+/// them all, and in CI, whose success must mean that everything was tested. A value that is set
+/// already, such as 0 for root in a container that may not mount, is left.
+pub(crate) fn require_tools(tests: Child) -> Child {
+    let is_ci = env::var("CI").is_ok_and(|value| value == "true");
+    if env::var_os(REQUIRE_TOOLS).is_some() || !(is_ci || is_root()) {
+        return tests;
+    }
+    tests.env(REQUIRE_TOOLS, "1")
+}
+
+fn is_root() -> bool {
+    Child::new("id", &["-u"]).output().is_ok_and(|id| id.trim() == "0")
 }
 
 fn bring(needs: &[Need]) -> Result<(), Failure> {
@@ -95,7 +115,7 @@ fn bring(needs: &[Need]) -> Result<(), Failure> {
             format!("install what your system has in place of: {}", packages.join(" ")),
         ));
     }
-    let is_root = Child::new("id", &["-u"]).output().is_ok_and(|id| id.trim() == "0");
+    let is_root = is_root();
     if !is_root && !Child::new("sudo", &["-n", "true"]).succeeds() {
         return Err(Failure::new(
             "cannot install what is missing: neither root nor a sudo without a password",

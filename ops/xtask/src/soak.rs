@@ -37,7 +37,7 @@ pub(crate) fn run(place: &Place, args: &[String]) -> Result<(), Failure> {
     let settings = settings(args)?;
     setup::machine()?;
     setup::test_tools();
-    let mut test = run::cargo(place, &TEST);
+    let mut test = setup::require_tools(run::cargo(place, &TEST));
     for (variable, value) in settings {
         test = test.env(variable, value);
     }
@@ -56,8 +56,12 @@ fn settings(args: &[String]) -> Result<Vec<(&'static str, &str)>, Failure> {
         let Some(value) = pair.get(1) else {
             return Err(Failure::new(format!("`{name}` without a value"), todo));
         };
-        if name != "--only" && value.parse::<u64>().is_err() {
+        let number = value.parse::<u64>().ok();
+        if name != "--only" && number.is_none() {
             return Err(Failure::new(format!("`{name}` takes a number, not `{value}`"), todo));
+        }
+        if ["--minutes", "--rounds"].contains(&name) && number == Some(0) {
+            return Err(Failure::new(format!("`{name} 0` plays nothing"), todo));
         }
         settings.push((variable, value.as_str()));
     }
@@ -75,7 +79,7 @@ mod tests {
         let good = args("--minutes 5 --only power");
         let found = settings(&good).unwrap_or_default();
         assert_eq!(found, [("HOLM_SOAK_MINUTES", "5"), ("HOLM_SOAK_ONLY", "power")]);
-        for bad in ["--minutes", "--minutes many", "--what 1", "5"] {
+        for bad in ["--minutes", "--minutes many", "--what 1", "5", "--rounds 0"] {
             assert!(settings(&args(bad)).is_err(), "{bad}");
         }
     }

@@ -94,7 +94,7 @@ impl Suite {
         self.cargo(
             "tests",
             "repeat one with `cargo test --release --workspace NAME`, built in the same directory",
-            || cargo(place, &TEST_ALL),
+            || setup::require_tools(cargo(place, &TEST_ALL)),
         )
     }
 

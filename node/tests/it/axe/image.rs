@@ -10,7 +10,8 @@
 //! yard is a mount that shares its changes.
 //!
 //! Everything is undone when the yard is dropped, also after a panic. Names carry the process id,
-//! and what a process that was killed left behind is cleared by the next.
+//! and what a process that was killed left behind is cleared by the next, but for its nodes: these go
+//! on, their disks stay busy, and somebody has to end them first.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

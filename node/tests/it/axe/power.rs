@@ -14,9 +14,9 @@ use tokio::time::sleep;
 use super::image::{Image, Yard};
 use super::load::Load;
 use super::rig::{Rig, Setup};
-use crate::harness::Dice;
 use crate::harness::holmd::Holmd;
 use crate::harness::pki::Pki;
+use crate::harness::{Dice, skip};
 
 /// Acknowledged writes between two cuts.
 const BETWEEN: u64 = 40;
@@ -72,7 +72,7 @@ pub(crate) async fn strike(sync: Sync, rig: &mut Rig, load: &Load, dice: &mut Di
 async fn a_first_start_may_lose_power() {
     let yard = match Yard::with_mounts() {
         Ok(yard) => yard,
-        Err(reason) => return eprintln!("skipped: {reason}"),
+        Err(reason) => return skip(&reason),
     };
     let mut node = Holmd::new(&Pki::new(), yard.path(), 1, &[]);
     let data = node.file("data");

@@ -226,8 +226,9 @@ async fn soak() {
     assert!(!faults.is_empty(), "no fault is called {only:?}; there are {names}");
     let time = Duration::from_secs(60 * setting("HOLM_SOAK_MINUTES").unwrap_or(1));
     let rounds = setting("HOLM_SOAK_ROUNDS");
+    assert!(rounds != Some(0) && !time.is_zero(), "no round was asked for");
     let share = time / faults.len() as u32;
-    let mut summary = Vec::new();
+    let (mut summary, mut played) = (Vec::new(), 0);
     for fault in faults {
         let bound = rounds.map_or(Bound::Until(Instant::now() + share), Bound::Rounds);
         let told = if fault.is_alone() {
@@ -236,8 +237,10 @@ async fn soak() {
         } else {
             play(fault, first_seed, bound).await.map(|tally| tally.to_string())
         };
+        played += u32::from(told.is_some());
         let told = told.unwrap_or_else(|| "skipped".to_owned());
         summary.push(format!("{}: seeds from {first_seed}: {told}", fault.name()));
     }
     println!("{}", summary.join("\n"));
+    assert!(played > 0, "all that was asked for was skipped");
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::holmd::Holmd;
+use super::skip;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/harness/clock.c");
 
@@ -30,7 +31,7 @@ impl FakeClock {
                 assert!(output.status.success(), "{SOURCE} does not compile: {said}");
             }
             Err(error) => {
-                eprintln!("skipped: a C compiler is needed: {error}");
+                skip(&format!("a C compiler is needed: {error}"));
                 return None;
             }
         }

@@ -13,10 +13,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::holmd::Holmd;
 use super::pki::Pki;
+use super::skip;
 
 /// Ports inside a namespace, where nobody else is.
 const QUIC_PORT: u16 = 7400;
 const HTTP_PORT: u16 = 7480;
+
+/// More bridges than one process has at a time.
+const BRIDGES_MAX: u32 = 256;
 
 /// Numbers the bridges of this process.
 static BRIDGES: AtomicU32 = AtomicU32::new(0);
@@ -46,13 +50,13 @@ impl Hosts {
         sweep();
         let number = BRIDGES.fetch_add(1, Ordering::Relaxed);
         let tag = format!("{}x{number}", std::process::id());
-        let net = free_net();
+        let net = free_net(number);
         let mut hosts =
             Hosts { bridge: format!("hb{tag}"), names: Vec::new(), links: Vec::new(), net };
         match hosts.build(&tag, count) {
             Ok(()) => Some(hosts),
             Err(why) => {
-                eprintln!("skipped: network namespaces and nft are needed, which take root: {why}");
+                skip(&format!("network namespaces and nft are needed, which take root: {why}"));
                 None
             }
         }
@@ -181,11 +185,12 @@ impl Drop for Hosts {
     }
 }
 
-/// Three numbers with which no address of this machine begins.
-fn free_net() -> [u8; 3] {
+/// Three numbers with which no address of this machine begins, for the bridge of this number: what is
+/// taken for one bridge of this process is taken for no other, also before it has its address.
+fn free_net(number: u32) -> [u8; 3] {
     let taken = run(&["ip", "-4", "-o", "addr"]).unwrap_or_default();
-    let start = std::process::id().wrapping_mul(97) + BRIDGES.load(Ordering::Relaxed);
-    for n in start..start + 0x4000 {
+    let start = std::process::id().wrapping_mul(97).wrapping_add(number % BRIDGES_MAX);
+    for n in (0..0x4000 / BRIDGES_MAX).map(|step| start.wrapping_add(step * BRIDGES_MAX)) {
         let net = [10, 64 + (n >> 8) as u8 % 64, n as u8];
         let [a, b, c] = net;
         if !taken.contains(&format!(" {a}.{b}.{c}.")) {
@@ -195,15 +200,24 @@ fn free_net() -> [u8; 3] {
     panic!("all networks are taken");
 }
 
-/// Removes what test processes have left that are no more.
+/// Whether this is the tag of a process that is no more: its id, and the number of its bridge.
+fn is_left(tag: &str) -> bool {
+    tag.split_once('x').is_some_and(|(pid, number)| {
+        is_number(pid) && is_number(number) && !Path::new("/proc").join(pid).exists()
+    })
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Removes what test processes have left that are no more. A name that is not just as [`Hosts::make`]
+/// makes it is somebody else's.
 fn sweep() {
-    let is_left = |rest: &str| {
-        let pid: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        !pid.is_empty() && !Path::new("/proc").join(pid).exists()
-    };
     for name in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = name.file_name().to_string_lossy().into_owned();
-        if name.strip_prefix("holm-").is_some_and(is_left) {
+        let parts = name.strip_prefix("holm-").and_then(|rest| rest.rsplit_once('-'));
+        if parts.is_some_and(|(tag, at)| is_left(tag) && is_number(at)) {
             let _ = run(&["ip", "netns", "del", &name]);
         }
     }
@@ -233,4 +247,15 @@ fn feed(words: &[&str], input: &str) -> Result<String, String> {
     // It may end without reading; then its status says more.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
     told(child.wait_with_output().map_err(|error| error.to_string())?)
+}
+
+/// Goal: no name but the rig's own is taken for its leavings. Method: tags of a process that cannot be,
+/// of this one, and of others' making.
+#[test]
+fn only_our_own_leavings_are_swept() {
+    assert!(is_left("4294967295x0"), "no process has this id");
+    assert!(!is_left(&format!("{}x0", std::process::id())), "this process lives");
+    for others in ["4294967295", "x0", "4294967295x", "4294967295x0y", "4294967295-0", ""] {
+        assert!(!is_left(others), "{others}");
+    }
 }

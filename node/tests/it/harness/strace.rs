@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::holmd::Holmd;
-use super::until;
+use super::{skip, until};
 
 /// A process under a tracer that tampers with its system calls, for as long as this lives.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Strace {
         let child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("skipped: strace cannot be run: {error}");
+                skip(&format!("strace cannot be run: {error}"));
                 return None;
             }
         };
@@ -42,7 +42,7 @@ impl Strace {
         .await;
         if ended {
             let why = fs::read_to_string(&said).unwrap();
-            eprintln!("skipped: strace cannot trace here: {}", why.trim());
+            skip(&format!("strace cannot trace here: {}", why.trim()));
             return None;
         }
         Some(strace)
