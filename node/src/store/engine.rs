@@ -219,6 +219,12 @@ impl Engine {
         {
             return refused;
         }
+        // The log's writer takes nothing after a failure that nobody was told of, such as one of the
+        // background. Opening the store anew, once there is room, finds out what that has taken.
+        if message.contains("previous error") {
+            self.out_of_space(message);
+            return StoreError::Full;
+        }
         // A record that could not be appended whole is never replayed. If the fsync failed it may
         // be, so a full disk found there is a failure like any other.
         let appending = !message.contains("sync");

@@ -244,7 +244,8 @@ fn reads_right_or_errs(store: &mut RocksStore, amnesia: bool) -> bool {
 /// The story: a start moves the old log into tables and starts a new one; with the record of these
 /// tables damaged, RocksDB took it for one that a crash had cut short, removed the tables, replayed the
 /// new log, reached its mark, and served what had been overwritten (flip 1915).
-/// Method: two starts and two flushes; the manifest cut every few bytes.
+/// Method: two starts and two flushes; the manifest cut behind each of its records, and within the
+/// next.
 #[test]
 fn a_cut_manifest_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
@@ -261,9 +262,10 @@ fn a_cut_manifest_is_noticed() {
             store.sync().unwrap();
             let killed = image(dir.path());
             drop(store);
-            let whole = fs::metadata(manifest(killed.path())).unwrap().len();
+            let records = record_ends(&fs::read(manifest(killed.path())).unwrap());
+            let whole = *records.last().unwrap();
             let (mut refused, mut declared) = (0, 0);
-            for cut in (1..=whole).rev().step_by(23) {
+            for cut in records.into_iter().flat_map(|end| [end, (end + 3).min(whole)]) {
                 let damaged = image(killed.path());
                 let file = manifest(damaged.path());
                 OpenOptions::new().write(true).open(&file).unwrap().set_len(cut).unwrap();
@@ -280,6 +282,18 @@ fn a_cut_manifest_is_noticed() {
             assert!(declared > 0 && refused > 0, "{declared} declared, {refused} refused");
         }
     }
+}
+
+/// Where the records of a manifest end that is shorter than a block: before each stand a checksum of
+/// four bytes, a length of two and a type of one.
+fn record_ends(manifest: &[u8]) -> Vec<u64> {
+    let (mut ends, mut at) = (Vec::new(), 0);
+    while let Some(&[_, _, _, _, low, high, _]) = manifest.get(at..at + 7) {
+        at += 7 + usize::from(u16::from_le_bytes([low, high]));
+        assert!(at <= manifest.len() && at < 32 << 10, "a manifest of one block");
+        ends.push(at as u64);
+    }
+    ends
 }
 
 fn a_mark() -> Mark {
