@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holm_protocol::ids::NodeId;
@@ -13,6 +14,7 @@ use crate::cluster::{Cluster, Settings};
 use crate::cluster_file::{ClusterFile, Pem};
 use crate::error::{ConnectError, TlsError};
 use crate::tls;
+use crate::transport::Outside;
 
 /// How long a call may take if nothing else is said. Above any round trip between regions and a
 /// slow disk; below what a person waits for.
@@ -62,6 +64,7 @@ pub struct ClientBuilder {
     lanes: usize,
     in_flight_max: usize,
     hedging: bool,
+    outside: Option<Outside>,
 }
 
 impl ClientBuilder {
@@ -79,6 +82,7 @@ impl ClientBuilder {
             lanes: 1,
             in_flight_max: IN_FLIGHT_MAX,
             hedging: true,
+            outside: None,
         }
     }
 
@@ -149,7 +153,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Streams to each node; 1 to 16, 1 by default. More help where packets get lost.
+    /// Streams to each node; 1 to 16, 1 by default. More help where packets get lost. A node that
+    /// grants fewer is used with those.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = lanes;
         self
@@ -166,6 +171,14 @@ impl ClientBuilder {
     /// ten is asked twice.
     pub fn hedging(mut self, on: bool) -> Self {
         self.hedging = on;
+        self
+    }
+
+    /// Puts a simulated machine under the client: this socket, and a seed for every random number.
+    /// For tests that play a network on a paused clock.
+    #[doc(hidden)]
+    pub fn simulated(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>, seed: u64) -> Self {
+        self.outside = Some(Outside { socket, seed });
         self
     }
 
@@ -193,7 +206,7 @@ impl ClientBuilder {
             in_flight_max: self.in_flight_max,
             hedging: self.hedging,
         };
-        Ok(Client::new(Cluster::connect(settings, self.nodes, tls).await?))
+        Ok(Client::new(Cluster::connect(settings, self.nodes, tls, self.outside).await?))
     }
 
     fn check(&self) -> Result<(), ConnectError> {

@@ -39,7 +39,7 @@ use crate::connection::Connection;
 use crate::error::{AdminError, CallError, Cause};
 use crate::lane::{Answer, Call, StartError};
 use crate::latency::Reach;
-use crate::node::{Node, Readiness, jittered};
+use crate::node::{Node, Readiness};
 use crate::routing::{Choice, Scope};
 
 use verdict::{Asked, Verdict, closed, mismatch};
@@ -268,7 +268,7 @@ impl<'a> Attempts<'a> {
 
     /// Waits with jitter, but not beyond the deadline.
     async fn pause(&self, pause: Duration) {
-        let until = Instant::now() + jittered(pause);
+        let until = Instant::now() + self.cluster.chance().jittered(pause);
         tokio::time::sleep_until(until.min(self.deadline.at())).await;
     }
 

@@ -17,11 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::call::Deadline;
+use crate::chance::Chance;
 use crate::connection::{DIALS_MAX, Dialer};
 use crate::error::{AdminError, ConnectError, DialError};
-use crate::node::{Node, jittered};
+use crate::node::Node;
 use crate::routing::Routing;
-use crate::transport;
+use crate::transport::{self, Outside};
 
 /// Nodes of the own region that are connected to before they are needed.
 const PRECONNECT_MAX: usize = 16;
@@ -78,12 +79,15 @@ impl Cluster {
         settings: Settings,
         seeds: BTreeMap<NodeId, SocketAddr>,
         tls: Arc<QuicClientConfig>,
+        outside: Option<Outside>,
     ) -> Result<Arc<Cluster>, ConnectError> {
+        let chance = Chance::new(outside.as_ref().map(|outside| outside.seed));
         let v6 = seeds.values().any(SocketAddr::is_ipv6);
+        let endpoint = transport::endpoint(v6, outside, &chance).map_err(ConnectError::Socket)?;
         let mut config = quinn::ClientConfig::new(tls);
         config.transport_config(Arc::new(transport::transport()));
         let dialer = Arc::new(Dialer {
-            endpoint: transport::endpoint(v6).map_err(ConnectError::Socket)?,
+            endpoint,
             config,
             hello: ClientHello { cluster: settings.cluster, client: settings.name },
             ca: settings.ca,
@@ -93,6 +97,7 @@ impl Cluster {
             timeout: settings.connect_timeout,
             permits: Semaphore::new(DIALS_MAX),
             layout_seen: AtomicU64::new(0),
+            chance,
         });
         let node = |(id, addr): (&NodeId, &SocketAddr)| {
             (*id, Arc::new(Node::new(*id, *addr, Arc::clone(&dialer))))
@@ -100,6 +105,7 @@ impl Cluster {
         let nodes: BTreeMap<NodeId, Arc<Node>> = seeds.iter().map(node).collect();
         let nearest = first_connected(&nodes, settings.connect_timeout).await?;
         let routing = RwLock::new(Arc::new(Routing::new(nothing_known(), &nodes, None)));
+        let client_id = dialer.chance.number();
         let cluster = Arc::new(Cluster {
             timeout: settings.timeout,
             hedging: settings.hedging,
@@ -110,7 +116,7 @@ impl Cluster {
             nodes: Mutex::new(nodes),
             routing,
             refreshing: AtomicBool::new(false),
-            client_id: rand::random(),
+            client_id,
             next_sequence: AtomicU64::new(1),
             hedges_saved: AtomicI64::new(HEDGE_COST * HEDGES_SAVED_MAX / 2),
         });
@@ -234,9 +240,13 @@ impl Cluster {
         RequestId { client: self.client_id, sequence }
     }
 
+    pub(crate) fn chance(&self) -> &Chance {
+        &self.dialer.chance
+    }
+
     /// Waits a little, longer each time, with jitter.
     pub(crate) async fn pause(&self, time: u32) {
-        tokio::time::sleep(jittered(Duration::from_millis(40) * time)).await;
+        tokio::time::sleep(self.chance().jittered(Duration::from_millis(40) * time)).await;
     }
 
     pub(crate) async fn close(&self) {

@@ -9,6 +9,7 @@
 //! back for several round trips; new calls then go elsewhere, until a packet comes.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -25,6 +26,7 @@ use quinn::{ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::chance::Chance;
 use crate::error::DialError;
 use crate::lane::{self, Call, CloseReason, Lane, StartError};
 use crate::tls;
@@ -65,6 +67,7 @@ pub(crate) struct Dialer {
     pub(crate) permits: Semaphore,
     /// The highest layout version that any node has named.
     pub(crate) layout_seen: AtomicU64,
+    pub(crate) chance: Chance,
 }
 
 /// A connection whose lanes are welcomed.
@@ -114,8 +117,12 @@ impl Dialer {
         quic: &quinn::Connection,
     ) -> Result<Arc<Connection>, DialError> {
         let mut opened = Vec::with_capacity(self.lanes);
-        for _ in 0..self.lanes {
-            opened.push(open_lane(quic, &self.hello).await.map_err(|e| self.lost(e))?);
+        for index in 0..self.lanes {
+            let opening = open_lane(quic, &self.hello, index > 0).await;
+            match opening.map_err(|error| self.lost(error))? {
+                Some(lane) => opened.push(lane),
+                None => break,
+            }
         }
         // All hellos are under way before the first welcome is awaited.
         let mut run = None;
@@ -141,7 +148,7 @@ impl Dialer {
         let Some(run) = run else {
             return Err(DialError::Protocol { what: "no lanes".to_owned() });
         };
-        let limit = (self.in_flight_max / self.lanes).max(1);
+        let limit = (self.in_flight_max / streams.len().max(1)).max(1);
         Ok(Connection::spawn(quic.clone(), run, limit, streams))
     }
 
@@ -161,16 +168,25 @@ impl Dialer {
     }
 }
 
+/// Opens a lane; none if it is an extra one and the node grants no more, which the connection has
+/// known since its handshake.
 async fn open_lane(
     quic: &quinn::Connection,
     hello: &ClientHello,
-) -> Result<(SendStream, RecvStream), ConnectionError> {
-    let (mut send, recv) = quic.open_bi().await?;
+    is_extra: bool,
+) -> Result<Option<(SendStream, RecvStream)>, ConnectionError> {
+    let mut opening = pin!(quic.open_bi());
+    let at_once = std::future::poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await;
+    let (mut send, recv) = match at_once {
+        Poll::Ready(opened) => opened?,
+        Poll::Pending if is_extra => return Ok(None),
+        Poll::Pending => opening.await?,
+    };
     let mut frame = BytesMut::new();
     put_frame(&mut frame, kind::HELLO, 0, |out| out.put_slice(&handshake::encode(hello)));
     // If the node has closed already, reading tells why.
     let _ = send.write_all(&frame).await;
-    Ok((send, recv))
+    Ok(Some((send, recv)))
 }
 
 async fn read_welcome(

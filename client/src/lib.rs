@@ -47,6 +47,7 @@ mod blob;
 mod bucket;
 mod builder;
 mod call;
+mod chance;
 mod client;
 mod cluster;
 mod cluster_file;

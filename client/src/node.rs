@@ -124,9 +124,9 @@ impl Node {
         }
     }
 
-    /// Prefers other nodes for a while.
+    /// Prefers other nodes for about so long, with jitter.
     pub(crate) fn avoid_for(&self, pause: Duration) {
-        self.lock().avoid_until = Some(Instant::now() + pause);
+        self.lock().avoid_until = Some(Instant::now() + self.dialer.chance.jittered(pause));
     }
 
     /// Starts a dial, unless there is a connection, a dial under way or a pause to keep.
@@ -161,7 +161,7 @@ impl Node {
                 tracing::debug!(node = %self.id, addr = %self.addr, %error, "cannot connect");
                 let pause = DIAL_PAUSE_MIN * 2u32.saturating_pow(state.failures.min(16));
                 let pause = pause.min(DIAL_PAUSE_MAX);
-                state.retry_at = Some(Instant::now() + jittered(pause));
+                state.retry_at = Some(Instant::now() + self.dialer.chance.jittered(pause));
                 state.failures += 1;
                 state.last_error = Some(error);
             }
@@ -219,9 +219,4 @@ impl Drop for DialGuard<'_> {
         self.0.lock().dialling = None;
         self.0.dialled.notify_waiters();
     }
-}
-
-/// A pause of half to all of `pause`, so that clients that failed together do not return together.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..=1.0))
 }

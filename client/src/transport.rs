@@ -1,15 +1,17 @@
 //! The UDP socket and QUIC's settings.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{
-    AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::chance::Chance;
 
 /// UDP buffers, bytes. With Linux's default of 208 KiB, 512 requests in flight lost packets in
 /// every run; with 4 MiB in none.
@@ -33,11 +35,38 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// into the idle timeout.
 const KEEPALIVE: Duration = Duration::from_secs(3);
 
-/// An endpoint that only dials. IPv6 (which also reaches IPv4) if `v6`, else IPv4.
+/// A simulated machine in place of the real one.
+#[derive(Debug, Clone)]
+pub(crate) struct Outside {
+    pub(crate) socket: Arc<dyn AsyncUdpSocket>,
+    /// Decides every random number.
+    pub(crate) seed: u64,
+}
+
+/// An endpoint that only dials, on `outside` if that is given. Else on a socket of its own: IPv6
+/// (which also reaches IPv4) if `v6`, or IPv4.
 ///
 /// # Errors
 /// Whatever the system says about making the socket.
-pub(crate) fn endpoint(v6: bool) -> io::Result<Endpoint> {
+pub(crate) fn endpoint(
+    v6: bool,
+    outside: Option<Outside>,
+    chance: &Chance,
+) -> io::Result<Endpoint> {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(io::Error::other)?;
+    if chance.is_seeded() {
+        let words = [(); 4].map(|()| chance.number().to_le_bytes());
+        config.rng_seed(words.concat().try_into().ok());
+    }
+    let runtime = Arc::new(TokioRuntime);
+    match outside {
+        Some(outside) => Endpoint::new_with_abstract_socket(config, None, outside.socket, runtime),
+        None => Endpoint::new(config, None, bind(v6)?, runtime),
+    }
+}
+
+fn bind(v6: bool) -> io::Result<UdpSocket> {
     let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if v6 {
@@ -48,9 +77,7 @@ pub(crate) fn endpoint(v6: bool) -> io::Result<Endpoint> {
         if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::new(any, 0).into())?;
-    let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(io::Error::other)?;
-    Endpoint::new(config, None, socket.into(), Arc::new(TokioRuntime))
+    Ok(socket.into())
 }
 
 fn enlarge_buffers(socket: &Socket) {

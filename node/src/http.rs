@@ -11,7 +11,7 @@
 //! knows whom to let in. Nothing here changes anything.
 //!
 //! It runs on the network thread. That is what makes `/livez` honest, and why connections are few,
-//! bounded, and closed when they fall silent (`listener`).
+//! bounded, and closed when they fall silent or send too slowly (`listener`).
 
 mod listener;
 #[cfg(test)]
@@ -38,14 +38,15 @@ use tokio::time::timeout;
 
 use crate::control::NodeState;
 use crate::metrics::Exposition;
-use listener::Bounded;
+use listener::{Bounded, Patience};
 
 /// Connections open at a time; more wait. A scraper, a few probes and a person need a tenth.
 const CONNECTIONS_MAX: usize = 64;
 
-/// A connection that sends nothing for this long is closed. Above the usual interval of scrapers,
-/// which keep theirs.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// When connections are closed: a request is one packet, so ten seconds are more than it needs; the
+/// rest is above the usual interval of scrapers, which keep their connections.
+const PATIENCE: Patience =
+    Patience { request: Duration::from_secs(10), rest: Duration::from_secs(75) };
 
 /// How long answers may take to leave when the node stops.
 const GRACE: Duration = Duration::from_secs(1);
@@ -108,7 +109,7 @@ impl HttpServer {
         let addr = tcp.local_addr().map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
         let routes = routes(Arc::new(Served { state, metrics }));
-        let listener = Bounded::new(tcp, CONNECTIONS_MAX, SILENCE_MAX);
+        let listener = Bounded::new(tcp, CONNECTIONS_MAX, PATIENCE);
         let task = tokio::spawn(async move {
             let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
                 // A dropped sender means the same.

@@ -9,12 +9,14 @@
 //! | --- | --- |
 //! | [`tls`] | certificates, and who they speak for |
 //! | [`socket`], [`devnet`], [`endpoint`] | UDP, its development switch, QUIC settings |
+//! | [`chance`] | random numbers |
 //! | `accept`, `clients`, [`hello`] | incoming connections, client lanes, what a hello must say |
 //! | [`peers`] | one connection for every pair of nodes |
 //! | [`lane`], [`outbox`] | reading and writing in batches |
 //! | [`counters`], [`close`] | what was refused or lost, and with which number |
 
 mod accept;
+pub mod chance;
 mod clients;
 pub mod close;
 pub mod counters;
@@ -40,9 +42,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Config, LimitsConfig, NetConfig};
+use chance::Chance;
 use counters::NetCounters;
 use devnet::LinkRules;
-use endpoint::{Bound, EndpointError, peer_client_config, server_config};
+use endpoint::{Bound, EndpointError, Outside, peer_client_config, server_config};
 use handler::Handler;
 use hello::LocalNode;
 use outbox::Budget;
@@ -64,6 +67,7 @@ struct Shared {
     counters: Arc<NetCounters>,
     pool: PeerPool,
     budget: ReconnectBudget,
+    chance: Arc<Chance>,
     /// Answers waiting for all clients.
     replies: Arc<Budget>,
     /// Unfinished frames of all clients.
@@ -114,8 +118,19 @@ impl Network {
     /// [`EndpointError`]; nothing runs then.
     pub fn start(config: &Config, parts: Parts) -> Result<Network, EndpointError> {
         let tls = TlsMaterial::load(&config.tls, config.node.id)?;
-        let peer_config = RwLock::new(peer_client_config(config, &tls)?);
-        let Bound { endpoint, rules } = endpoint::bind(config, &tls, &parts.counters)?;
+        Network::start_on(Outside::machine(config)?, config, &tls, parts)
+    }
+
+    /// Starts on this machine or a simulated one.
+    fn start_on(
+        outside: Outside,
+        config: &Config,
+        tls: &TlsMaterial,
+        parts: Parts,
+    ) -> Result<Network, EndpointError> {
+        let peer_config = RwLock::new(peer_client_config(config, tls)?);
+        let chance = outside.chance.clone();
+        let Bound { endpoint, rules } = endpoint::bind(outside, config, tls, &parts.counters)?;
         let shared = Arc::new(Shared {
             endpoint,
             local: parts.local,
@@ -125,6 +140,7 @@ impl Network {
             counters: parts.counters,
             pool: parts.pool,
             budget: ReconnectBudget::new(Instant::now()),
+            chance,
             replies: Arc::new(Budget::new(config.limits.reply_bytes_max)),
             unfinished: Arc::new(Budget::new(UNFINISHED_BYTES_MAX)),
             peer_config,

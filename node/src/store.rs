@@ -18,9 +18,11 @@
 //! | power was cut, `sync = interval` | everything fsynced; newer commits may be gone, as the setting says |
 //! | a log was deleted, cut short or damaged | amnesia |
 //! | the mark was deleted or damaged | amnesia |
+//! | the manifest was cut short | amnesia, or [`OpenError::Corrupt`] |
 //! | the database was deleted | amnesia, an empty store |
 //! | the whole directory was deleted | a fresh store: only the peers can tell |
-//! | a table is damaged | [`StoreError::Corrupt`] on reading it, or [`OpenError::Corrupt`] |
+//! | a table is damaged | [`StoreError::Corrupt`] on reading it, and the file among
+//! |  | [`RocksStore::damaged_files`]; or [`OpenError::Corrupt`] |
 //!
 //! Each shard thread has a handle of its own with its own staged batch; they share one database, so
 //! that commits of several shards share an fsync. A full disk refuses commits before anything is
@@ -33,6 +35,7 @@
 //!
 //! Leaves out: a directory restored whole from an older copy is consistent in itself; peers tell.
 
+mod damaged;
 mod engine;
 mod error;
 mod files;
@@ -139,6 +142,9 @@ pub enum AmnesiaReason {
         /// The file and the damage.
         detail: String,
     },
+    /// Tables that the last start had made are gone: the manifest has lost its end.
+    #[error("the manifest is damaged: tables that the last start had made are missing")]
+    TablesLost,
     /// Amnesia is on record, but not legibly why.
     #[error("amnesia was declared, the record of why is damaged")]
     Unknown,
@@ -151,6 +157,7 @@ impl AmnesiaReason {
             AmnesiaReason::MarkLost => "mark-lost\n".to_owned(),
             AmnesiaReason::StoreLost => "store-lost\n".to_owned(),
             AmnesiaReason::OpenedLeniently { detail } => format!("opened-leniently {detail}\n"),
+            AmnesiaReason::TablesLost => "tables-lost\n".to_owned(),
             AmnesiaReason::Unknown => "unknown\n".to_owned(),
         }
     }
@@ -166,6 +173,7 @@ impl AmnesiaReason {
             }
             ("mark-lost", _) => AmnesiaReason::MarkLost,
             ("store-lost", _) => AmnesiaReason::StoreLost,
+            ("tables-lost", _) => AmnesiaReason::TablesLost,
             ("opened-leniently", _) => AmnesiaReason::OpenedLeniently { detail: rest.to_owned() },
             _ => AmnesiaReason::Unknown,
         }
@@ -272,6 +280,13 @@ impl RocksStore {
         self.owner.engine.failure()
     }
 
+    /// The files of the database that were found damaged by reads since it was opened, a few of them
+    /// if they are many. What they hold cannot be read here.
+    #[must_use]
+    pub fn damaged_files(&self) -> Vec<PathBuf> {
+        self.owner.engine.damaged.files()
+    }
+
     /// Whether the store may lack writes it acknowledged, as the last opening or reopening found. One
     /// atomic load: ask often, because a full disk has the store reopened without being told to.
     #[must_use]
@@ -322,7 +337,11 @@ impl RocksStore {
 
     fn with_db<T>(&self, read: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let guard = self.owner.engine.db.read().unwrap_or_else(PoisonError::into_inner);
-        read(guard.as_ref().ok_or_else(engine::closed)?)
+        let result = read(guard.as_ref().ok_or_else(engine::closed)?);
+        if let Err(StoreError::Corrupt(detail)) = &result {
+            self.owner.engine.damaged.note(&self.owner.engine.paths.db, detail);
+        }
+        result
     }
 
     /// The bounds make every scan end where it must, whatever tombstones lie behind.

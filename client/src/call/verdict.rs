@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::error::{Cause, FullQueue};
 use crate::lane::{Answer, CloseReason};
 use crate::latency::Reach;
-use crate::node::{Node, jittered};
+use crate::node::Node;
 
 /// How long a node that cannot serve at all is passed over.
 const AVOID: Duration = Duration::from_millis(200);
@@ -80,7 +80,7 @@ impl Asked<'_> {
 fn judge_error(cluster: &Arc<Cluster>, node: &Node, error: RequestError) -> Verdict {
     match &error {
         RequestError::NotReady { .. } => {
-            node.avoid_for(jittered(AVOID));
+            node.avoid_for(AVOID);
             cluster.refresh_soon();
         }
         RequestError::UnknownBucket { .. } => cluster.refresh_soon(),

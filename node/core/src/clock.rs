@@ -35,9 +35,6 @@ pub use self::interval_set::{IntervalSet, RANGES_MAX};
 /// room for a hundred nodes that restarted hundreds of times each.
 pub const ACTORS_MAX: usize = 1 << 16;
 
-/// An actor takes at least this many encoded bytes: itself, a prefix and a count.
-const ACTOR_BYTES_MIN: usize = 10;
-
 /// The dots seen on one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionClock {
@@ -116,6 +113,12 @@ impl PartitionClock {
         self.actors.iter().map(|(actor, seen)| (*actor, seen))
     }
 
+    /// Of how many actors something was seen.
+    #[must_use]
+    pub fn actors(&self) -> usize {
+        self.actors.len()
+    }
+
     /// How many dots were seen; saturates.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -144,12 +147,12 @@ impl PartitionClock {
         };
         let mut minimum: Vec<Dot> = first.prefixes().iter().collect();
         for clock in clocks {
-            minimum.retain_mut(|dot| {
+            for dot in &mut minimum {
                 let prefix = clock.get(dot.actor).map_or(0, IntervalSet::prefix);
                 dot.counter = dot.counter.min(prefix);
-                dot.counter > 0
-            });
+            }
         }
+        // Those of whom nothing is left, counter 0, are not taken over.
         minimum.into_iter().collect()
     }
 
@@ -174,10 +177,7 @@ impl PartitionClock {
     ///   the highest counter.
     pub fn decode(reader: &mut Reader<'_>) -> Result<PartitionClock, WireError> {
         let count = reader.length("clock actors", ACTORS_MAX)?;
-        let missing = count.saturating_mul(ACTOR_BYTES_MIN).saturating_sub(reader.left().len());
-        if missing > 0 {
-            return Err(WireError::Truncated { missing });
-        }
+        // Grows as it is read: the count alone is a promise.
         let mut actors = BTreeMap::new();
         for _ in 0..count {
             let actor = Actor(reader.u64()?);

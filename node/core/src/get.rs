@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use holm_protocol::ids::NodeId;
 
-use crate::object::Object;
+use crate::object::{KindMismatch, Object, ObjectError};
 use crate::quorum::{Quorum, Tally};
 
 /// What one replica answered.
@@ -36,6 +36,18 @@ pub enum Next {
     Answer,
     /// Too many have refused.
     Impossible,
+}
+
+/// Why an object cannot be part of the answer. Nothing was merged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// It is of another kind.
+    #[error(transparent)]
+    Kind(#[from] KindMismatch),
+    /// With it the merge would be more than anybody can read.
+    #[error(transparent)]
+    TooLarge(#[from] ObjectError),
 }
 
 /// What is known of one read.
@@ -64,16 +76,12 @@ impl GetCoordinator {
     /// A replica's whole object.
     ///
     /// # Errors
-    /// The object is of another kind: it counts as a refusal.
-    pub fn whole(
-        &mut self,
-        node: NodeId,
-        object: Object,
-    ) -> Result<(), crate::object::KindMismatch> {
+    /// The object is of another kind, or too large together with the others: it counts as a refusal.
+    pub fn whole(&mut self, node: NodeId, object: Object) -> Result<(), MergeError> {
         let digest = object.digest();
-        if let Err(mismatch) = self.merged.join(object) {
+        if let Err(error) = self.merge(object) {
             self.refused(node);
-            return Err(mismatch);
+            return Err(error);
         }
         self.refused.remove(&node);
         self.answers.insert(node, Answer { digest, whole: true });
@@ -83,9 +91,16 @@ impl GetCoordinator {
     /// A state that belongs into the answer and is no replica's answer: it counts for nobody.
     ///
     /// # Errors
-    /// The object is of another kind: nothing is changed.
-    pub fn merge(&mut self, object: Object) -> Result<(), crate::object::KindMismatch> {
-        self.merged.join(object)
+    /// The object is of another kind, or too large together with the others: nothing is changed.
+    pub fn merge(&mut self, object: Object) -> Result<(), MergeError> {
+        if self.merged.has_room_for(&object) {
+            return Ok(self.merged.join(object)?);
+        }
+        let mut merged = self.merged.clone();
+        merged.join(object)?;
+        merged.check_limits()?;
+        self.merged = merged;
+        Ok(())
     }
 
     /// A replica's digest.
@@ -175,3 +190,6 @@ impl GetCoordinator {
         &self.quorum
     }
 }
+
+#[cfg(test)]
+mod tests;

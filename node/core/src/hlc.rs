@@ -116,6 +116,15 @@ mod tests {
         }
     }
 
+    /// Goal: a wall clock beyond what fits gives the highest reading of that size, not a small one.
+    #[test]
+    fn far_wall_clocks_do_not_wrap() {
+        let highest = Hlc::new((1 << 48) - 1, 0);
+        assert_eq!(HlcClock::new().now(u64::MAX), highest);
+        assert_eq!(HlcClock::new().now(1 << 48), highest);
+        assert_eq!(highest.wall_ms(), (1 << 48) - 1);
+    }
+
     /// Goal: a burst within one millisecond keeps increasing. Method: overflow the counter.
     #[test]
     fn logical_overflow_carries_into_milliseconds() {

@@ -31,12 +31,12 @@ pub fn log_key(stream: u32, sequence: u64) -> [u8; 12] {
     key
 }
 
-/// Stream and sequence in a log record's key. Zeros stand for what a damaged key lacks.
+/// Stream and sequence in a log record's key; `None` if it is not one.
 #[must_use]
-pub fn log_key_parts(key: &[u8]) -> (u32, u64) {
-    let stream = key.first_chunk().map_or(0, |stream| u32::from_be_bytes(*stream));
-    let sequence = key.get(4..).and_then(|rest| rest.try_into().ok());
-    (stream, sequence.map_or(0, u64::from_be_bytes))
+pub fn log_key_parts(key: &[u8]) -> Option<(u32, u64)> {
+    let (stream, sequence) = key.split_first_chunk()?;
+    let sequence = sequence.try_into().ok()?;
+    Some((u32::from_be_bytes(*stream), u64::from_be_bytes(sequence)))
 }
 
 /// `log/ | stream (4)`: the key of a log stream's mark in the table `meta`.

@@ -36,6 +36,8 @@ mod read;
 mod relay;
 pub mod replica;
 mod route;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod window;
 mod write;
@@ -120,6 +122,8 @@ pub struct Shard {
     timers: Timers,
     window: RequestWindow,
     in_flight: usize,
+    /// Writes being relayed.
+    relays: usize,
     /// Bytes of values and objects that operations hold.
     held_bytes: usize,
     lingering: Lingering,
@@ -154,6 +158,7 @@ impl Shard {
             next_op: boot.actor.0,
             timers: Timers::default(),
             in_flight: 0,
+            relays: 0,
             held_bytes: 0,
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
@@ -225,8 +230,9 @@ impl Shard {
     /// Ends a batch: makes everything it changed durable at once, then releases what was held.
     ///
     /// # Errors
-    /// What the store reports. Nothing of the batch is kept, everyone who waited is told, the shard
-    /// refuses writes until [`Shard::resume`], and goes on serving reads.
+    /// What the store reports. Nothing of the batch that failed is kept, everyone who waited for it is
+    /// told, the shard refuses writes until [`Shard::resume`], and goes on serving reads. If that was
+    /// a repair from within this commit, the batch before it is durable and its answers are in `out`.
     pub fn commit<S: Store>(
         &mut self,
         now: Now,
@@ -234,6 +240,19 @@ impl Shard {
         out: &mut Effects,
     ) -> Result<(), StoreError> {
         let turn = &mut Turn { now, store, out };
+        self.commit_batch(turn)?;
+        // The own votes may have ended a read that found this replica stale: its repair is a batch
+        // of its own, which holds no votes. Left open, it would be in the clock and not on the disk
+        // when the clocks are written for a stop (I3).
+        if self.cache.has_changes() || self.log.has_pending() {
+            self.commit_batch(turn)?;
+        }
+        self.check_invariants();
+        Ok(())
+    }
+
+    /// Commits what is open, if anything is, and releases what waited for that.
+    fn commit_batch<S: Store>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), StoreError> {
         if self.cache.has_changes() || self.log.has_pending() {
             self.cache.stage(turn.store);
             self.log.stage(self.config.checkpoint_every, &self.partitions, turn.store);
@@ -254,7 +273,6 @@ impl Shard {
                 OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
             }
         }
-        self.check_invariants();
         Ok(())
     }
 
@@ -286,6 +304,8 @@ impl Shard {
         Counters {
             in_flight: self.in_flight as u64,
             lingering: self.lingering.len() as u64,
+            held_bytes: self.held_bytes as u64,
+            relays: self.relays as u64,
             cache_bytes: self.cache.bytes() as u64,
             ..self.counters
         }
@@ -307,7 +327,7 @@ impl Shard {
         self.counters.commits_failed += 1;
         self.cache.roll_back();
         let concerned = self.log.roll_back();
-        match self.log.load(&concerned, turn.store) {
+        match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
                     let made = self.partitions.get(&id).map_or(0, PartitionState::own_counter);
@@ -431,7 +451,7 @@ impl Shard {
             let new: BTreeSet<Partition> =
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
-                self.partitions.append(&mut self.log.load(&new, store)?);
+                self.partitions.append(&mut self.log.load(&new, &self.partitions, store)?);
             }
         }
         self.cluster = cluster;
@@ -462,6 +482,7 @@ impl Shard {
         debug_assert!(!self.cache.has_changes() && !self.log.has_pending());
         debug_assert!(self.in_flight <= self.config.in_flight_max);
         debug_assert!(self.lingering.len() <= self.config.lingering_max);
+        debug_assert!(self.relays <= self.config.relays_max);
     }
 }
 

@@ -7,23 +7,30 @@
 //! intervals or at the end.
 //!
 //! Causality is kept as explicit sets of events, not as the version vectors under test: every
-//! write is an event; a context *covers* the events whose dots it covers; a write *saw* what its
-//! context covered. All rules are about these sets.
+//! write is an event, and [`crate::history`] says what its writer *saw*. A context *covers* the
+//! events whose dots its vector covers. Rules about causality compare the two.
 
 pub mod answers;
 pub mod bounds;
 pub mod converged;
 pub mod deadline;
 pub mod dots;
+pub mod durable;
 pub mod elements;
+pub mod ends;
 pub mod equal_clocks;
+pub mod forged;
 pub mod gone;
 pub mod kept;
 pub mod latest;
+pub mod logged;
+pub mod names;
 pub mod panics;
+pub mod quarantine;
 pub mod quorum_reads;
 pub mod receipts;
 pub mod replica;
+pub mod same_run;
 pub mod values;
 
 use std::fmt;
@@ -39,10 +46,15 @@ pub struct Property {
     pub statement: &'static str,
     /// Where the idea comes from.
     pub source: &'static str,
+    /// The operator of the specifications that says the same, `module!Operator`. `None` where the
+    /// rule is about the code and not about the protocol.
+    pub tla: Option<&'static str>,
+    /// The file that has the rule.
+    pub file: &'static str,
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 20] = [
+pub const PROPERTIES: [&Property; 33] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -50,12 +62,23 @@ pub const PROPERTIES: [&Property; 20] = [
     &answers::VISIBLE_OR_OVERWRITTEN,
     &answers::NOTHING_DOMINATED,
     &answers::CONTEXT_GENUINE,
+    &answers::CONTEXT_CLOSED,
+    &answers::WRITERS_CONTEXT,
+    &names::CONTEXT_NAMES_WRITES,
+    &forged::REFUSED,
     &receipts::LEVEL_MET,
+    &durable::ON_DISK,
+    &durable::OUTLIVES_CRASHES,
+    &quarantine::STEPS_ASIDE,
     &quorum_reads::INTERSECTION,
     &deadline::IN_TIME,
+    &ends::ENDS,
+    &ends::READABLE,
     &replica::NOTHING_RETURNS,
     &replica::NOTHING_VANISHES,
     &replica::CLOCK_NAMES_ALL,
+    &logged::LOG_HAS_OBJECT,
+    &logged::CLOCK_HONEST,
     &equal_clocks::EQUAL_STATES,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
@@ -63,6 +86,8 @@ pub const PROPERTIES: [&Property; 20] = [
     &gone::OVERWRITTEN_GONE,
     &latest::LATEST_WINS,
     &panics::NEVER,
+    &same_run::SAME,
+    &elements::ELEMENTS_KEPT,
 ];
 
 /// A rule was broken.
@@ -93,89 +118,4 @@ impl fmt::Display for Violation {
 pub type Verdict = Result<(), Violation>;
 
 #[cfg(test)]
-mod tests {
-    //! Hand-made histories for the checks' own tests.
-
-    use bytes::Bytes;
-    use holm_protocol::dot::Dot;
-    use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RegionId};
-    use holm_protocol::level::Level;
-    use holm_protocol::version_vector::VersionVector;
-
-    use super::PROPERTIES;
-    use crate::history::{EventId, History, KeyId, Outcome};
-
-    /// A history of one key.
-    #[derive(Debug)]
-    pub(crate) struct Told {
-        pub(crate) history: History,
-        pub(crate) key: KeyId,
-    }
-
-    impl Default for Told {
-        fn default() -> Self {
-            Told::of(false)
-        }
-    }
-
-    impl Told {
-        fn of(is_lww: bool) -> Told {
-            let mut history = History::new();
-            let name = (BucketId(1), Bytes::from_static(b"k"));
-            let key = history.add_key(name, Partition::from_u32(0), is_lww);
-            Told { history, key }
-        }
-
-        pub(crate) fn lww() -> Told {
-            Told::of(true)
-        }
-
-        pub(crate) fn at(&self) -> (Level, u64) {
-            (Level::One, self.history.len() as u64)
-        }
-
-        pub(crate) fn saw(&self, saw: &[(u64, u64)]) -> VersionVector {
-            covers(saw)
-        }
-
-        pub(crate) fn put(&mut self, value: &'static str, saw: &[(u64, u64)]) -> EventId {
-            let value = Some(Bytes::from_static(value.as_bytes()));
-            self.history.begin(self.key, value, covers(saw), self.at())
-        }
-
-        pub(crate) fn delete(&mut self, saw: &[(u64, u64)]) -> EventId {
-            self.history.begin(self.key, None, covers(saw), self.at())
-        }
-
-        pub(crate) fn acknowledge(&mut self, id: EventId, dot: Dot, durable: &[u64]) {
-            assert_eq!(self.history.learn(id, dot), crate::history::Learned::Fits);
-            let event = self.history.event_mut(id);
-            event.outcome = Outcome::Acknowledged;
-            event.acknowledged_us = Some(10);
-            event.region = Some(RegionId(0));
-            // Nobody named: the coordinator, node 1, has it.
-            let nodes = if durable.is_empty() { &[1][..] } else { durable };
-            event.durable = nodes.iter().map(|&node| NodeId(node)).collect();
-        }
-    }
-
-    pub(crate) fn dot(actor: u64, counter: u64) -> Dot {
-        Dot { actor: Actor(actor), counter }
-    }
-
-    pub(crate) fn covers(dots: &[(u64, u64)]) -> VersionVector {
-        let mut vector = VersionVector::new();
-        dots.iter().for_each(|&(actor, counter)| vector.insert(dot(actor, counter)));
-        vector
-    }
-
-    /// Goal: the table in the README lists every property, by name and invariant.
-    #[test]
-    fn the_readme_lists_every_property() {
-        let readme = include_str!("../README.md");
-        for property in PROPERTIES {
-            let row = format!("| {} | {} |", property.name, property.invariant);
-            assert!(readme.contains(&row), "README.md lacks {row}");
-        }
-    }
-}
+mod tests;

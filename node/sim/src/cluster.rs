@@ -10,12 +10,15 @@
 //! A node that starts is connected after a round trip. What was on its way arrives all the same,
 //! also at the receiver's next run: more than QUIC would do, and allowed (I8).
 
+mod audit;
+mod bugs;
 mod faults;
 mod node;
 mod queue;
 mod shell;
+mod tally;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -28,10 +31,9 @@ use holm_core::store::Table;
 use holm_protocol::bucket::{BucketInfo, BucketKind, BucketPolicy};
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use crate::check::{bounds, deadline, equal_clocks};
+use crate::check::deadline;
 use crate::net::{Delay, Net};
 use crate::plan::{Shape, Timing};
 use crate::referee::Referee;
@@ -43,7 +45,7 @@ use crate::trace::{Trace, What};
 use node::Node;
 use queue::{Event, Queue};
 
-pub use faults::FaultTally;
+pub use tally::FaultTally;
 
 /// The bucket that keeps siblings.
 pub const SIBLINGS: BucketId = BucketId(1);
@@ -85,6 +87,8 @@ struct Call {
     asked_us: u64,
     timeout_us: u64,
     repeated: u32,
+    /// A repeated request goes over the connection that the client has: to this run.
+    only_run: Option<u32>,
     frame: Bytes,
     /// Its answer was lost on the way: the node is not to blame.
     answer_lost: bool,
@@ -119,17 +123,20 @@ pub struct Cluster {
     net: Net,
     layout: Arc<Layout>,
     state: Arc<ClusterState>,
-    rng: ChaCha8Rng,
+    /// What each client draws from: delays of its messages, losses of its answers.
+    client_rngs: BTreeMap<u64, ChaCha8Rng>,
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
     /// Thousandths of answers to clients that are lost.
     replies_lost: u32,
     trace: Trace,
     referee: Referee,
+    /// The partition whose replicas are compared next.
+    next_checked: usize,
     tally: FaultTally,
     counters_of_the_dead: Counters,
-    /// Objects that a relay was asked to pass on, where a bug keeps it from doing so.
-    not_passed_on: BTreeSet<(NodeId, Bytes)>,
+    /// What a bug that was put back remembers.
+    bugs: bugs::Bugs,
 }
 
 impl Cluster {
@@ -152,9 +159,13 @@ impl Cluster {
         let regions = setup.shape.nodes();
         let nodes = regions
             .iter()
-            .map(|(&id, &region)| (id, Node::new(id, region, SimStore::new(setup.sync))))
+            .map(|(&id, &region)| {
+                let rng = stream(setup.seed, &format!("disk {id}"));
+                (id, Node::new((id, region), SimStore::new(setup.sync), rng))
+            })
             .collect();
-        let net = Net::new(regions, setup.timing.delays.clone(), stream(setup.seed, "net"));
+        let Timing { delays, link_spread, .. } = &setup.timing;
+        let net = Net::new(regions, delays.clone(), *link_spread, setup.seed);
         let mut cluster = Cluster {
             now_us: 0,
             queue: Queue::default(),
@@ -163,18 +174,22 @@ impl Cluster {
             referee: Referee::new(layout.clone(), secrets),
             layout,
             state: Arc::new(state),
-            rng: stream(setup.seed, "cluster"),
+            client_rngs: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             replies_lost: 0,
             trace: Trace::new(setup.steps_max),
+            next_checked: 0,
             tally: FaultTally::default(),
             counters_of_the_dead: Counters::default(),
-            not_passed_on: BTreeSet::new(),
+            bugs: bugs::Bugs::default(),
             setup,
         };
-        let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
-        for id in ids {
+        for (id, region) in cluster.setup.shape.nodes() {
+            cluster.trace.place(id, region);
+            if let Some(node) = cluster.nodes.get_mut(&id) {
+                node.store.play(cluster.setup.tamper);
+            }
             if cluster.setup.tamper == Some(Tamper::AcknowledgedBeforeSync) {
                 cluster.set_store_faults(id, |faults| faults.syncs_lie = true);
             }
@@ -248,9 +263,16 @@ impl Cluster {
         self.nodes.get(&node).is_some_and(|node| node.is_up && !node.amnesia)
     }
 
-    /// How often a node was started.
+    /// How often a node was started, as it says itself.
     #[must_use]
     pub fn run_of(&self, node: NodeId) -> u32 {
+        match self.setup.tamper {
+            Some(Tamper::WindowLostButClaimed) => 1,
+            _ => self.current_run(node),
+        }
+    }
+
+    fn current_run(&self, node: NodeId) -> u32 {
         self.nodes.get(&node).map_or(0, |node| node.run)
     }
 
@@ -273,11 +295,9 @@ impl Cluster {
         mut request: Request,
         repeated: u32,
     ) -> CallId {
-        if let Some(tamper) = self.setup.tamper {
-            tamper.request(&mut request, repeated);
-        }
         self.next_call += 1;
         let id = CallId(self.next_call);
+        self.tampered_request(id, &mut request, repeated);
         let timeout_ms = match &request {
             Request::Put(put) => put.timeout_ms,
             Request::Get(get) => get.timeout_ms,
@@ -297,11 +317,13 @@ impl Cluster {
             asked_us,
             timeout_us,
             repeated,
+            only_run: (repeated > 0).then(|| self.run_of(node)),
             frame,
             answer_lost: false,
         };
         self.calls.insert(id, call);
-        let delay_us = self.client_delay(region, node);
+        self.trace.place_client(client, region);
+        let delay_us = self.client_delay((client, region), node);
         self.queue.plan(self.now_us + delay_us, Event::Request { call: id });
         id
     }
@@ -330,9 +352,21 @@ impl Cluster {
         self.setup.timing.delays.iter().flatten().map(most).max().unwrap_or(0)
     }
 
-    fn client_delay(&mut self, region: usize, node: NodeId) -> u64 {
+    fn client_delay(&mut self, (client, region): (u64, usize), node: NodeId) -> u64 {
         let to = self.region_of(node);
-        self.net.delay(region, to).draw(&mut self.rng)
+        let delay = self.net.delay(region, to);
+        delay.draw(self.client_rng(client))
+    }
+
+    fn client_rng(&mut self, client: u64) -> &mut ChaCha8Rng {
+        let seed = self.setup.seed;
+        let fresh = || stream(seed, &format!("messages of client {client}"));
+        self.client_rngs.entry(client).or_insert_with(fresh)
+    }
+
+    /// Chance for something rare: a stream of its own, named after the moment.
+    fn chance(&self, what: &str, node: NodeId) -> ChaCha8Rng {
+        stream(self.setup.seed, &format!("{what} {node} {}", self.now_us))
     }
 
     /// When something happens next.
@@ -351,7 +385,7 @@ impl Cluster {
             Event::Answer { call, result, frame } => {
                 return Some(self.answered(call, result, frame));
             }
-            Event::Peer { from, to, frame } => self.deliver(from, to, frame),
+            Event::Peer { from, to, run, frame } => self.deliver((from, to), run, frame),
             Event::Request { call } => self.on_request(call),
             Event::Run { node, run, shard } => self.run_batch(node, run, shard),
             Event::Commit { node, run, shard } => self.commit_batch(node, run, shard),
@@ -368,6 +402,7 @@ impl Cluster {
     fn answered(&mut self, id: CallId, result: CallResult, frame: Bytes) -> Happened {
         let Some(call) = self.calls.remove(&id) else { return Happened::Nothing };
         let (client, node) = (call.client, call.node);
+        self.audit_receipt(&call, &result);
         match &result {
             CallResult::Reply(_) => {
                 self.trace.step(self.now_us, What::Reply { client, node, frame });
@@ -380,7 +415,7 @@ impl Cluster {
 
     /// Puts a message on its last metre: it is delivered now.
     pub fn inject(&mut self, from: NodeId, to: NodeId, frame: Bytes) {
-        self.queue.plan(self.now_us, Event::Peer { from, to, frame });
+        self.queue.plan(self.now_us, Event::Peer { from, to, run: None, frame });
     }
 
     fn note(&mut self, text: String) {
@@ -412,60 +447,12 @@ impl Cluster {
         replicas.filter(|&node| self.is_whole(node)).collect()
     }
 
-    /// Compares replicas with equal clocks, and every shard's counters with their limits.
-    pub fn check_replicas(&mut self) {
-        let mut verdict = Ok(());
-        for node in self.nodes.values() {
-            for slot in &node.slots {
-                let place = node.id.to_string();
-                let counters = slot.shard.counters();
-                verdict =
-                    verdict.and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
-            }
-        }
-        for &partition in self.setup.shape.partitions().iter() {
-            verdict = verdict.and_then(|()| self.check_partition(partition));
-        }
-        self.referee.judge(verdict);
-    }
-
-    fn check_partition(&self, partition: Partition) -> crate::check::Verdict {
-        let shard = holm_core::shard::config::shard_of(partition, self.setup.shape.shards);
-        let clock_of = |id: NodeId| {
-            let node = self.nodes.get(&id)?;
-            // A clock runs ahead of the disk while a batch is open.
-            let slot = node.slots.get(shard).filter(|slot| !slot.is_busy && !node.is_doubtful)?;
-            slot.shard.partition(partition).map(|state| (id, state.clock()))
-        };
-        let replicas: Vec<_> =
-            self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
-        for (at, &one) in replicas.iter().enumerate() {
-            for &other in &replicas[at + 1..] {
-                equal_clocks::check(partition, one, other, |id| self.live_dots(id, partition))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
-        let prefix = partition.to_u32().to_be_bytes();
-        let Some(node) = self.nodes.get(&node) else { return equal_clocks::LiveDots::new() };
-        let rows = node.store.rows_below(Table::Objects, &prefix);
-        rows.filter_map(|(key, row)| {
-            let live: Vec<_> = Object::decode(row).ok()?.live_dots().collect();
-            (!live.is_empty()).then(|| (key.to_vec(), live))
-        })
-        .collect()
-    }
-
     /// Draws how long the next write of a batch takes on a node.
     fn disk_us(&mut self, node: NodeId) -> u64 {
-        let slowness = self.nodes.get(&node).map_or(1, |node| node.slowness);
-        self.setup.timing.disk.draw(&mut self.rng) * slowness
-    }
-
-    fn strikes(&mut self, per_mille: u32) -> bool {
-        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+        let disk = self.setup.timing.disk;
+        let Some(node) = self.nodes.get_mut(&node) else { return 0 };
+        self.tally.slow_commits += u64::from(node.slowness > 1);
+        disk.draw(&mut node.disk_rng) * node.slowness
     }
 }
 

@@ -2,7 +2,32 @@
 //!
 //! A write is an *event*. It is *acknowledged*, *certainly not done*, or *unknown*; while it is
 //! pending it is unknown too. Its dot is learned from the answer, or from wherever its value is
-//! first seen. What it *saw* is the context it was sent with, which came from an earlier answer.
+//! first seen.
+//!
+//! **Causality is kept as explicit sets of events**, without looking into a version vector. The
+//! database hands out contexts, and a client hands one back with its next write; what that write's
+//! *writer saw* is what the answer that gave the context had shown:
+//!
+//! - An answer to a read shows values. Values are unique, so each names its event. The answer's set
+//!   is those events, and all that their writers saw.
+//! - An answer to a write shows nothing new: its set is what the writer saw, and the write itself if
+//!   the answer's context covers the write's dot. (The database may leave it out where it cannot
+//!   name the write without covering others; the next write then stands beside it.)
+//! - No context is the empty set. Answers that gave the same bytes have the union of their sets:
+//!   whoever holds the bytes holds all that they stand for.
+//!
+//! A set holds only what somebody was shown. A context's vector covers more: also what had been
+//! overwritten or deleted before the answer. The two are compared in both directions, by
+//! [`crate::check::answers`]: what is in the set must be covered (else an overwritten value could
+//! return), and what is covered must be in the set, or have been overwritten by a write that is
+//! covered too and that saw it (else a value could vanish that nobody saw). From the second it
+//! follows, write by write, that the sets explain every disappearance: when a write drops a value
+//! that its writer was not shown, an earlier write, which the state then covers as well, had seen
+//! it. So a value may be absent only if a write that may have happened *saw it by the sets*, and
+//! must be absent beside such a write's effect.
+//!
+//! What is left out: a last-writer-wins key drops by clock reading, not by causality. Its events
+//! have sets too, and no rule uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,8 +65,10 @@ pub struct Event {
     pub key: KeyId,
     /// The value; `None` for a delete.
     pub value: Option<Bytes>,
-    /// What its writer had seen.
-    pub saw: VersionVector,
+    /// What its writer saw: events of the same key.
+    pub saw: EventSet,
+    /// Its place among the key's events, which is its number in event sets.
+    pub place: usize,
     /// The level asked for.
     pub level: Level,
     /// When it was first asked for, simulated microseconds.
@@ -60,6 +87,11 @@ pub struct Event {
     pub durable: BTreeSet<NodeId>,
     /// Those of them, and others, whose disks have lost it since, by faults that may do that.
     pub lost: BTreeSet<NodeId>,
+    /// Nodes whose disks had lost it and have it again, and since when, simulated microseconds.
+    pub regained: BTreeMap<NodeId, u64>,
+    /// The write that this one is a try of elsewhere, where it may be done once more, as a write of
+    /// its own with the same value.
+    pub again: Option<EventId>,
 }
 
 impl Event {
@@ -68,6 +100,13 @@ impl Event {
     #[must_use]
     pub fn is_owed(&self) -> bool {
         self.outcome == Outcome::Acknowledged && !self.durable.is_subset(&self.lost)
+    }
+
+    /// The replicas that have had it on disk without a break since a moment, or since it was
+    /// acknowledged.
+    pub fn had_since(&self, since_us: u64) -> impl Iterator<Item = NodeId> + '_ {
+        let back_late = move |node| self.regained.get(node).is_some_and(|&at| at >= since_us);
+        self.durable.difference(&self.lost).filter(move |node| !back_late(node)).copied()
     }
 
     /// Whether it may have had an effect.
@@ -90,11 +129,51 @@ pub struct Key {
     pub is_lww: bool,
     /// Its writes.
     pub events: Vec<EventId>,
-    /// Writes by value: values are unique among a key's writes.
+    /// Writes by value, the first try of each: values are unique among a key's writes.
     by_value: BTreeMap<Bytes, EventId>,
 }
 
-/// An answer to a read, or a write's answer read as one.
+/// Events of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventSet {
+    /// A bit for each of the key's events, in the order in which they were asked for.
+    words: Vec<u64>,
+}
+
+impl EventSet {
+    /// Whether the key's event at this place is in it.
+    #[must_use]
+    pub fn contains(&self, place: usize) -> bool {
+        self.words.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
+    /// Adds the key's event at this place.
+    pub fn insert(&mut self, place: usize) {
+        let word = place / 64;
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= 1 << (place % 64);
+    }
+
+    /// Adds another set of the same key.
+    pub fn extend(&mut self, other: &EventSet) {
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        self.words.iter_mut().zip(&other.words).for_each(|(own, theirs)| *own |= theirs);
+    }
+
+    /// The places in it, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let bits = |(at, &word): (usize, &u64)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
+        };
+        self.words.iter().enumerate().flat_map(bits)
+    }
+}
+
+/// An answer to a read.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The key.
@@ -106,12 +185,14 @@ pub struct Answer {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct History {
     keys: Vec<Key>,
     key_ids: BTreeMap<(BucketId, Bytes), KeyId>,
     events: Vec<Event>,
     by_dot: BTreeMap<(Partition, Dot), EventId>,
+    /// Contexts that were given out, with what those who got them were shown.
+    given: BTreeMap<(KeyId, Bytes), EventSet>,
     lost: BTreeMap<(Partition, Dot), BTreeSet<NodeId>>,
 }
 
@@ -167,23 +248,25 @@ impl History {
         self.keys.iter().enumerate().map(|(at, key)| (KeyId(at), key))
     }
 
-    /// A write is asked for.
+    /// A write is asked for, by somebody who saw this.
     pub fn begin(
         &mut self,
         key: KeyId,
         value: Option<Bytes>,
-        saw: VersionVector,
+        saw: EventSet,
         (level, asked_us): (Level, u64),
     ) -> EventId {
         let id = EventId(self.events.len());
         if let Some(value) = &value {
-            self.keys[key.0].by_value.insert(value.clone(), id);
+            self.keys[key.0].by_value.entry(value.clone()).or_insert(id);
         }
+        let place = self.keys[key.0].events.len();
         self.keys[key.0].events.push(id);
         self.events.push(Event {
             key,
             value,
             saw,
+            place,
             level,
             asked_us,
             outcome: Outcome::Pending,
@@ -193,8 +276,31 @@ impl History {
             region: None,
             durable: BTreeSet::new(),
             lost: BTreeSet::new(),
+            regained: BTreeMap::new(),
+            again: None,
         });
         id
+    }
+
+    /// A write is asked for once more, elsewhere.
+    pub fn begin_again(&mut self, id: EventId, now_us: u64) {
+        let Event { key, value, saw, level, again, .. } = self.event(id).clone();
+        let other = self.begin(key, value, saw, (level, now_us));
+        self.events[other.0].again = Some(again.unwrap_or(id));
+    }
+
+    /// The first try of a write.
+    #[must_use]
+    pub fn first_try(&self, id: EventId) -> EventId {
+        self.event(id).again.unwrap_or(id)
+    }
+
+    /// All tries of a write that may be writes of their own, the first one first.
+    pub fn tries(&self, id: EventId) -> impl Iterator<Item = (EventId, &Event)> {
+        let first = self.first_try(id);
+        let is_try =
+            move |(id, event): &(EventId, &Event)| *id == first || event.again == Some(first);
+        self.events_of(self.event(first).key).filter(is_try)
     }
 
     /// How many writes were asked for.
@@ -242,23 +348,77 @@ impl History {
         self.by_dot.get(&(partition, dot)).copied()
     }
 
-    /// Takes in that a write has a dot.
+    /// Takes in that a write has a dot: this one, or another try of it that has none yet. Two tries
+    /// never have dots of one actor, because a run does a request once.
     pub fn learn(&mut self, id: EventId, dot: Dot) -> Learned {
         let partition = self.keys[self.events[id.0].key.0].partition;
         match self.by_dot.get(&(partition, dot)) {
-            Some(&other) if other != id => return Learned::DotTaken(other),
+            Some(&other) if self.first_try(other) != self.first_try(id) => {
+                return Learned::DotTaken(other);
+            }
             Some(_) => return Learned::Fits,
             None => {}
         }
-        if let Some(first) = self.events[id.0].dot {
-            return Learned::SecondDot(first);
-        }
+        let dots = || self.tries(id).filter_map(|(_, event)| event.dot);
+        let same_run = dots().find(|known| known.actor == dot.actor);
+        let free = self.tries(id).find(|(_, event)| event.dot.is_none()).map(|(id, _)| id);
+        let (None, Some(id)) = (same_run, free) else {
+            return Learned::SecondDot(same_run.or(self.event(id).dot).unwrap_or(dot));
+        };
         self.by_dot.insert((partition, dot), id);
         self.events[id.0].dot = Some(dot);
         if let Some(nodes) = self.lost.get(&(partition, dot)) {
             self.events[id.0].lost.extend(nodes);
         }
         Learned::Fits
+    }
+
+    /// What an answer that shows these events shows: them, and what their writers saw.
+    #[must_use]
+    pub fn shown_by(&self, shown: impl IntoIterator<Item = EventId>) -> EventSet {
+        let mut set = EventSet::default();
+        for id in shown {
+            let event = self.event(id);
+            set.extend(&event.saw);
+            set.insert(event.place);
+        }
+        set
+    }
+
+    /// An answer gave this context to somebody who was shown this.
+    pub fn give(&mut self, key: KeyId, context: &Bytes, shown: &EventSet) {
+        if !context.is_empty() {
+            self.given.entry((key, context.clone())).or_default().extend(shown);
+        }
+    }
+
+    /// What whoever holds this context was shown.
+    #[must_use]
+    pub fn shown_with(&self, key: KeyId, context: &Bytes) -> EventSet {
+        self.given.get(&(key, context.clone())).cloned().unwrap_or_default()
+    }
+
+    /// The contexts that were given out.
+    pub fn contexts(&self) -> impl ExactSizeIterator<Item = (KeyId, &Bytes)> {
+        self.given.keys().map(|(key, context)| (*key, context))
+    }
+
+    /// Whether the writer of one event saw another of the same key.
+    #[must_use]
+    pub fn saw(&self, by: EventId, id: EventId) -> bool {
+        self.event(by).saw.contains(self.event(id).place)
+    }
+
+    /// The events that a write's writer saw.
+    pub fn seen_by(&self, id: EventId) -> impl Iterator<Item = EventId> + '_ {
+        let event = self.event(id);
+        event.saw.iter().map(|place| self.keys[event.key.0].events[place])
+    }
+
+    /// Whether a disk lost a dot, by a fault that may do that.
+    #[must_use]
+    pub fn is_lost(&self, node: NodeId, partition: Partition, dot: Dot) -> bool {
+        self.lost.get(&(partition, dot)).is_some_and(|nodes| nodes.contains(&node))
     }
 
     /// Disks lost a dot: faults that may do that struck a node.
@@ -269,17 +429,32 @@ impl History {
         }
     }
 
+    /// A node's object of a key covers this: what its disk had lost of it, it has again and owes
+    /// again.
+    pub fn regain(&mut self, node: NodeId, key: KeyId, covers: &VersionVector, now_us: u64) {
+        if self.lost.is_empty() {
+            return;
+        }
+        let partition = self.keys[key.0].partition;
+        for &id in &self.keys[key.0].events {
+            let event = &mut self.events[id.0];
+            let Some(dot) = event.dot.filter(|&dot| covers.covers(dot)) else { continue };
+            if event.lost.remove(&node) {
+                event.regained.insert(node, now_us);
+                self.lost.entry((partition, dot)).or_default().remove(&node);
+            }
+        }
+    }
+
     /// Whether a write's disappearance from a state whose context is `covers` has a reason: a
     /// write that saw it, and that the state accounts for. An event whose dot nobody has seen may
     /// be in any state.
     #[must_use]
     pub fn is_overwritten(&self, id: EventId, covers: &VersionVector) -> bool {
         let event = self.event(id);
-        let Some(dot) = event.dot else { return false };
-        self.events_of(event.key).any(|(other, by)| {
-            other != id
+        self.events_of(event.key).any(|(_, by)| {
+            by.saw.contains(event.place)
                 && by.may_have_happened()
-                && by.saw.covers(dot)
                 && by.dot.is_none_or(|by| covers.covers(by))
         })
     }
@@ -300,3 +475,6 @@ impl History {
         format!("write {} ({what}, {dot}, {:?})", id.0, event.outcome)
     }
 }
+
+#[cfg(test)]
+mod tests;

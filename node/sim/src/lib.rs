@@ -6,7 +6,7 @@
 //! test is the core as it is, behind its own [`Store`](holm_core::store::Store) trait and its
 //! inputs and effects.
 //!
-//! [`sim`] plays a plan: [`client`]s act on a [`cluster`] while faults come and go; the [`referee`]
+//! [`sim`] plays a plan: [`client`]s act on a [`cluster`] (a [`world`]) while faults come and go; the [`referee`]
 //! keeps the [`history`] of what clients were told and calls the rules in [`check`]. [`script`]
 //! tells single stories instead, step by step, with traces ([`trace`]) that can be read.
 //! [`tamper`] puts bugs back, to see that they are found.
@@ -18,12 +18,17 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod history;
+pub mod hostile;
 pub mod net;
 pub mod plan;
 pub mod referee;
+pub mod report;
 pub mod rng;
+pub mod schedule;
 pub mod script;
+pub mod shrink;
 pub mod sim;
 pub mod store;
 pub mod tamper;
 pub mod trace;
+pub mod world;

@@ -1,7 +1,8 @@
 //! Links between nodes: how long messages take, and what becomes of them.
 //!
 //! In fair weather a link is what a QUIC lane is: in order, without loss, with a base delay and
-//! jitter. The weather adds loss, doubles and messages that overtake others, which is more than
+//! jitter. Delays are those between the regions of the two ends, one way each, and may be longer on
+//! a link by a share of its own. The weather adds loss, doubles and messages that overtake others, which is more than
 //! QUIC does to a lane, and all of what reconnecting does to it. A cut link drops what is sent
 //! over it and what is on its way. Links are directed: a cut can be one-way.
 
@@ -10,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use holm_protocol::ids::NodeId;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
+
+use crate::rng::stream;
 
 /// A delay: its least, and how much is added at random, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,31 +62,70 @@ pub struct NetTally {
     pub cut: u64,
 }
 
-/// All links.
+/// One direction of a link.
 #[derive(Debug)]
-pub struct Net {
+struct Link {
+    delay: Delay,
+    /// When the last message that kept its place arrives.
+    last_arrival_us: u64,
+    rng: ChaCha8Rng,
+}
+
+impl Link {
+    fn strikes(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+    }
+}
+
+/// Links, each drawn from its own stream when it is first used.
+#[derive(Debug)]
+struct Links {
     regions: BTreeMap<NodeId, usize>,
     /// Delay between regions, one way; the diagonal is within a region.
     delays: Vec<Vec<Delay>>,
+    /// Links are up to this many percent longer than that.
+    spread: u32,
+    seed: u64,
+    known: BTreeMap<(NodeId, NodeId), Link>,
+}
+
+impl Links {
+    fn get(&mut self, from: NodeId, to: NodeId) -> &mut Link {
+        self.known.entry((from, to)).or_insert_with(|| {
+            let mut rng = stream(self.seed, &format!("link {from} {to}"));
+            let Delay { base_us, jitter_us } = self.delays[self.regions[&from]][self.regions[&to]];
+            let longer = if self.spread > 0 { rng.random_range(0..=self.spread) } else { 0 };
+            let percent = 100 + u64::from(longer);
+            let delay =
+                Delay { base_us: base_us * percent / 100, jitter_us: jitter_us * percent / 100 };
+            Link { delay, last_arrival_us: 0, rng }
+        })
+    }
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Net {
+    links: Links,
     weather: Weather,
     cuts: BTreeSet<(NodeId, NodeId)>,
-    /// When the last message that kept its place arrives, per link.
-    last_arrival: BTreeMap<(NodeId, NodeId), u64>,
-    rng: ChaCha8Rng,
     tally: NetTally,
 }
 
 impl Net {
-    /// Fair weather over all links.
+    /// Fair weather over all links. Each draws from a stream of its own, and is up to `spread`
+    /// percent longer than its regions are apart.
     #[must_use]
-    pub fn new(regions: BTreeMap<NodeId, usize>, delays: Vec<Vec<Delay>>, rng: ChaCha8Rng) -> Net {
+    pub fn new(
+        regions: BTreeMap<NodeId, usize>,
+        delays: Vec<Vec<Delay>>,
+        spread: u32,
+        seed: u64,
+    ) -> Net {
         Net {
-            regions,
-            delays,
+            links: Links { regions, delays, spread, seed, known: BTreeMap::new() },
             weather: Weather::default(),
             cuts: BTreeSet::new(),
-            last_arrival: BTreeMap::new(),
-            rng,
             tally: NetTally::default(),
         }
     }
@@ -123,13 +165,17 @@ impl Net {
     /// The delay between two regions, one way.
     #[must_use]
     pub fn delay(&self, from: usize, to: usize) -> Delay {
-        self.delays[from][to]
+        self.links.delays[from][to]
+    }
+
+    /// The delay of a link, one way.
+    pub fn link_delay(&mut self, from: NodeId, to: NodeId) -> Delay {
+        self.links.get(from, to).delay
     }
 
     /// The least time of a round trip between two nodes, microseconds.
-    #[must_use]
-    pub fn round_trip_us(&self, a: NodeId, b: NodeId) -> u64 {
-        2 * self.delay(self.regions[&a], self.regions[&b]).base_us
+    pub fn round_trip_us(&mut self, a: NodeId, b: NodeId) -> u64 {
+        self.link_delay(a, b).base_us + self.link_delay(b, a).base_us
     }
 
     /// When copies of a message sent now arrive. None, one or two.
@@ -140,23 +186,22 @@ impl Net {
             return [None, None];
         }
         let Weather { loss, duplicate, reorder, hold_us } = self.weather;
-        let delay = self.delay(self.regions[&from], self.regions[&to]);
-        let direct_us = now_us + delay.draw(&mut self.rng);
-        if self.strikes(loss) {
+        let link = self.links.get(from, to);
+        let direct_us = now_us + link.delay.draw(&mut link.rng);
+        if link.strikes(loss) {
             self.tally.lost += 1;
             return [None, None];
         }
-        let first = if self.strikes(reorder) {
+        let first = if link.strikes(reorder) {
             self.tally.reordered += 1;
-            direct_us + self.rng.random_range(0..=hold_us)
+            direct_us + link.rng.random_range(0..=hold_us)
         } else {
-            let last = self.last_arrival.entry((from, to)).or_default();
-            *last = (*last).max(direct_us);
-            *last
+            link.last_arrival_us = link.last_arrival_us.max(direct_us);
+            link.last_arrival_us
         };
-        let second = self.strikes(duplicate).then(|| {
+        let second = link.strikes(duplicate).then(|| {
             self.tally.duplicated += 1;
-            first + self.rng.random_range(0..=hold_us)
+            first + link.rng.random_range(0..=hold_us)
         });
         [Some(first), second]
     }
@@ -171,29 +216,24 @@ impl Net {
     pub fn tally(&self) -> NetTally {
         self.tally
     }
-
-    fn strikes(&mut self, per_mille: u32) -> bool {
-        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::stream;
 
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
 
-    fn net() -> Net {
+    fn net(spread: u32) -> Net {
         let delay = Delay { base_us: 100, jitter_us: 1000 };
-        Net::new([(A, 0), (B, 0)].into(), vec![vec![delay]], stream(1, "net"))
+        Net::new([(A, 0), (B, 0)].into(), vec![vec![delay]], spread, 1)
     }
 
     /// Goal: in fair weather messages keep their order and none is lost.
     #[test]
     fn fair_links_keep_order() {
-        let mut net = net();
+        let mut net = net(0);
         let arrivals: Vec<u64> = (0..100).filter_map(|at| net.send(at, A, B)[0]).collect();
         assert_eq!(arrivals.len(), 100);
         assert!(arrivals.is_sorted());
@@ -202,7 +242,7 @@ mod tests {
     /// Goal: each kind of bad weather does what it says. Method: all of it at once.
     #[test]
     fn bad_weather_strikes() {
-        let mut net = net();
+        let mut net = net(0);
         net.set_weather(Weather { loss: 200, duplicate: 200, reorder: 200, hold_us: 50_000 });
         let arrivals: Vec<u64> = (0..1000).filter_map(|at| net.send(at, A, B)[0]).collect();
         let tally = net.tally();
@@ -211,10 +251,24 @@ mod tests {
         assert_eq!(arrivals.len() as u64, tally.sent - tally.lost);
     }
 
+    /// Goal: links differ from each other and in their two directions, never below what their
+    /// regions are apart.
+    #[test]
+    fn links_have_delays_of_their_own() {
+        let mut net = net(50);
+        let (there, back) = (net.link_delay(A, B), net.link_delay(B, A));
+        assert_ne!(there, back);
+        for delay in [there, back] {
+            assert!((100..=150).contains(&delay.base_us), "{delay:?}");
+            assert!((1000..=1500).contains(&delay.jitter_us), "{delay:?}");
+        }
+        assert_eq!(net.round_trip_us(A, B), there.base_us + back.base_us);
+    }
+
     /// Goal: a cut has a direction.
     #[test]
     fn cuts_are_one_way() {
-        let mut net = net();
+        let mut net = net(0);
         net.set_cut(A, B, true);
         assert_eq!(net.send(0, A, B), [None, None]);
         assert!(net.send(0, B, A)[0].is_some());

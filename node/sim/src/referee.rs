@@ -2,6 +2,9 @@
 //!
 //! The first violation is kept; the run then ends.
 
+mod disks;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,11 +24,11 @@ use holm_protocol::message::{Reply, Values, Written};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{
-    Verdict, Violation, answers, converged, dots, elements, gone, kept, latest, quorum_reads,
-    receipts, replica, values,
+    Verdict, Violation, answers, converged, dots, elements, forged, gone, kept, latest, logged,
+    names, quarantine, quorum_reads, receipts, replica, values,
 };
 use crate::cluster::CallResult;
-use crate::history::{Answer, EventId, History, KeyId, Outcome};
+use crate::history::{Answer, Event, EventId, EventSet, History, KeyId, Outcome};
 use crate::store::Changed;
 
 /// How calls ended.
@@ -45,6 +48,8 @@ pub struct OutcomeTally {
     pub siblings_max: u64,
     /// Writes repeated under their request id.
     pub repeats: u64,
+    /// Those of them that were repeated at another node, or at another run of one.
+    pub repeats_elsewhere: u64,
 }
 
 /// See the [module](self).
@@ -54,6 +59,10 @@ pub struct Referee {
     layout: Arc<Layout>,
     secrets: ContextSecrets,
     answers: Vec<Answer>,
+    /// The contexts that writers got back.
+    writers: Vec<(EventId, VersionVector)>,
+    /// Nodes that lost their memory, and when, microseconds.
+    forgot: BTreeMap<NodeId, u64>,
     violation: Option<Violation>,
     tally: OutcomeTally,
 }
@@ -67,6 +76,8 @@ impl Referee {
             layout,
             secrets,
             answers: Vec::new(),
+            writers: Vec::new(),
+            forgot: BTreeMap::new(),
             violation: None,
             tally: OutcomeTally::default(),
         }
@@ -114,14 +125,54 @@ impl Referee {
         context: &Bytes,
         (level, now_us): (Level, u64),
     ) -> (EventId, Option<Bytes>) {
-        let saw = self.open(key, context);
+        let saw = self.history.shown_with(key, context);
         let value = value(EventId(self.history.len()));
         (self.history.begin(key, value.clone(), saw, (level, now_us)), value)
+    }
+
+    /// Somebody is about to write with a context that was not given out for this key. Nothing of it
+    /// may ever be seen.
+    pub fn begin_forged(
+        &mut self,
+        key: KeyId,
+        value: impl FnOnce(EventId) -> Bytes,
+        (level, now_us): (Level, u64),
+    ) -> (EventId, Bytes) {
+        let value = value(EventId(self.history.len()));
+        let saw = EventSet::default();
+        let id = self.history.begin(key, Some(value.clone()), saw, (level, now_us));
+        self.history.event_mut(id).outcome = Outcome::NotDone;
+        (id, value)
+    }
+
+    /// What became of such a write.
+    pub fn forged_told(&mut self, id: EventId, result: &CallResult) {
+        let verdict = forged::check(&self.history, id, result);
+        self.judge(verdict);
+    }
+
+    /// A node has lost its memory, and must not answer for it from now on.
+    pub fn forgets(&mut self, node: NodeId, now_us: u64) {
+        self.forgot.entry(node).or_insert(now_us);
+    }
+
+    /// A node got another disk, which says of itself whether it has lost its memory.
+    pub fn comes_back(&mut self, node: NodeId, has_forgotten: bool, now_us: u64) {
+        self.forgot.remove(&node);
+        if has_forgotten {
+            self.forgets(node, now_us);
+        }
     }
 
     /// A client repeats a write.
     pub fn repeats(&mut self) {
         self.tally.repeats += 1;
+    }
+
+    /// A client repeats a write elsewhere, where nobody may know of it: it may be done once more.
+    pub fn repeats_elsewhere(&mut self, id: EventId, now_us: u64) {
+        self.tally.repeats_elsewhere += 1;
+        self.history.begin_again(id, now_us);
     }
 
     /// A client was told what became of one try of its write.
@@ -133,21 +184,28 @@ impl Referee {
 
     /// A client is done with a write. `is_undone` if each try certainly did nothing.
     pub fn end_write(&mut self, id: EventId, is_undone: bool) {
-        let event = self.history.event_mut(id);
-        match event.outcome {
-            Outcome::Acknowledged => self.tally.acknowledged += 1,
-            _ if is_undone => {
-                event.outcome = Outcome::NotDone;
-                self.tally.not_done += 1;
-                // Its effect may have been seen before its writer was told.
-                if event.dot.is_some() {
-                    let verdict = values::may_be_seen(&self.history, id, "a replica or a message");
-                    self.judge(verdict);
+        let tries: Vec<EventId> = self.history.tries(id).map(|(id, _)| id).collect();
+        let is_acknowledged =
+            |&id: &EventId| self.history.event(id).outcome == Outcome::Acknowledged;
+        match tries.iter().any(is_acknowledged) {
+            true => self.tally.acknowledged += 1,
+            false if is_undone => self.tally.not_done += 1,
+            false => self.tally.unknown += 1,
+        }
+        for id in tries {
+            let event = self.history.event_mut(id);
+            match event.outcome {
+                Outcome::Acknowledged => {}
+                _ if is_undone => {
+                    event.outcome = Outcome::NotDone;
+                    // Its effect may have been seen before its writer was told.
+                    if event.dot.is_some() {
+                        let place = "a replica or a message";
+                        let verdict = values::may_be_seen(&self.history, id, place);
+                        self.judge(verdict);
+                    }
                 }
-            }
-            _ => {
-                event.outcome = Outcome::Unknown;
-                self.tally.unknown += 1;
+                _ => event.outcome = Outcome::Unknown,
             }
         }
     }
@@ -155,6 +213,7 @@ impl Referee {
     fn acknowledged(&mut self, id: EventId, now_us: u64, written: &Written) {
         let verdict = dots::learn(&mut self.history, id, written.dot);
         self.judge(verdict);
+        let id = self.try_with(id, written.dot);
         let region = self.layout.region_of(written.receipt.coordinator);
         let event = self.history.event_mut(id);
         event.outcome = Outcome::Acknowledged;
@@ -164,42 +223,22 @@ impl Referee {
             event.acknowledged_us = Some(now_us);
         }
         event.durable.extend(written.receipt.replicas.iter().map(|entry| entry.node));
-        let (key, level) = (event.key, event.level);
+        let (key, level, asked_us) = (event.key, event.level, event.asked_us);
+        let mut shown = event.saw.clone();
+        let place = event.place;
         let partition = self.history.key(key).partition;
         let verdict = receipts::check(&self.layout, partition, level, &written.receipt);
         self.judge(verdict);
+        self.judge(quarantine::check(&self.forgot, asked_us, &written.receipt, false));
         // What a writer may overwrite next: its own write, and what it had seen.
         let covers = self.open(key, &written.context);
-        let event = self.history.event(id);
-        let seen = self.history.events_of(key).filter_map(|(_, other)| other.dot);
-        let shown = seen
-            .filter(|&dot| covers.covers(dot) && (event.dot == Some(dot) || event.saw.covers(dot)));
-        let shown: Vec<Dot> = shown.collect();
-        let verdict = self.check_writers_context(Answer { key, shown, covers });
+        if covers.covers(written.dot) {
+            shown.insert(place);
+        }
+        self.history.give(key, &written.context, &shown);
+        let verdict = answers::check_writer(&self.history, id, &covers);
         self.judge(verdict);
-    }
-
-    /// The context after a write covers nothing that the writer has not seen, unless somebody else
-    /// who had seen it has overwritten it.
-    fn check_writers_context(&self, answer: Answer) -> Verdict {
-        if self.history.key(answer.key).is_lww {
-            return Ok(());
-        }
-        for (id, event) in self.history.events_of(answer.key) {
-            let Some(dot) = event.dot else { continue };
-            let is_hidden =
-                event.value.is_some() && answer.covers.covers(dot) && !answer.shown.contains(&dot);
-            // Whoever overwrote it, anywhere: the writer's context need not cover that.
-            let is_dead = self
-                .history
-                .events_of(answer.key)
-                .any(|(other, by)| other != id && by.may_have_happened() && by.saw.covers(dot));
-            if is_hidden && !is_dead {
-                let how = format!("a writer's context covers {}", self.history.describe(id));
-                return Err(Violation::new(&answers::VISIBLE_OR_OVERWRITTEN, how));
-            }
-        }
-        Ok(())
+        self.writers.push((id, covers));
     }
 
     /// A client was told what a key holds, or that it cannot be read.
@@ -213,6 +252,12 @@ impl Referee {
         let covers = self.open(key, &values.context);
         let verdict = self.check_read(key, level, values);
         self.judge(verdict);
+        self.judge(quarantine::check(&self.forgot, asked_us, &values.receipt, true));
+        let partition = self.history.key(key).partition;
+        let shown = values.siblings.iter();
+        let ids = shown.filter_map(|sibling| self.history.by_dot(partition, sibling.dot));
+        let set = self.history.shown_by(ids);
+        self.history.give(key, &values.context, &set);
         let shown = values.siblings.iter().map(|sibling| sibling.dot).collect();
         let answer = Answer { key, shown, covers: covers.clone() };
         let verdict = answers::check(&self.history, &answer);
@@ -243,8 +288,16 @@ impl Referee {
         place: &str,
     ) -> Verdict {
         let id = values::writer_of(&self.history, key, value, place)?;
+        dots::learn(&mut self.history, id, dot)?;
+        let id = self.try_with(id, dot);
         self.history.event_mut(id).hlc = Some(hlc);
-        dots::learn(&mut self.history, id, dot)
+        Ok(())
+    }
+
+    /// The try of a write that has this dot.
+    fn try_with(&self, id: EventId, dot: Dot) -> EventId {
+        let has = |(_, event): &(EventId, &Event)| event.dot == Some(dot);
+        self.history.tries(id).find(has).map_or(id, |(id, _)| id)
     }
 
     /// What a client's context covers.
@@ -286,17 +339,29 @@ impl Referee {
         Ok(())
     }
 
-    /// A node committed these rows. `clock` gives its partition clocks.
+    /// A node committed these rows. `clock` gives its partition clocks, `stored` its objects'
+    /// contexts.
     pub fn committed<'a>(
         &mut self,
-        node: NodeId,
+        (node, now_us): (NodeId, u64),
         rows: &[Changed],
         clock: impl Fn(Partition) -> Option<&'a PartitionClock>,
+        stored: impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
     ) {
         let place = node.to_string();
-        for row in rows.iter().filter(|row| row.table == Table::Objects) {
-            let Some((partition, key)) = self.row_key(&row.key) else { continue };
-            let verdict = self.check_row(key, row, &place, clock(partition));
+        for row in rows {
+            let verdict = match row.table {
+                Table::Objects => {
+                    let Some((partition, key)) = self.row_key(&row.key) else { continue };
+                    let verdict = self.check_row(key, row, &place, clock(partition));
+                    if let Some(object) = row.after.as_ref().and_then(|b| Object::decode(b).ok()) {
+                        self.history.regain(node, key, &object.context, now_us);
+                    }
+                    verdict
+                }
+                Table::Log => check_log(row, &place, &stored),
+                _ => Ok(()),
+            };
             self.judge(verdict);
         }
     }
@@ -309,9 +374,17 @@ impl Referee {
         clock: Option<&PartitionClock>,
     ) -> Verdict {
         let decode = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|b| Object::decode(b).ok());
-        let Some(after) = decode(&row.after) else { return Ok(()) };
+        let (before, after) = match (decode(&row.before), decode(&row.after)) {
+            (None, None) => return Ok(()),
+            // A removed row is an object without a context. Until stability is built, nothing may
+            // be forgotten.
+            (Some(before), None) => {
+                let after = Object::new(before.kind());
+                (before, after)
+            }
+            (before, Some(after)) => (before.unwrap_or_else(|| Object::new(after.kind())), after),
+        };
         self.saw_object(key, &after, place)?;
-        let before = decode(&row.before).unwrap_or_else(|| Object::new(after.kind()));
         let change = replica::Change { key, before: &before, after: &after, place };
         replica::check(&self.history, change)?;
         clock.map_or(Ok(()), |clock| replica::check_clock(clock, &after, place))
@@ -323,16 +396,6 @@ impl Referee {
         let bucket = BucketId(u32::from_be_bytes(head[4..].try_into().ok()?));
         let key = self.history.key_id(bucket, &Bytes::copy_from_slice(name))?;
         Some((Partition::from_u32(partition), key))
-    }
-
-    /// A node's disk lost these rows, by a fault that may do that.
-    pub fn lost(&mut self, node: NodeId, rows: &[Changed]) {
-        for row in rows.iter().filter(|row| row.table == Table::Log) {
-            let record = row.after.as_deref().map(decode_record);
-            for entry in record.and_then(Result::ok).unwrap_or_default() {
-                self.history.lose(node, entry.partition, entry.dot);
-            }
-        }
     }
 
     /// These nodes have a write and cannot be read.
@@ -366,10 +429,32 @@ impl Referee {
     pub fn check_history(&mut self) {
         let mut verdict = values::nothing_undone_was_seen(&self.history);
         for answer in &self.answers {
-            verdict = verdict.and_then(|()| answers::check(&self.history, answer));
+            verdict = verdict
+                .and_then(|()| answers::check(&self.history, answer))
+                .and_then(|()| names::check(&self.history, answer.key, &answer.covers));
+        }
+        for (id, covers) in &self.writers {
+            let key = self.history.event(*id).key;
+            verdict = verdict
+                .and_then(|()| answers::check_writer(&self.history, *id, covers))
+                .and_then(|()| names::check(&self.history, key, covers));
         }
         self.judge(verdict);
     }
+}
+
+/// Checks that what a log row says was seen is stored.
+fn check_log(
+    row: &Changed,
+    place: &str,
+    stored: &impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
+) -> Verdict {
+    let entries = row.after.as_deref().map(decode_record).and_then(Result::ok).unwrap_or_default();
+    for entry in &entries {
+        let covers = stored(entry.partition, entry.bucket, &entry.key);
+        logged::check(entry, covers.as_ref(), place)?;
+    }
+    Ok(())
 }
 
 /// A key's name, by value.

@@ -1,7 +1,9 @@
 //! Random numbers: one seed, several streams.
 //!
-//! Each part of a run (plan, network, disks, clients) draws from a stream of its own, so that
-//! taking a client or a fault out of a plan leaves the other parts' numbers as they were.
+//! Each part of a run (the plan, each link, each disk, each client) draws from a stream of its own,
+//! and what happens rarely from one that is named after the moment. Taking a client or a fault out
+//! of a plan thus leaves the numbers of all parts that it did not touch as they were, and the
+//! smaller plan has a chance to fail as the larger one did ([`crate::shrink`]).
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;

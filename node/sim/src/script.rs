@@ -78,10 +78,10 @@ impl Script {
         let delays = (0..count).map(|a| (0..count).map(|b| delay(a, b)).collect()).collect();
         let disk = Delay { base_us: DISK_US, jitter_us: 0 };
         let setup = Setup {
-            shape: Shape { regions: regions.to_vec(), bits: 0, shards: 1 },
+            shape: Shape { regions: regions.to_vec(), zones: 0, bits: 0, shards: 1 },
             shard,
             sync: SyncMode::Always,
-            timing: Timing { delays, disk, detect_us: DETECT_US },
+            timing: Timing { delays, link_spread: 0, disk, detect_us: DETECT_US },
             seed: 1,
             tamper: None,
             steps_max: usize::MAX,
@@ -182,6 +182,18 @@ impl Script {
         self.finish(started)
     }
 
+    /// Asks for a write again under its request id at another node, and waits.
+    pub fn repeat_at(
+        &mut self,
+        started: &mut Started,
+        node: u64,
+    ) -> Option<Result<Written, RequestError>> {
+        started.node = NodeId(node);
+        let now_us = self.cluster.now_us();
+        self.cluster.referee_mut().repeats_elsewhere(started.event, now_us);
+        self.repeat(started)
+    }
+
     /// Puts and waits.
     pub fn put(
         &mut self,
@@ -257,6 +269,14 @@ impl Script {
             Some(Happened::Nothing) => true,
             Some(Happened::Alarm(_)) | None => false,
         }
+    }
+
+    /// The replicas of a key.
+    #[must_use]
+    pub fn replicas_of(&self, key: &str) -> Vec<NodeId> {
+        let partition = self.cluster.partition(self.bucket(), key.as_bytes());
+        let replicas = partition.map(|partition| self.cluster.layout().replicas(partition));
+        replicas.unwrap_or_default().to_vec()
     }
 
     /// The values that a node's disk holds under a key, sorted.

@@ -9,45 +9,67 @@
 //! A node that lost its disk has no way back yet: it refuses reads, so the reads of step 3 ask for
 //! all the others, and only these are compared.
 
-use std::fmt;
+mod strike;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holm_core::object::{Object, ObjectKind};
 use holm_core::shard::event::Counters;
 use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
-use holm_protocol::message::{Get, Reply, Request};
+use holm_protocol::message::{Get, Request};
 
-use crate::check::{Violation, panics};
+use crate::check::{Verdict, Violation, ends, panics};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
-use crate::plan::{Fault, FaultKind, Plan};
+use crate::hostile::Hostile;
+use crate::plan::{FaultKind, Mode, Plan};
 use crate::referee::OutcomeTally;
 use crate::trace::STEPS_KEPT;
 
 /// Between two comparisons of replicas, simulated microseconds.
 const CHECK_EVERY_US: u64 = 150_000;
-/// Time for connections to come back and clocks to pass what a fast one has written, microseconds.
+/// Time for connections to come back, microseconds.
 const SETTLE_US: u64 = 4_000_000;
 /// Rounds of reads after which replicas must be equal: one to repair, more for reads that fail
 /// because writes are still on their way.
 const ROUNDS_MAX: usize = 6;
-/// Steps after which a run is stuck.
+/// Steps after which a run is stuck, and how many each operation of a client adds.
 const STEPS_MAX: u64 = 3_000_000;
+const STEPS_OF_OPERATION: u64 = 1_000;
+/// Time that clients have after faults end, microseconds: an hour of load, and as much again.
+const CALM_MAX_US: u64 = 2 * 3_600 * 1_000_000;
 /// Alarm numbers of faults' ends, checks and clients start here; faults' beginnings at 0.
 const FAULT_ENDS: u64 = 1 << 32;
 const CHECKS: u64 = 2 << 32;
 const CLIENTS: u64 = 3 << 32;
 const CLIENT_TIMEOUTS: u64 = 4 << 32;
+const FAULT_TURNS: u64 = 5 << 32;
+/// Disks are copied that an older copy will replace.
+const COPIES: u64 = 6 << 32;
+const HOSTILE: u64 = 7 << 32;
+/// Times that somebody tries a forged context in a run, about.
+const FORGERIES: u64 = 4;
 /// The referee's own client.
 const READER: u64 = 1 << 20;
 
-/// How a run ended.
+/// Whether a run shows anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    Counts,
+    /// Fewer than half of its calls were ok.
+    HardlyWorked,
+    /// It was to have faults, and none had an effect.
+    Undisturbed,
+}
+
+/// How a run ended. In words: [`crate::report`].
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
+    /// What was to happen.
+    pub plan: Plan,
     /// The rule that was broken, if one was.
     pub violation: Option<Violation>,
     /// The last steps, if a rule was broken or all were asked for.
@@ -58,6 +80,8 @@ pub struct Report {
     pub steps: u64,
     /// How long it was, simulated microseconds.
     pub simulated_us: u64,
+    /// When faults had ended and clients had done what they had to, simulated microseconds.
+    pub worked_us: u64,
     /// How often each fault had an effect.
     pub faults: FaultTally,
     /// How calls ended.
@@ -66,16 +90,19 @@ pub struct Report {
     pub counters: Counters,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
+impl Report {
+    /// Whether the run counts, or is as good as not run.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let OutcomeTally { acknowledged, reads, not_done, unknown, reads_failed, .. } =
+            self.outcomes;
+        if acknowledged + reads < not_done + unknown + reads_failed {
+            Standing::HardlyWorked
+        } else if self.plan.mode != Mode::Calm && self.faults.total() == 0 {
+            Standing::Undisturbed
+        } else {
+            Standing::Counts
         }
-        let Some(violation) = &self.violation else {
-            return write!(f, "seed {}: {} steps, clean", self.seed, self.steps);
-        };
-        writeln!(f, "seed {}: violation of {violation}", self.seed)?;
-        write!(f, "  repeat: cargo xtask sim --seed {} --trace", self.seed)
     }
 }
 
@@ -85,7 +112,10 @@ pub struct Sim {
     plan: Plan,
     cluster: Cluster,
     clients: Vec<Client>,
+    hostile: Hostile,
     busy_clients: usize,
+    steps_max: u64,
+    worked_us: u64,
     /// Calls of client timeouts, by alarm.
     timeouts: Vec<(usize, CallId)>,
     trace_all: bool,
@@ -107,18 +137,34 @@ impl Sim {
         let mut cluster = Cluster::new(setup);
         let mut clients = Vec::new();
         for (at, client) in plan.clients.iter().enumerate() {
-            let id = at as u64 + 1;
-            let client = Client::new((plan.seed, id), client.clone(), plan.keys, &mut cluster);
-            clients.push(client);
             // Connections take a round trip to come up.
-            cluster.alarm(1_000 * id, CLIENTS + at as u64);
+            cluster.alarm(1_000 * client.id, CLIENTS + at as u64);
+            let from = (plan.seed, client.id);
+            clients.push(Client::new(from, client.clone(), plan.keys, &mut cluster));
         }
         for (at, fault) in plan.faults.iter().enumerate() {
             cluster.alarm(fault.at_us, at as u64);
+            if fault.kind == FaultKind::Restore {
+                cluster.alarm(fault.copied_us(), COPIES + at as u64);
+            }
         }
         cluster.alarm(CHECK_EVERY_US, CHECKS);
+        let mut hostile = Hostile::new(plan.seed);
+        cluster.alarm(hostile.next_us(0, plan.faults_until_us, FORGERIES), HOSTILE);
         let busy_clients = clients.len();
-        Sim { plan, cluster, clients, busy_clients, timeouts: Vec::new(), trace_all }
+        let operations = plan.clients.iter().map(|client| u64::from(client.operations));
+        let steps_max = STEPS_MAX + STEPS_OF_OPERATION * operations.sum::<u64>();
+        Sim {
+            plan,
+            cluster,
+            clients,
+            hostile,
+            busy_clients,
+            steps_max,
+            worked_us: 0,
+            timeouts: Vec::new(),
+            trace_all,
+        }
     }
 
     /// Plays the plan of a seed.
@@ -129,9 +175,16 @@ impl Sim {
 
     /// Plays the plan.
     #[must_use]
-    pub fn run(mut self) -> Report {
+    pub fn run(self) -> Report {
+        self.run_and_tell(|| ())
+    }
+
+    /// Plays the plan, and tells when clients have done what they had to: what follows is the
+    /// referee's.
+    #[must_use]
+    pub fn run_and_tell(mut self, worked: impl FnOnce()) -> Report {
         // Nothing of the run is used afterwards but what it recorded.
-        let played = catch_unwind(AssertUnwindSafe(|| self.play()));
+        let played = catch_unwind(AssertUnwindSafe(|| self.play(worked)));
         if let Err(payload) = played {
             let violation = panics::violation(payload.as_ref());
             self.cluster.referee_mut().judge(Err(violation));
@@ -139,21 +192,39 @@ impl Sim {
         self.report()
     }
 
-    fn play(&mut self) {
+    fn play(&mut self, worked: impl FnOnce()) {
         self.run_until(self.plan.faults_until_us);
         self.end_faults();
-        // Clients finish what they have to do.
-        while self.busy_clients > 0 && self.goes_on() {
+        // Clients finish what they have to do. Time is bounded too: comparisons go on for ever.
+        let until_us = self.cluster.now_us() + CALM_MAX_US;
+        while self.busy_clients > 0 && self.goes_on() && self.cluster.now_us() < until_us {
             self.step();
         }
+        self.check_progress();
+        self.worked_us = self.cluster.now_us();
+        worked();
+        self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
+        self.cluster.check_clocks();
         self.converge();
+        // What was cut short proves nothing.
+        self.check_progress();
         self.verdict();
+    }
+
+    /// Whether the run got here because it was done, and not because it was stuck.
+    fn check_progress(&mut self) {
+        let (steps, steps_max) = (self.cluster.trace().count(), self.steps_max);
+        let progress = ends::Progress { steps, steps_max, busy: self.busy_clients };
+        // A run that broke a rule before is not played to its end.
+        if self.cluster.referee().violation().is_none() {
+            self.cluster.referee_mut().judge(ends::check(progress));
+        }
     }
 
     fn goes_on(&self) -> bool {
         self.cluster.referee().violation().is_none()
-            && self.cluster.trace().count() < STEPS_MAX
+            && self.cluster.trace().count() < self.steps_max
             && self.cluster.next_us().is_some()
     }
 
@@ -167,6 +238,7 @@ impl Sim {
         match self.cluster.step() {
             Some(Happened::Alarm(number)) => self.alarm(number),
             Some(Happened::Answer(call, result)) => {
+                self.hostile.on_answer(call, &result, &mut self.cluster);
                 if let Some(at) = self.clients.iter().position(|client| client.waits_for(call)) {
                     let next = self.clients[at].on_answer(result, &mut self.cluster);
                     self.plan_client(at, next);
@@ -180,11 +252,11 @@ impl Sim {
         let (kind, at) = (number & !(FAULT_ENDS - 1), (number & (FAULT_ENDS - 1)) as usize);
         match kind {
             0 => self.fault_begins(at),
-            FAULT_ENDS => {
-                if self.cluster.now_us() < self.plan.faults_until_us {
-                    self.fault_ends(self.plan.faults[at]);
-                }
-            }
+            // What is left of faults when all are to end, ends then.
+            FAULT_TURNS | FAULT_ENDS if self.cluster.now_us() >= self.plan.faults_until_us => {}
+            FAULT_TURNS => strike::turn(&self.plan.faults[at], &mut self.cluster),
+            FAULT_ENDS => strike::end(&self.plan.faults[at], &mut self.cluster),
+            COPIES => self.cluster.copy_disk(self.plan.faults[at].node),
             CHECKS => {
                 self.cluster.check_replicas();
                 self.cluster.alarm(self.cluster.now_us() + CHECK_EVERY_US, CHECKS);
@@ -192,6 +264,14 @@ impl Sim {
             CLIENTS => {
                 let next = self.clients[at].act(&mut self.cluster);
                 self.plan_client(at, next);
+            }
+            HOSTILE => {
+                self.hostile.act(&mut self.cluster);
+                let (now_us, until_us) = (self.cluster.now_us(), self.plan.faults_until_us);
+                let next_us = self.hostile.next_us(now_us, until_us, FORGERIES);
+                if next_us < until_us {
+                    self.cluster.alarm(next_us, HOSTILE);
+                }
             }
             _ => {
                 let (client, call) = self.timeouts[at];
@@ -217,106 +297,65 @@ impl Sim {
 
     fn fault_begins(&mut self, at: usize) {
         let fault = self.plan.faults[at];
-        let Fault { kind, node, other, strength, .. } = fault;
         let now_us = self.cluster.now_us();
-        let ends_us = now_us + fault.for_us;
-        self.cluster.alarm(ends_us, FAULT_ENDS + at as u64);
-        let hold_us = u64::from(strength) * 5_000;
-        let cluster = &mut self.cluster;
-        match kind {
-            FaultKind::Loss => cluster.set_weather(|w| w.loss = 5 * strength),
-            FaultKind::Duplicate => {
-                cluster.set_weather(|w| (w.duplicate, w.hold_us) = (5 * strength, hold_us));
-            }
-            FaultKind::Reorder => {
-                cluster.set_weather(|w| (w.reorder, w.hold_us) = (5 * strength, hold_us));
-            }
-            FaultKind::ReplyLoss => cluster.lose_replies(5 * strength),
-            FaultKind::Cut if node != other => cluster.set_cut(node, other, (true, true)),
-            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (true, false)),
-            FaultKind::Cut | FaultKind::OneWayCut => {}
-            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), true),
-            FaultKind::Kill => cluster.crash(node),
-            FaultKind::DieInCommit => cluster.die_in_commit(node),
-            FaultKind::PowerCut => cluster.power_cut(node),
-            FaultKind::Wipe => {
-                cluster.crash(node);
-                cluster.wipe(node);
-            }
-            FaultKind::Pause => cluster.pause(node, ends_us),
-            FaultKind::SlowDisk => cluster.slow_disk(node, 2 + u64::from(strength)),
-            FaultKind::FullDisk => cluster.set_free(node, Some(20 * strength as usize)),
-            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = true),
-            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = true),
-            FaultKind::Damage => cluster.damage(node),
-            FaultKind::Skew => cluster.set_skew(node, (i64::from(strength) - 50) * 40),
-        }
-    }
-
-    fn fault_ends(&mut self, fault: Fault) {
-        let Fault { kind, node, other, .. } = fault;
-        let cluster = &mut self.cluster;
-        match kind {
-            FaultKind::Loss => cluster.set_weather(|w| w.loss = 0),
-            FaultKind::Duplicate => cluster.set_weather(|w| w.duplicate = 0),
-            FaultKind::Reorder => cluster.set_weather(|w| w.reorder = 0),
-            FaultKind::ReplyLoss => cluster.lose_replies(0),
-            FaultKind::Cut if node != other => cluster.set_cut(node, other, (false, true)),
-            FaultKind::OneWayCut if node != other => cluster.set_cut(node, other, (false, false)),
-            FaultKind::Cut | FaultKind::OneWayCut | FaultKind::Pause => {}
-            FaultKind::RegionCut => cluster.set_region_cut(cluster.region_of(node), false),
-            FaultKind::Kill | FaultKind::DieInCommit | FaultKind::PowerCut | FaultKind::Wipe => {
-                cluster.restart(node);
-            }
-            FaultKind::SlowDisk => cluster.slow_disk(node, 1),
-            FaultKind::FullDisk => cluster.set_free(node, None),
-            FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = false),
-            FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = false),
-            // Damage stays until the row is written again or all faults end.
-            FaultKind::Damage => {}
-            FaultKind::Skew => cluster.set_skew(node, 0),
-        }
+        self.cluster.alarm(now_us + fault.for_us / 2, FAULT_TURNS + at as u64);
+        self.cluster.alarm(now_us + fault.for_us, FAULT_ENDS + at as u64);
+        strike::begin(&fault, &mut self.cluster);
     }
 
     fn end_faults(&mut self) {
         self.cluster.heal();
     }
 
-    /// Reads every key from every region until its replicas are equal, or for too long.
+    /// Reads every key from every region until all are answered and its replicas are equal, or for
+    /// too long.
     fn converge(&mut self) {
         let keys: Vec<KeyId> =
             self.cluster.referee().history().keys().map(|(key, _)| key).collect();
+        let mut answered = Ok(());
         for _ in 0..ROUNDS_MAX {
+            answered = Ok(());
             for &key in &keys {
-                self.read_everywhere(key);
+                answered = answered.and(self.read_everywhere(key));
             }
             // Repairs travel after the answers.
             self.run_until(self.cluster.now_us() + 1_000_000);
-            if keys.iter().all(|&key| self.is_converged(key)) {
+            if answered.is_ok() && keys.iter().all(|&key| self.is_converged(key)) {
                 break;
             }
+        }
+        // A run that is cut short by something else is not answered either.
+        if self.goes_on() {
+            self.cluster.referee_mut().judge(answered);
         }
         self.cluster.check_replicas();
     }
 
-    fn read_everywhere(&mut self, key: KeyId) {
+    /// # Errors
+    /// A read that was not answered with values.
+    fn read_everywhere(&mut self, key: KeyId) -> Verdict {
         let facts = self.cluster.referee().history().key(key);
         let (bucket, name) = (facts.bucket, facts.name.clone());
         let replicas = self.cluster.whole_replicas(bucket, &name);
         // At least one remembers: wipes see to it. All that do, are asked.
         let level = Level::Count(replicas.len().clamp(1, 127) as u8);
+        let mut answered = Ok(());
         for region in 0..self.plan.shape.regions.len() {
             let local = replicas.iter().find(|&&node| self.cluster.region_of(node) == region);
-            let Some(&node) = local.or(replicas.first()) else { return };
+            let Some(&node) = local.or(replicas.first()) else { break };
             let get = Get { bucket, key: name.clone(), level: Some(level), timeout_ms: 2_000 };
             let asked_us = self.cluster.now_us();
             let who = (READER, self.cluster.region_of(node));
             let call = self.cluster.call(who, node, Request::Get(get), 0);
             let result = self.wait_for(call);
-            if let Some(result @ CallResult::Reply(Reply::Values(_))) = result {
+            let shown = String::from_utf8_lossy(&name);
+            let verdict = ends::check_read(&shown, &node.to_string(), result.as_ref());
+            if let Some(result) = result.filter(|_| verdict.is_ok()) {
                 self.cluster.referee_mut().read_told(key, level, asked_us, &result);
             }
+            answered = answered.and(verdict);
         }
+        answered
     }
 
     fn wait_for(&mut self, call: CallId) -> Option<CallResult> {
@@ -378,19 +417,23 @@ impl Sim {
     }
 
     fn report(self) -> Report {
-        let violation = self.cluster.referee().violation().cloned();
         let trace = self.cluster.trace();
+        let violation = self.cluster.referee().violation().map(|violation| Violation {
+            how: trace.with_names(&violation.how),
+            ..violation.clone()
+        });
         let lines = violation.is_some() || self.trace_all;
         Report {
-            seed: self.plan.seed,
             trace: if lines { trace.lines().collect() } else { Vec::new() },
             digest: trace.digest(),
             steps: trace.count(),
             simulated_us: self.cluster.now_us(),
+            worked_us: self.worked_us,
             faults: self.cluster.tally(),
             outcomes: self.cluster.referee().tally(),
             counters: self.cluster.counters(),
             violation,
+            plan: self.plan,
         }
     }
 }

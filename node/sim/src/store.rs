@@ -6,12 +6,21 @@
 //! volatile batches, newest first, all or some of them. After an I/O error nobody knows whether
 //! the batch is on the disk: it shows after the next [`SimStore::reopen`].
 //!
+//! A batch that power interrupts is *torn*: half of it is on the disk. A store that checks its log as
+//! strictly as the node's does finds that and leaves the batch out, whole, when it is reopened.
+//!
+//! A disk can be copied, and replaced by a copy, older or another's.
+//!
 //! Full disks are refused twice, as real ones are: usually at [`Store::writable`], and when a batch
 //! turns out too large, at its commit.
+
+mod tampered;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use holm_core::store::{Row, Store, StoreError, Table};
+
+use crate::tamper::Tamper;
 
 /// Free bytes under which nothing new is taken on. Small, so that some batches are found too large
 /// only at their commit.
@@ -38,6 +47,10 @@ pub struct StoreFaults {
     pub reads_fail: bool,
     /// A sync reports success and does nothing: the disk that lies.
     pub syncs_lie: bool,
+    /// Power fails in the middle of the next commit, of which nobody will hear.
+    pub tears: bool,
+    /// Half of a torn batch shows after reopening: a store that does not check its log.
+    pub torn_shows: bool,
 }
 
 /// One row that a commit changed.
@@ -71,10 +84,16 @@ pub struct StoreTally {
     pub damaged_reads: u64,
 }
 
+type Tables = BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// What was on a disk at some time.
+#[derive(Debug, Clone)]
+pub struct DiskCopy(Tables);
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct SimStore {
-    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+    tables: Tables,
     staged: Vec<Staged>,
     mode: SyncMode,
     /// The last commit, until somebody has looked at it.
@@ -83,11 +102,21 @@ pub struct SimStore {
     volatile: Vec<Vec<Changed>>,
     /// A batch whose commit failed and which may be on the disk.
     uncertain: Option<Vec<Staged>>,
+    /// A batch of which half is on the disk.
+    torn: Option<Vec<Staged>>,
     damaged: BTreeSet<(Table, Vec<u8>)>,
     bytes: usize,
     capacity_bytes: Option<usize>,
     faults: StoreFaults,
     tally: StoreTally,
+    /// A bug put back into the disk's driver.
+    tamper: Option<Tamper>,
+    /// So many of the oldest volatile batches were reported as safe.
+    promised: usize,
+    /// The newest batch failed and is reported as done.
+    is_hiding: bool,
+    /// The newest batch, where a bug wants it.
+    newest: Vec<Changed>,
 }
 
 impl SimStore {
@@ -95,17 +124,22 @@ impl SimStore {
     #[must_use]
     pub fn new(mode: SyncMode) -> SimStore {
         SimStore {
-            tables: Table::ALL.iter().map(|&table| (table, BTreeMap::new())).collect(),
+            tables: empty_tables(),
             staged: Vec::new(),
             mode,
             last: Vec::new(),
             volatile: Vec::new(),
             uncertain: None,
+            torn: None,
             damaged: BTreeSet::new(),
             bytes: 0,
             capacity_bytes: None,
             faults: StoreFaults::default(),
             tally: StoreTally::default(),
+            tamper: None,
+            promised: 0,
+            is_hiding: false,
+            newest: Vec::new(),
         }
     }
 
@@ -150,7 +184,8 @@ impl SimStore {
 
     /// Takes every fault away.
     pub fn heal(&mut self) {
-        self.faults = StoreFaults { syncs_lie: self.faults.syncs_lie, ..StoreFaults::default() };
+        let StoreFaults { syncs_lie, torn_shows, .. } = self.faults;
+        self.faults = StoreFaults { syncs_lie, torn_shows, ..StoreFaults::default() };
         self.capacity_bytes = None;
         self.damaged.clear();
     }
@@ -190,16 +225,18 @@ impl SimStore {
         if self.is_volatile() && !last.is_empty() {
             self.volatile.push(last.clone());
         }
+        self.settle_hidden();
         last
     }
 
+    /// Whether what was just committed is not synced.
     fn is_volatile(&self) -> bool {
-        self.mode != SyncMode::Always || self.faults.syncs_lie
+        self.mode != SyncMode::Always || self.faults.syncs_lie || self.is_hiding
     }
 
     /// Makes everything committed safe from power cuts.
     pub fn sync(&mut self) {
-        if !self.faults.syncs_lie {
+        if !self.faults.syncs_lie && !self.leaves_unsynced() {
             self.volatile.clear();
         }
     }
@@ -216,42 +253,74 @@ impl SimStore {
         self.take_last();
         self.uncertain = None;
         let mut lost = Vec::new();
-        for batch in self.volatile.split_off(keep.min(self.volatile.len())).into_iter().rev() {
+        let keep = keep.min(self.volatile.len());
+        let batches = self.volatile.split_off(keep).into_iter().enumerate();
+        for (at, batch) in batches.rev() {
             for row in batch.into_iter().rev() {
-                self.write(row.table, row.key.clone(), row.before.clone());
-                lost.push(row);
+                // What a later batch wrote stays if that batch is safe.
+                if self.row(row.table, &row.key) == row.after.as_deref() {
+                    self.write(row.table, row.key.clone(), row.before.clone());
+                }
+                // What was reported as safe may not be lost.
+                if keep + at >= self.promised {
+                    lost.push(row);
+                }
             }
         }
         self.volatile.clear();
+        self.promised = 0;
         lost
     }
 
-    /// The disk is replaced by an empty one. Gives what was on it.
-    pub fn wipe(&mut self) -> Vec<Changed> {
+    /// What is on the disk now.
+    #[must_use]
+    pub fn copy(&self) -> DiskCopy {
+        DiskCopy(self.tables.clone())
+    }
+
+    /// The disk is replaced by a copy, or by an empty one. Gives what was on it and is not any more.
+    pub fn replace(&mut self, copy: Option<&DiskCopy>) -> Vec<Changed> {
+        let fresh = copy.map_or_else(empty_tables, |copy| copy.0.clone());
         let mut lost = Vec::new();
-        for (&table, rows) in &mut self.tables {
-            for (key, value) in std::mem::take(rows) {
-                lost.push(Changed { table, key, before: None, after: Some(value) });
+        for (table, rows) in std::mem::replace(&mut self.tables, fresh) {
+            for (key, value) in rows {
+                let after = self.row(table, &key).map(<[u8]>::to_vec);
+                if after.as_ref() != Some(&value) {
+                    lost.push(Changed { table, key, before: after, after: Some(value) });
+                }
             }
         }
+        let rows = self.tables.values().flatten();
+        self.bytes = rows.map(|(key, value)| key.len() + value.len()).sum();
         self.volatile.clear();
+        self.promised = 0;
         self.last.clear();
         self.uncertain = None;
+        self.torn = None;
         self.damaged.clear();
-        self.bytes = 0;
         lost
     }
 
-    /// A process opens the disk anew. A batch whose commit had failed shows now, or never.
+    /// Whether a batch is torn.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.torn.is_some()
+    }
+
+    /// A process opens the disk anew. A batch whose commit had failed shows now, or never; a torn one
+    /// is left out.
     pub fn reopen(&mut self, uncertain_is_there: bool) {
         self.staged.clear();
         self.take_last();
-        if let Some(batch) = self.uncertain.take()
-            && uncertain_is_there
-        {
-            self.apply(batch);
-            self.take_last();
+        self.faults.tears = false;
+        let mut found = self.uncertain.take().filter(|_| uncertain_is_there).unwrap_or_default();
+        if let Some(mut torn) = self.torn.take().filter(|_| self.faults.torn_shows) {
+            torn.truncate(torn.len().div_ceil(2));
+            found.append(&mut torn);
         }
+        self.apply(found);
+        self.take_last();
+        self.forget_rows();
     }
 
     fn apply(&mut self, batch: Vec<Staged>) {
@@ -338,10 +407,15 @@ impl Store for SimStore {
     fn commit(&mut self) -> Result<(), StoreError> {
         self.take_last();
         let batch = std::mem::take(&mut self.staged);
-        if self.faults.commits_fail {
+        let batch = self.tampered(batch);
+        if self.faults.commits_fail && !self.hides_failures() {
             self.tally.commits_failed += 1;
             self.uncertain = Some(batch);
             return Err(StoreError::Io("simulated write error".to_owned()));
+        }
+        if self.faults.tears && !batch.is_empty() {
+            self.torn = Some(batch);
+            return Ok(());
         }
         let added: usize =
             batch.iter().map(|(_, k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum();
@@ -351,87 +425,16 @@ impl Store for SimStore {
         }
         self.tally.commits += 1;
         self.apply(batch);
+        if self.tamper == Some(Tamper::BatchNotAtomic) {
+            self.newest = self.last.clone();
+        }
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn put(store: &mut SimStore, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        store.stage_put(Table::Objects, key, value);
-        store.commit()
-    }
-
-    /// Goal: a kill loses nothing committed, a power cut exactly what was not synced. Method: one
-    /// synced and two volatile commits, one of which is kept.
-    #[test]
-    fn only_a_power_cut_loses_the_volatile_tail() {
-        let mut store = SimStore::new(SyncMode::Interval { ms: 10 });
-        put(&mut store, b"a", b"1").unwrap();
-        store.take_last();
-        store.sync();
-        put(&mut store, b"a", b"2").unwrap();
-        put(&mut store, b"b", b"3").unwrap();
-        store.reopen(true);
-        assert_eq!(store.get(Table::Objects, b"b"), Ok(Some(b"3".to_vec())));
-        let lost = store.power_cut(1);
-        assert_eq!(lost.len(), 1);
-        assert_eq!(store.get(Table::Objects, b"a"), Ok(Some(b"2".to_vec())));
-        assert_eq!(store.get(Table::Objects, b"b"), Ok(None));
-    }
-
-    /// Goal: with `sync = always` a power cut loses nothing, unless the disk lies.
-    #[test]
-    fn a_disk_that_lies_loses_what_it_acknowledged() {
-        for lies in [false, true] {
-            let mut store = SimStore::new(SyncMode::Always);
-            store.set_faults(StoreFaults { syncs_lie: lies, ..StoreFaults::default() });
-            put(&mut store, b"a", b"1").unwrap();
-            store.sync();
-            assert_eq!(store.power_cut(0).len(), usize::from(lies));
-            assert_eq!(store.get(Table::Objects, b"a").unwrap().is_none(), lies);
-        }
-    }
-
-    /// Goal: a failed commit changes nothing now, and what it did shows at the next opening.
-    #[test]
-    fn a_failed_commit_shows_after_reopening_or_never() {
-        for there in [false, true] {
-            let mut store = SimStore::new(SyncMode::Always);
-            store.set_faults(StoreFaults { commits_fail: true, ..StoreFaults::default() });
-            assert!(put(&mut store, b"a", b"1").is_err());
-            assert_eq!(store.get(Table::Objects, b"a"), Ok(None));
-            store.heal();
-            store.reopen(there);
-            assert_eq!(store.get(Table::Objects, b"a").unwrap().is_some(), there);
-        }
-    }
-
-    /// Goal: a full disk refuses before and at the commit, keeps nothing of the batch, and takes
-    /// writes again when there is room.
-    #[test]
-    fn a_full_disk_refuses_and_recovers() {
-        let mut store = SimStore::new(SyncMode::Always);
-        store.set_free(Some(RESERVE_BYTES));
-        assert_eq!(store.writable(), Ok(()));
-        assert_eq!(put(&mut store, b"a", &[0; 2 * RESERVE_BYTES]), Err(StoreError::Full));
-        assert_eq!(store.rows(Table::Objects).count(), 0);
-        assert_eq!(put(&mut store, b"a", b"1"), Ok(()));
-        assert_eq!(store.writable(), Err(StoreError::Full));
-        store.heal();
-        assert_eq!(store.writable(), Ok(()));
-    }
-
-    /// Goal: damage is seen by reads only, and gone when the row is written anew.
-    #[test]
-    fn damage_lasts_until_the_next_write() {
-        let mut store = SimStore::new(SyncMode::Always);
-        put(&mut store, b"a", b"1").unwrap();
-        store.damage(Table::Objects, b"a");
-        assert_ne!(store.get(Table::Objects, b"a"), Ok(Some(b"1".to_vec())));
-        put(&mut store, b"a", b"2").unwrap();
-        assert_eq!(store.get(Table::Objects, b"a"), Ok(Some(b"2".to_vec())));
-    }
+fn empty_tables() -> Tables {
+    Table::ALL.iter().map(|&table| (table, BTreeMap::new())).collect()
 }
+
+#[cfg(test)]
+mod tests;

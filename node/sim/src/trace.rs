@@ -5,7 +5,8 @@
 //! digest took the same steps (I12).
 //!
 //! Words: nodes are `n1`, a dot is `n1.2:5` (the fifth write of the second run of node 1), a value
-//! written as that dot is `n1.2:5="text"`, a context is `[n1.2:5]`.
+//! written as that dot is `n1.2:5="text"`, a context is `[n1.2:5]`. A line of a report has the time
+//! and the regions too ([`LEGEND`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
@@ -15,11 +16,20 @@ use holm_core::object::Object;
 use holm_core::peer::{Found, PeerMessage, Want};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
-use holm_protocol::ids::{Actor, NodeId};
+use holm_protocol::ids::{Actor, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 
 /// Steps kept for the report of a violation.
 pub const STEPS_KEPT: usize = 400;
+
+/// How to read the lines of a report, for somebody who sees them for the first time.
+pub const LEGEND: &str = "\
+  Columns: simulated milliseconds, region (or the regions a message crosses), what happened.
+  n1 is node 1, c1 is client 1; n1 -> n2 arrived, n1 -x n2 did not. A dot names a write: n1.2:5 is
+  the fifth write that the second run of n1 took in. {n1.2:5=\"text\"} are the values of an object
+  with their dots, [n1.2:5] is its context: all writes it has seen up to these. An answer between
+  nodes ends with the key that was asked for. Clients with long numbers are the referee, who reads
+  everything in the end, and somebody who tries forged contexts.";
 
 /// Characters of a value that are shown.
 const VALUE_SHOWN: usize = 16;
@@ -128,10 +138,23 @@ pub struct Step {
 #[derive(Debug, Clone, Default)]
 pub struct Names(BTreeMap<Actor, (NodeId, u32)>);
 
+/// Which key a question was about, for the answers that do not repeat it. By who asked, about which
+/// partition, and the number of the question.
+type Asked = BTreeMap<(Asker, u64), Bytes>;
+
+/// Who numbers questions: each shard of a node its own, all clients together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Asker {
+    Node(NodeId, Partition),
+    Clients,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Trace {
     names: Names,
+    regions: BTreeMap<NodeId, usize>,
+    client_regions: BTreeMap<u64, usize>,
     steps: VecDeque<Step>,
     steps_max: usize,
     count: u64,
@@ -142,8 +165,25 @@ impl Trace {
     /// A trace that keeps the last `steps_max` steps.
     #[must_use]
     pub fn new(steps_max: usize) -> Trace {
-        let (names, steps) = (Names::default(), VecDeque::new());
-        Trace { names, steps, steps_max, count: 0, digest: Digest::new() }
+        Trace {
+            names: Names::default(),
+            regions: BTreeMap::new(),
+            client_regions: BTreeMap::new(),
+            steps: VecDeque::new(),
+            steps_max,
+            count: 0,
+            digest: Digest::new(),
+        }
+    }
+
+    /// Says where a node is.
+    pub fn place(&mut self, node: NodeId, region: usize) {
+        self.regions.insert(node, region);
+    }
+
+    /// Says where a client is.
+    pub fn place_client(&mut self, client: u64, region: usize) {
+        self.client_regions.insert(client, region);
     }
 
     /// Names an actor.
@@ -195,12 +235,37 @@ impl Trace {
         self.steps.iter()
     }
 
-    /// The kept steps in words, with times.
+    /// The kept steps in words, with times, regions and the keys of answers: see [`LEGEND`].
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.steps.iter().map(|step| {
+        let mut asked = Asked::new();
+        self.steps.iter().map(move |step| {
             let ms = step.at_us as f64 / 1000.0;
-            format!("{ms:10.3} ms  {}", self.words(&step.what))
+            let (place, words) = (self.region(&step.what), self.words(&step.what));
+            let key = answered_key(&step.what, &mut asked);
+            let key = key.map_or(String::new(), |key| format!("  ({})", text(&key)));
+            format!("{ms:10.3} ms  {place:<6}  {words}{key}")
         })
+    }
+
+    /// The region of a step, or the two that it crosses.
+    fn region(&self, what: &What) -> String {
+        let node = |node: &NodeId| self.regions.get(node).copied();
+        let client = |client: &u64| self.client_regions.get(client).copied();
+        let (from, to) = match what {
+            What::Peer { from, to, .. } | What::Dropped { from, to, .. } => (node(from), node(to)),
+            What::Request { client: from, node: to, .. } => (client(from), node(to)),
+            What::Reply { client: to, node: from, .. } => (node(from), client(to)),
+            What::Commit { node: at, .. } => (node(at), node(at)),
+            What::Note(text) => {
+                let at = text.split_whitespace().find_map(node_named).and_then(|at| node(&at));
+                (at, at)
+            }
+        };
+        match (from, to) {
+            (Some(from), Some(to)) if from != to => format!("r{from}>r{to}"),
+            (Some(at), _) | (None, Some(at)) => format!("r{at}"),
+            (None, None) => String::new(),
+        }
     }
 
     /// A step in words.
@@ -210,6 +275,14 @@ impl Trace {
         // Writing to a string cannot fail.
         let _ = self.names.write(what, &mut out);
         out
+    }
+
+    /// A text in which actors are called by their names.
+    #[must_use]
+    pub fn with_names(&self, text: &str) -> String {
+        self.names.0.iter().fold(text.to_owned(), |text, (actor, (node, run))| {
+            text.replace(&actor.to_string(), &format!("{node}.{run}"))
+        })
     }
 
     /// A dot's name.
@@ -358,6 +431,55 @@ impl Names {
     }
 }
 
+/// The key of an answer, if its question was seen. Remembers questions.
+fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
+    match what {
+        What::Peer { from, to, frame } | What::Dropped { from, to, frame } => {
+            let message = PeerMessage::decode(&whole_frame(frame)?).ok()?;
+            let asker = |node: &NodeId| Asker::Node(*node, message.partition());
+            let (question, answer) = (asker(from), asker(to));
+            match message {
+                PeerMessage::Write { op, key, .. }
+                | PeerMessage::Read { op, key, .. }
+                | PeerMessage::Inspect { op, key, .. } => {
+                    asked.insert((question, op.0), key);
+                    None
+                }
+                PeerMessage::Proxy { op, request, .. } => {
+                    asked.insert((question, op.0), key_of(request)?);
+                    None
+                }
+                PeerMessage::WriteReply { op, .. }
+                | PeerMessage::ReadReply { op, .. }
+                | PeerMessage::ProxyReply { op, .. }
+                | PeerMessage::InspectReply { op, .. } => asked.get(&(answer, op.0)).cloned(),
+                PeerMessage::Repair { .. } => None,
+            }
+        }
+        What::Request { frame, .. } => {
+            let frame = whole_frame(frame)?;
+            asked.insert((Asker::Clients, frame.id), key_of(Request::decode(&frame).ok()?)?);
+            None
+        }
+        What::Reply { frame, .. } => asked.get(&(Asker::Clients, whole_frame(frame)?.id)).cloned(),
+        What::Commit { .. } | What::Note(_) => None,
+    }
+}
+
+fn key_of(request: Request) -> Option<Bytes> {
+    match request {
+        Request::Get(get) => Some(get.key),
+        Request::Put(put) => Some(put.key),
+        Request::Delete(delete) => Some(delete.key),
+        Request::Admin(_) => None,
+    }
+}
+
+/// The node that a word such as `n3` or `n3:` names.
+fn node_named(word: &str) -> Option<NodeId> {
+    word.trim_end_matches([':', ',']).strip_prefix('n')?.parse().ok().map(NodeId)
+}
+
 /// The one frame in these bytes.
 #[must_use]
 pub fn whole_frame(bytes: &Bytes) -> Option<holm_protocol::frame::Frame> {
@@ -381,5 +503,40 @@ fn shown(value: &[u8]) -> String {
     match value.char_indices().nth(VALUE_SHOWN) {
         Some((cut, _)) => format!("\"{}...\"", &value[..cut]),
         None => format!("{value:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::Script;
+    use holm_protocol::level::Level;
+
+    /// Goal: a line says when, where, what, which key and which dot. Method: a write from region 0
+    /// to its replica in region 1.
+    #[test]
+    fn lines_name_time_regions_key_and_dot() {
+        let mut script = Script::new(&[(1, 1), (1, 1)]);
+        script.put(1, ("k", "red"), &Bytes::new(), Level::All);
+        script.run_ms(100);
+        script.cluster().crash(NodeId(2));
+        let lines: Vec<String> = script.cluster().trace().lines().collect();
+        let shown = |what: &str| {
+            let line = lines.iter().find(|line| line.contains(what));
+            line.cloned().unwrap_or_else(|| panic!("no {what} in {lines:#?}"))
+        };
+        let write = shown("n1 -> n2 write");
+        assert!(write.trim_start().starts_with("240."), "after one way of 40 ms: {write}");
+        assert!(
+            write.contains(" ms  r0>r1   n1 -> n2 write k {n1.1:1=\"red\"} [n1.1:1]"),
+            "{write}"
+        );
+        assert!(shown("n2 -> n1 durable at n2").ends_with("  (k)"));
+        assert!(shown("n1 -> c1 written n1.1:1").ends_with("  (k)"));
+        assert!(shown("n1 commits").contains(" r0 "));
+        assert!(shown("n2 is killed").contains(" r1 "));
+        let (mut names, actor) = (Trace::new(1), Actor(7));
+        names.name(actor, NodeId(3), 2);
+        assert_eq!(names.with_names(&format!("{actor}:5 of k is gone")), "n3.2:5 of k is gone");
     }
 }

@@ -265,7 +265,7 @@ pub const KEYS: &[Key] = &[
         "idle_timeout_ms",
         int(100, 600_000),
         Some("10000"),
-        "Silence after which a connection is dead, milliseconds.",
+        "Silence after which a connection is dead, milliseconds. An idle client stays as long as its QUIC\nkeeps the connection alive; `limits.connections_max` bounds how many there are.",
     ),
     key(
         "net",
@@ -293,14 +293,14 @@ pub const KEYS: &[Key] = &[
         "handshake_timeout_ms",
         int(10, 60_000),
         Some("10000"),
-        "Time for the TLS handshake and again for the first frame, milliseconds; then the connection is closed.",
+        "Time for the TLS handshake, and again for the first lane and its first frame, milliseconds; then the\nconnection is closed, however slowly it sends.",
     ),
     key(
         "net",
         "stall_timeout_ms",
         int(10, 600_000),
         Some("20000"),
-        "Time to finish a frame once begun, or to take answers, milliseconds; then the client is closed.",
+        "Time to finish a frame once begun, or to take 64 KiB of waiting answers, milliseconds; then the\nclient is closed, also one that sends or takes a byte at a time.",
     ),
     key(
         "net",

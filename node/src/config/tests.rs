@@ -41,6 +41,10 @@ fn defaults_are_valid() {
     assert_eq!(config.node.id, NodeId(7));
     assert_eq!(config.store.sync, Sync::Always);
     assert_eq!(config.net.idle_timeout, Duration::from_secs(10));
+    // Whoever says nothing is gone after half a minute, wherever it falls silent.
+    let (net, patience) = (&config.net, Duration::from_secs(30));
+    assert!(2 * net.handshake_timeout <= patience);
+    assert!(net.stall_timeout + net.idle_timeout <= patience);
     assert!(!config.dev.enabled);
     for (key, names) in KEYS.iter().zip(keys::names()) {
         if let Some(default) = key.default {

@@ -75,6 +75,10 @@ impl NodeState {
         if let Some(failure) = self.store().failure() {
             reasons.push(format!("the store failed, writes are refused: {failure}"));
         }
+        for file in self.store().damaged_files() {
+            let file = file.display();
+            reasons.push(format!("{file} is damaged: what it holds is left to the others"));
+        }
         for (shard, state) in self.shards().iter().enumerate() {
             if let Some(fault) = state.stopped {
                 let why = match fault {

@@ -41,8 +41,9 @@ pub(super) async fn accept(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
     loop {
         let incoming = tokio::select! {
-            incoming = shared.endpoint.accept() => incoming,
+            biased;
             _ = stopping.wait_for(|stopping| *stopping) => return,
+            incoming = shared.endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
         let handshakes = shared.handshakes.load(Ordering::Relaxed);

@@ -57,16 +57,17 @@ pub(super) async fn serve(
     loop {
         let laneless = lanes.is_empty();
         tokio::select! {
-            opened = client.connection.accept_bi() => {
-                let Ok((send, recv)) = opened else { break };
-                lanes.spawn(lane(client.clone(), send, recv));
-                patience = shared.net.idle_timeout;
-            }
+            biased;
             Some(_) = lanes.join_next(), if !laneless => {
                 if *shared.stopping.borrow() && lanes.is_empty() {
                     client.connection.close(close::SHUTDOWN, b"node stops");
                     break;
                 }
+            }
+            opened = client.connection.accept_bi() => {
+                let Ok((send, recv)) = opened else { break };
+                lanes.spawn(lane(client.clone(), send, recv));
+                patience = shared.net.idle_timeout;
             }
             () = tokio::time::sleep(patience), if laneless => {
                 shared.counters.refused_silent.increment();

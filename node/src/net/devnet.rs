@@ -198,6 +198,7 @@ async fn send_delayed(shared: Arc<Shared>) {
             Err(None) => shared.earlier.notified().await,
             Err(Some(at)) => {
                 tokio::select! {
+                    biased;
                     () = sleep_until(at) => {}
                     () = shared.earlier.notified() => {}
                 }

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint,
-    EndpointConfig, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator,
+    Endpoint, EndpointConfig, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use ring::hmac;
 
+use super::chance::Chance;
 use super::counters::NetCounters;
 use super::devnet::{DevSocket, LinkRules};
 use super::socket;
@@ -77,20 +78,44 @@ pub struct Bound {
     pub rules: Option<LinkRules>,
 }
 
-/// Binds the endpoint. Must be called inside a tokio runtime.
+/// What an endpoint is given by the machine it runs on, or by a simulation of one. Time is tokio's,
+/// which a test can pause.
+#[derive(Debug)]
+pub struct Outside {
+    /// Where packets go and come from.
+    pub socket: Arc<dyn AsyncUdpSocket>,
+    /// Random numbers.
+    pub chance: Arc<Chance>,
+}
+
+impl Outside {
+    /// A socket bound to `listen.quic`, and the system's random numbers. Must be called inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`EndpointError::Bind`].
+    pub fn machine(config: &Config) -> Result<Outside, EndpointError> {
+        let addr = config.listen.quic;
+        let bind_failed = |source| EndpointError::Bind { addr, source };
+        let (socket, _) = socket::bind(addr, config.net.udp_buffer_bytes).map_err(bind_failed)?;
+        let socket = TokioRuntime.wrap_udp_socket(socket).map_err(bind_failed)?;
+        Ok(Outside { socket, chance: Arc::new(Chance::system()) })
+    }
+}
+
+/// Makes the endpoint. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// [`EndpointError`].
 pub fn bind(
+    outside: Outside,
     config: &Config,
     tls: &TlsMaterial,
     counters: &Arc<NetCounters>,
 ) -> Result<Bound, EndpointError> {
     let addr = config.listen.quic;
     let bind_failed = |source| EndpointError::Bind { addr, source };
-    let runtime = Arc::new(TokioRuntime);
-    let (socket, _) = socket::bind(addr, config.net.udp_buffer_bytes).map_err(bind_failed)?;
-    let mut socket = runtime.wrap_udp_socket(socket).map_err(bind_failed)?;
+    let Outside { mut socket, chance } = outside;
     let rules = config.dev.enabled.then(LinkRules::default);
     if let Some(rules) = &rules {
         tracing::warn!("development mode: this node obeys commands that delay and drop packets");
@@ -98,10 +123,12 @@ pub fn bind(
     }
     let mut settings = EndpointConfig::new(Arc::new(reset_key(tls)));
     settings.cid_generator(|| Box::new(ConnectionIds)).min_reset_interval(RESET_INTERVAL_MIN);
+    settings.rng_seed(chance.quic_seed());
     settings
         .max_udp_payload_size(config.net.mtu_max)
         .map_err(|error| EndpointError::Setting(error.to_string()))?;
     let server = server_config(config, tls)?;
+    let runtime = Arc::new(TokioRuntime);
     let endpoint = Endpoint::new_with_abstract_socket(settings, Some(server), socket, runtime)
         .map_err(bind_failed)?;
     Ok(Bound { endpoint, rules })

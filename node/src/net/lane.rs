@@ -32,6 +32,10 @@ const HELLO_LEN_MAX: usize = 4096;
 /// a bad day manages it.
 const RATE_MIN: u64 = 64 << 10;
 
+/// The least that must be taken within `net.stall_timeout_ms`, bytes. Without it, a client that has
+/// asked for megabytes and takes a byte a second would be given minutes by [`RATE_MIN`].
+const PIECE: usize = 64 << 10;
+
 /// What a lane may hold of an unfinished frame without asking for more, bytes.
 const UNFINISHED_FREE: usize = 64 << 10;
 
@@ -229,7 +233,8 @@ impl LaneReader {
 }
 
 /// Writes what comes into the outbox until there will be nothing more. With `stall`, the other side
-/// must take what is written within that time, plus what its length needs at 64 KiB a second.
+/// must take each 64 KiB of what is written within that time, and all of it within that time plus
+/// what its length needs at 64 KiB a second.
 pub async fn write_lane(
     outbox: &Outbox,
     epoch: u64,
@@ -239,20 +244,32 @@ pub async fn write_lane(
     let mut spare = BytesMut::new();
     while outbox.take(epoch, &mut spare).await {
         let written = match stall {
-            None => send.write_all(&spare).await,
-            Some(stall) => {
-                let allowed = stall + Duration::from_secs(spare.len() as u64 / RATE_MIN);
-                match timeout(allowed, send.write_all(&spare)).await {
-                    Ok(written) => written,
-                    Err(_) => return LaneEnd::Stalled,
-                }
-            }
+            None => send.write_all(&spare).await.map_err(|_| LaneEnd::Lost),
+            Some(stall) => write_in_time(send, &spare, stall).await,
         };
-        if written.is_err() {
-            return LaneEnd::Lost;
+        if let Err(end) = written {
+            return end;
         }
     }
     LaneEnd::Drained
+}
+
+/// Writes for [`write_lane`]; see there for the bounds.
+async fn write_in_time(
+    send: &mut SendStream,
+    bytes: &[u8],
+    stall: Duration,
+) -> Result<(), LaneEnd> {
+    let whole = Instant::now() + stall + Duration::from_secs(bytes.len() as u64 / RATE_MIN);
+    for piece in bytes.chunks(PIECE) {
+        let deadline = whole.min(Instant::now() + stall);
+        match timeout_at(deadline, send.write_all(piece)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(LaneEnd::Lost),
+            Err(_) => return Err(LaneEnd::Stalled),
+        }
+    }
+    Ok(())
 }
 
 /// Sends one error frame as the last thing on a stream, and waits (bounded) until it has arrived.

@@ -4,4 +4,5 @@
 mod handshake;
 mod lanes;
 mod links;
+mod sim;
 mod support;

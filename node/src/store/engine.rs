@@ -29,6 +29,7 @@ use holm_core::store::StoreError;
 use rocksdb::{DB, ErrorKind, WriteBatch, WriteOptions, properties};
 use tracing::{error, info};
 
+use super::damaged::Damaged;
 use super::error::{OpenError, no_space};
 use super::files::{self, Paths};
 use super::highwater::HighWater;
@@ -73,6 +74,7 @@ pub(super) struct Engine {
     short_of_space: AtomicBool,
     /// Whether acknowledged writes may be missing, as the last opening found.
     amnesia: AtomicBool,
+    pub(super) damaged: Damaged,
     free_bytes: AtomicU64,
     unchecked_bytes: AtomicU64,
     pub(super) commits: AtomicU64,
@@ -109,6 +111,7 @@ impl Engine {
             refusing: AtomicBool::new(false),
             short_of_space: AtomicBool::new(false),
             amnesia: AtomicBool::new(parts.opened.amnesia.is_some()),
+            damaged: Damaged::default(),
             free_bytes: AtomicU64::new(0),
             unchecked_bytes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -215,6 +218,12 @@ impl Engine {
             && let Err(refused) = self.writable()
         {
             return refused;
+        }
+        // The log's writer takes nothing after a failure that nobody was told of, such as one of the
+        // background. Opening the store anew, once there is room, finds out what that has taken.
+        if message.contains("previous error") {
+            self.out_of_space(message);
+            return StoreError::Full;
         }
         // A record that could not be appended whole is never replayed. If the fsync failed it may
         // be, so a full disk found there is a failure like any other.

@@ -34,7 +34,7 @@ pub enum OpenError {
     /// The directory holds something, but not this program's format marker.
     #[error(
         "{} is missing or not a format marker of holm: check that data_dir is the right \
-         directory; if only this file was damaged, restore it with the one line `holm-store 1`",
+         directory; if only this file was damaged, restore it with the one line `holm-store 2`",
         file.display()
     )]
     FormatUnknown {

@@ -20,7 +20,10 @@ use super::error::OpenError;
 use super::{AmnesiaReason, StoreIdentity};
 
 /// The version this program writes. Raised when an older program could misread the directory.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// Version 1 had marks without the name of an opening: a program of that time takes one with a name
+/// for damage. It is still read, and raised before the first such mark.
+pub(super) const FORMAT_VERSION: u32 = 2;
+const FORMAT_OLDEST: u32 = 1;
 const FORMAT_HEAD: &str = "holm-store ";
 const IDENTITY_HEAD: &str = "holm-identity 1";
 /// None of these files is longer; a longer one is not ours.
@@ -118,17 +121,29 @@ pub(super) fn check_format(paths: &Paths, holds_something: bool) -> Result<(), O
         if holds_something {
             return Err(OpenError::FormatUnknown { file });
         }
-        return replace(&file, |out| writeln!(out, "{FORMAT_HEAD}{FORMAT_VERSION}"))
-            .map_err(|error| OpenError::io(&file, &error));
+        return write_format(paths);
     };
     let found = text.trim_end().strip_prefix(FORMAT_HEAD).and_then(|rest| rest.parse().ok());
     match found {
-        Some(FORMAT_VERSION) => Ok(()),
+        Some(FORMAT_OLDEST..=FORMAT_VERSION) => Ok(()),
         Some(found) if found > FORMAT_VERSION => {
             Err(OpenError::FormatNewer { file, found, known: FORMAT_VERSION })
         }
         _ => Err(OpenError::FormatUnknown { file }),
     }
+}
+
+/// Raises the format of a directory that [`check_format`] took to the one this program writes.
+pub(super) fn raise_format(paths: &Paths) -> Result<(), OpenError> {
+    let text = read_small(&paths.format).map_err(|error| OpenError::io(&paths.format, &error))?;
+    let is_current =
+        text.is_some_and(|it| it.trim_end() == format!("{FORMAT_HEAD}{FORMAT_VERSION}"));
+    if is_current { Ok(()) } else { write_format(paths) }
+}
+
+fn write_format(paths: &Paths) -> Result<(), OpenError> {
+    replace(&paths.format, |out| writeln!(out, "{FORMAT_HEAD}{FORMAT_VERSION}"))
+        .map_err(|error| OpenError::io(&paths.format, &error))
 }
 
 /// Who the store says it is.

@@ -15,7 +15,7 @@
 //! # Layout
 //! [`SLOTS`] slots, [`SLOT_STRIDE`] bytes apart so that no two share a page. A slot: magic (8),
 //! generation (8, little-endian as all numbers here), store id (16), boot id (16), written (8),
-//! synced (8), flags (1, bit 0: `sync = always`), zeros (3), crc32c of all before it (4).
+//! synced (8), flags (1, bit 0: `sync = always`), opening (3), crc32c of all before it (4).
 //! The slot with the highest generation counts. Three slots, not two: one is being written, one is
 //! being synced, and one is on the disk for certain, so that no power cut takes them all.
 
@@ -35,6 +35,8 @@ pub(super) const SLOT_STRIDE: usize = 4096;
 pub(super) const SLOT_LEN: usize = 72;
 const FILE_LEN: usize = SLOTS * SLOT_STRIDE;
 const FLAG_ALWAYS: u8 = 1;
+/// What three bytes hold.
+pub(super) const OPENING_MAX: u32 = 0xff_ffff;
 
 /// What one slot says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,9 @@ pub(super) struct Mark {
     pub(super) synced: u64,
     /// Whether every commit was fsynced before its acknowledgement.
     pub(super) always: bool,
+    /// Names the opening of the store since which the mark is written, at most [`OPENING_MAX`]; 0
+    /// in a store of before there were such names.
+    pub(super) opening: u32,
 }
 
 impl Mark {
@@ -60,6 +65,7 @@ impl Mark {
         slot[48..56].copy_from_slice(&self.written.to_le_bytes());
         slot[56..64].copy_from_slice(&self.synced.to_le_bytes());
         slot[64] = if self.always { FLAG_ALWAYS } else { 0 };
+        slot[65..68].copy_from_slice(&self.opening.to_le_bytes()[..3]);
         let checksum = crc32c::crc32c(&slot[..SLOT_LEN - 4]);
         slot[SLOT_LEN - 4..].copy_from_slice(&checksum.to_le_bytes());
         slot
@@ -83,6 +89,7 @@ impl Mark {
             written: number(48),
             synced: number(56),
             always: slot[64] == FLAG_ALWAYS,
+            opening: u32::from_le_bytes([slot[65], slot[66], slot[67], 0]),
         };
         let generation = number(8);
         (mark.encode(generation) == *slot).then_some((generation, mark))

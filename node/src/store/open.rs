@@ -6,7 +6,14 @@
 //! 2. read the mark and the logs as they lie ([`super::highwater`], [`super::wal`]);
 //! 3. on doubt write `AMNESIA` *before* RocksDB recovers, because recovery destroys the evidence;
 //! 4. open, compare with the mark, decide;
-//! 5. only then start a new mark from what the store holds now.
+//! 5. only then start a new mark from what the store holds now, and give this opening a name, in the
+//!    mark and in a table. A new store has a mark before it has a name: whatever holds more than the
+//!    identity had a mark once.
+//!
+//! The name is for this: RocksDB moves the logs of the run before into tables and removes them. If the
+//! manifest's record of those tables is damaged later, it looks like one that a crash has cut short:
+//! the tables are removed too, and the logs of the run since are replayed as if nothing were missing.
+//! But the manifest has then lost the record of the name behind it as well.
 //!
 //! A new store's identity is written last, so that a crash while making it is not taken for a loss.
 
@@ -25,6 +32,7 @@ use super::{AmnesiaReason, Opened, StoreIdentity, StoreOptions, SyncPolicy};
 /// The store's own keys, in [`rocks::OWN_FAMILY`].
 const IDENTITY_KEY: &[u8] = b"identity";
 const AMNESIA_KEY: &[u8] = b"amnesia";
+const OPENING_KEY: &[u8] = b"opening";
 
 /// An open database and what goes with it.
 pub(super) struct Parts {
@@ -141,9 +149,8 @@ fn create(
         .map_err(|error| OpenError::rocks(&paths.dir, &paths.db, &error))?;
     let stored = StoredIdentity { who: who.clone(), store_id: rand::random() };
     put_own(paths, &db, IDENTITY_KEY, stored.encode().as_bytes())?;
-    // In a table at once, so that losing the log does not lose whose store this is.
-    db.flush().map_err(|error| OpenError::rocks(&paths.dir, &paths.db, &error))?;
-    let parts = finish(paths, options, db, stored.store_id, lost)?;
+    // With it, the identity is in a table at once: losing the log does not lose whose store this is.
+    let parts = finish(paths, options, db, (stored.store_id, 0), lost)?;
     stored.write(paths)?;
     info!(dir = %paths.dir.display(), "made a new store");
     Ok(Parts { opened: Opened { fresh: true, ..parts.opened }, ..parts })
@@ -164,8 +171,10 @@ fn open_existing(
             .map(|text| AmnesiaReason::decode(&String::from_utf8_lossy(&text))),
     };
     let known_before = recorded.is_some();
+    let is_current = read_opening(paths, &db)?.fits(found.mark);
     let amnesia = recorded
         .or_else(|| judge(found.mark, stored.store_id, sequence, damage.as_ref()))
+        .or_else(|| (!is_current).then_some(AmnesiaReason::TablesLost))
         .or_else(|| unmarked.then_some(AmnesiaReason::StoreLost));
     match &amnesia {
         Some(reason) if !known_before || !options.allow_amnesia => {
@@ -177,7 +186,52 @@ fn open_existing(
         }
         _ => {}
     }
-    finish(paths, options, db, stored.store_id, amnesia)
+    finish(paths, options, db, (stored.store_id, marked(found.mark)), amnesia)
+}
+
+/// The names of the last opening, and of the one whose mark it found. The mark may still have the
+/// latter: the last opening may have been cut short before it wrote its own.
+#[derive(Debug, Clone, Copy, Default)]
+struct Opening {
+    last: u32,
+    marked: u32,
+}
+
+impl Opening {
+    /// Whether the mark is of one of the two. Without a mark there is nothing to compare.
+    fn fits(self, found: MarkFound) -> bool {
+        match found {
+            MarkFound::Sound { mark, .. } => [self.last, self.marked].contains(&mark.opening),
+            MarkFound::Missing | MarkFound::Damaged => true,
+        }
+    }
+}
+
+/// The opening that a mark is of.
+fn marked(found: MarkFound) -> u32 {
+    match found {
+        MarkFound::Sound { mark, .. } => mark.opening,
+        MarkFound::Missing | MarkFound::Damaged => 0,
+    }
+}
+
+fn read_opening(paths: &Paths, db: &DB) -> Result<Opening, OpenError> {
+    let Some(bytes) = get_own(paths, db, OPENING_KEY)? else { return Ok(Opening::default()) };
+    let text = String::from_utf8_lossy(&bytes);
+    let names = text.split_once(' ').map(|(last, marked)| (last.parse(), marked.parse()));
+    // Anything else would be a table that is damaged in spite of its checksums: it fits no mark.
+    Ok(match names {
+        Some((Ok(last), Ok(marked))) => Opening { last, marked },
+        _ => Opening { last: u32::MAX, marked: u32::MAX },
+    })
+}
+
+/// Names this opening, in a table: behind the record of the tables that recovery made.
+fn name_opening(paths: &Paths, db: &DB, marked: u32) -> Result<u32, OpenError> {
+    let last = rand::random_range(1..=highwater::OPENING_MAX);
+    put_own(paths, db, OPENING_KEY, format!("{last} {marked}").as_bytes())?;
+    db.flush().map_err(|error| OpenError::rocks(&paths.dir, &paths.db, &error))?;
+    Ok(last)
 }
 
 /// What made a strict opening impossible. See [`wal::Damage`].
@@ -290,7 +344,7 @@ fn judge(
     let lenient = |detail: &str| AmnesiaReason::OpenedLeniently { detail: detail.to_owned() };
     let (mark, newest) = match found {
         MarkFound::Sound { mark, newest } if mark.store_id == store_id => (mark, newest),
-        // The creation's own record is number 1: without a mark nothing else was ever committed.
+        // The identity is record 1, and a mark comes before all others.
         MarkFound::Missing if store <= 1 && damage.is_none() => return None,
         _ => return Some(AmnesiaReason::MarkLost),
     };
@@ -331,25 +385,39 @@ fn finish(
     paths: &Paths,
     options: &StoreOptions,
     db: DB,
-    store_id: u128,
+    (store_id, marked): (u128, u32),
     amnesia: Option<AmnesiaReason>,
 ) -> Result<Parts, OpenError> {
     if let Some(reason) = &amnesia {
         files::write_amnesia(paths, reason)?;
         put_own(paths, &db, AMNESIA_KEY, reason.encode().as_bytes())?;
     }
-    let sequence = db.latest_sequence_number();
-    // Recovery wrote what it replayed into tables and synced them: everything is durable.
-    let mark = Mark {
-        store_id,
-        boot: highwater::boot_id(),
-        written: sequence,
-        synced: sequence,
-        always: options.sync == SyncPolicy::Always,
+    files::raise_format(paths)?;
+    let start = |opening| {
+        let sequence = db.latest_sequence_number();
+        // Recovery wrote what it replayed into tables and synced them: everything is durable.
+        let mark = Mark {
+            store_id,
+            boot: highwater::boot_id(),
+            written: sequence,
+            synced: sequence,
+            always: options.sync == SyncPolicy::Always,
+            opening,
+        };
+        let started = HighWater::create(&paths.mark, mark);
+        started.map(|mark| (mark, sequence)).map_err(|error| OpenError::io(&paths.mark, &error))
     };
-    let mark =
-        HighWater::create(&paths.mark, mark).map_err(|error| OpenError::io(&paths.mark, &error))?;
+    // Before the opening's name there is a mark, so that a store without one is known to be empty.
+    if !is_marked(paths)? {
+        start(marked)?;
+    }
+    let opening = name_opening(paths, &db, marked)?;
+    let (mark, sequence) = start(opening)?;
     Ok(Parts { db, mark, sequence, opened: Opened { store_id, amnesia, fresh: false } })
+}
+
+fn is_marked(paths: &Paths) -> Result<bool, OpenError> {
+    paths.mark.try_exists().map_err(|error| OpenError::io(&paths.mark, &error))
 }
 
 /// Forgets the amnesia. The file goes last: until then a crash leaves it declared.

@@ -10,7 +10,7 @@ use holm_protocol::message::{Reply, Request};
 
 use crate::harness::cluster::Cluster;
 use crate::harness::raw::{Lane, Witness, get, put};
-use crate::harness::until;
+use crate::harness::{skip, until};
 
 /// Filling a file system can hold up a small machine for seconds.
 const PATIENT: &str = "--net-idle-timeout-ms=20000";
@@ -29,11 +29,11 @@ impl Tmpfs {
             Ok(output) if output.status.success() => Some(Tmpfs(at.to_owned())),
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr).into_owned();
-                eprintln!("skipped: a small tmpfs is needed, which takes root: {}", why.trim());
+                skip(&format!("a small tmpfs is needed, which takes root: {}", why.trim()));
                 None
             }
             Err(error) => {
-                eprintln!("skipped: mount cannot be run: {error}");
+                skip(&format!("mount cannot be run: {error}"));
                 None
             }
         }

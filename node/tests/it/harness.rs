@@ -1,12 +1,16 @@
 //! What every test needs: certificates, nodes, clusters, raw connections, patience.
 
+pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod holmd;
+pub(crate) mod netns;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod raw;
+pub(crate) mod strace;
 
 use std::future::Future;
+use std::io::Write;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -16,6 +20,18 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a condition that nobody announces is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
+
+/// Set to 1 where every tool and privilege is there, so that nothing may be left out. `cargo xtask`
+/// sets it for root and in CI.
+const REQUIRE_TOOLS: &str = "HOLM_TESTS_REQUIRE_TOOLS";
+
+/// Says that a test is left out on this machine, and why; a failure where nothing may be left out.
+pub(crate) fn skip(reason: &str) {
+    let is_required = std::env::var_os(REQUIRE_TOOLS).is_some_and(|value| value == "1");
+    assert!(!is_required, "left out, although {REQUIRE_TOOLS} is 1: {reason}");
+    // Not by the macro: what it writes is shown only for tests that fail.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
 
 /// Waits for a future, not for ever.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -11,10 +11,14 @@
 )]
 
 mod amnesia;
+mod axe;
+mod bad_disk;
 mod bad_frames;
 mod bad_requests;
+mod clock_jumps;
 mod crash;
 mod disk_full;
+mod flips;
 mod handshakes;
 mod harness;
 mod http;
@@ -22,3 +26,4 @@ mod layouts;
 mod overload;
 mod peers;
 mod repeats;
+mod silence;

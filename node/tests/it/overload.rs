@@ -59,7 +59,7 @@ async fn overload_is_refused_and_passes() {
     ];
     let cluster = Cluster::start(1, &flags).await;
     let bucket = cluster.bucket("b", Default::default()).await.id();
-    let (_conn, mut friend) = cluster.lane(0).await;
+    let (_conn, mut friend) = cluster.patient_lane(0).await;
     let witness = Witness::write(&mut friend, bucket).await;
     let node = &cluster.nodes[0];
 
@@ -104,7 +104,7 @@ async fn overload_is_refused_and_passes() {
 async fn a_client_that_does_not_read_costs_little() {
     let cluster = Cluster::start(1, &[]).await;
     let bucket = cluster.bucket("b", Default::default()).await.id();
-    let (_conn, mut friend) = cluster.lane(0).await;
+    let (_conn, mut friend) = cluster.patient_lane(0).await;
     let witness = Witness::write(&mut friend, bucket).await;
     friend.put(put(bucket, b"large", &vec![1; VALUE_LEN_MAX])).await;
     let node = &cluster.nodes[0];

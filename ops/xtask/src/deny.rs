@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 
 use crate::place::Place;
 use crate::run::{self, Child, Failure};
+use crate::tool::Tool;
 
-/// The version whose configuration `deny.toml` is written for.
-const VERSION: &str = "0.20.2";
-/// Patch releases of this one read the same configuration.
-const COMPATIBLE: &str = "cargo-deny 0.20.";
+/// The version whose configuration `deny.toml` is written for; its patch releases read the same.
+const TOOL: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    version_args: &["--version"],
+    compatible: "cargo-deny 0.20.",
+};
 /// How cargo-deny names the directory of `https://github.com/RustSec/advisory-db`: the last part of
 /// the address and a hash of the whole.
 const DATABASE: &str = "advisory-db-3157b0e258782691";
@@ -25,7 +29,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// # Errors
 /// The tool cannot be installed, the database is not one, or a check does not pass.
 pub(crate) fn check(place: &Place) -> Result<(), Failure> {
-    let tool = install(place)?;
+    let tool = TOOL.install(place)?;
     run::cargo(place, &["fetch", "--locked", "--quiet", "--target", TARGET])
         .run("the crates of Cargo.lock could not be downloaded: is the network there?")?;
     let mut args = vec!["--locked", "--offline", "check", "--allow", "duplicate"];
@@ -42,27 +46,6 @@ pub(crate) fn check(place: &Place) -> Result<(), Failure> {
         .directory(&place.root)
         .env("HOLM_DENY_DATABASES", &databases)
         .run("replace the dependency it names, or decide and write the reason into deny.toml")
-}
-
-/// The tool: on the path if it is a compatible one, else in the cache, built there if need be.
-fn install(place: &Place) -> Result<PathBuf, Failure> {
-    let tools = place.cache.join("tools");
-    let installed = tools.join("bin/cargo-deny");
-    for candidate in [PathBuf::from("cargo-deny"), installed.clone()] {
-        let version = Child::new(&candidate, &["--version"]).output();
-        if version.is_ok_and(|version| version.starts_with(COMPATIBLE)) {
-            return Ok(candidate);
-        }
-    }
-    println!("installing cargo-deny {VERSION} into {}", tools.display());
-    let version = format!("={VERSION}");
-    let root = tools.to_string_lossy();
-    let args = ["install", "cargo-deny", "--locked", "--version", &version, "--root", &root];
-    Child::new("cargo", &args)
-        .directory(&place.root)
-        .env("CARGO_TARGET_DIR", tools.join("target"))
-        .run(&format!("run: cargo install cargo-deny --locked --version {version}"))?;
-    Ok(installed)
 }
 
 /// Shows a plain copy of the advisory database to cargo-deny as the clone that it expects.

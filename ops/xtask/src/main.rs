@@ -13,12 +13,16 @@
 //! - `test` stops at the first step that fails and says what to do ([`suite`]).
 
 mod deny;
+mod fuzz;
+mod mutants;
 mod place;
 mod run;
 mod setup;
+mod soak;
 mod suite;
 mod tally;
 mod tidy;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -30,15 +34,22 @@ cargo xtask COMMAND [ARGS...]
 
   demo [ARGS]    build, then start a cluster of three regions on this machine (`holm demo ARGS`)
   test           format, tidy, clippy, deny, docs, simulator seeds, all tests
-  sim [ARGS]     run the simulator: --seed S repeats one run, --seeds N runs N
+  sim [ARGS]     run the simulator: --seed S --trace repeats one run, --seeds N plays N,
+                 --replay FILE plays a schedule, --self-test puts bugs back, --help tells all
+  soak [ARGS]    real processes under the axe: --minutes N, --rounds N of each fault, --only FAULT,
+                 --seed S of the first round
+  fuzz [TARGET]  run libFuzzer over all targets or one: --seconds N for each, --keep to renew the
+                 kept inputs; `fuzz TARGET FILE` repeats one input
+  mutants [ARGS] change the core line by line and see whether tests notice (hours; ARGS to cargo-mutants)
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
-  setup          check what a build needs and install what is missing
+  setup          check what a build and the tests need and install what is missing
   tidy           check the rules of the source tree only
   help           this text
 
 Environment:
   CARGO_TARGET_DIR   where to build; default: holm/target in $XDG_CACHE_HOME or ~/.cache
+  HOLM_SIM_MINUTES   how long `test` plays seeds; default: 5
   HOLM_ADVISORY_DB   a copy of the RustSec advisory database for `test` to check against
 ";
 
@@ -59,7 +70,7 @@ fn main() -> ExitCode {
 /// they become the program they start.
 fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
     let place = Place::find()?;
-    let takes_arguments = matches!(command, "demo" | "sim" | "bench");
+    let takes_arguments = matches!(command, "demo" | "sim" | "soak" | "bench" | "fuzz" | "mutants");
     if let Some(extra) = rest.first().filter(|_| !takes_arguments) {
         return Err(Failure::new(
             format!("`{command}` takes no arguments, got `{extra}`"),
@@ -77,10 +88,22 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
         }
         "sim" => {
             run::cargo(&place, &suite::SIM_BUILD).run("fix the errors above")?;
-            replace_process(place.sim_binary(), &[], rest)
+            let schedules = place.schedules().display().to_string();
+            replace_process(place.sim_binary(), &["--schedules", &schedules], rest)
         }
+        "soak" => soak::run(&place, rest),
+        "fuzz" => {
+            setup::machine()?;
+            fuzz::run(&place, rest)
+        }
+        "mutants" => mutants::run(&place, rest),
         "test" => suite::run(&place),
-        "setup" => setup::machine().map(|()| println!("setup: everything a build needs is here")),
+        "setup" => {
+            setup::machine()?;
+            println!("setup: everything a build needs is here");
+            setup::test_tools();
+            Ok(())
+        }
         "bin-dir" => {
             println!("{}", place.release_binary("").display());
             Ok(())

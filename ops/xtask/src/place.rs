@@ -63,6 +63,11 @@ impl Place {
         self.target.join("sim/holm-sim")
     }
 
+    /// Where the simulator writes plans that broke a rule.
+    pub(crate) fn schedules(&self) -> PathBuf {
+        self.target.join("schedules")
+    }
+
     /// Whether some release build of RocksDB is in the cache, to warn of the wait otherwise.
     pub(crate) fn has_rocksdb(&self) -> bool {
         entries(&self.target.join("release/build")).iter().any(|entry| {

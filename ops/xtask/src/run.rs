@@ -58,6 +58,12 @@ impl Child {
         self
     }
 
+    /// Takes a variable out of the child's environment.
+    pub(crate) fn without_env(mut self, key: &str) -> Self {
+        self.command.env_remove(key);
+        self
+    }
+
     /// Runs the child in `directory`.
     pub(crate) fn directory(mut self, directory: &std::path::Path) -> Self {
         self.command.current_dir(directory);
@@ -79,6 +85,15 @@ impl Child {
             return Ok(());
         }
         Err(Failure::new(format!("`{}`: {status}", self.line), todo))
+    }
+
+    /// Runs to the end with the terminal's output, and returns the exit code: -1 for a signal.
+    ///
+    /// # Errors
+    /// The child could not be started.
+    pub(crate) fn code(mut self) -> Result<i32, Failure> {
+        let status = self.command.status().map_err(|error| self.not_started(&error))?;
+        Ok(status.code().unwrap_or(-1))
     }
 
     /// Runs to the end, handing each line of standard output to `each` and printing it.

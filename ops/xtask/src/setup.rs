@@ -2,7 +2,10 @@
 //!
 //! RocksDB is C++20 read by bindgen through libclang; jemalloc is built by `make`. What is missing
 //! is installed as Debian packages when this user may do so without being asked; otherwise the
-//! command to run is printed, and nothing is changed.
+//! command to run is printed, and nothing is changed. A build needs no more than that. Some tests
+//! also need tools that break things (disks, clocks, links): where those are missing and cannot be
+//! installed, these tests say that they are skipped; where they can, in CI and for root, a skip is a
+//! failure.
 
 use std::env;
 use std::io::Write;
@@ -29,12 +32,72 @@ const NEEDS: [Need; 3] = [
     Need { what: "make (jemalloc)", packages: &["make"], present: has_make },
 ];
 
+/// Read by the tests of `holmd`: 1 makes a skip a failure.
+const REQUIRE_TOOLS: &str = "HOLM_TESTS_REQUIRE_TOOLS";
+
+/// What tests of `holmd` under bad conditions need. All of it wants root to be used, too.
+const TEST_NEEDS: [Need; 6] = [
+    Need {
+        what: "mkfs.xfs and xfs_io (power cuts)",
+        packages: &["xfsprogs"],
+        present: || on_path(&["mkfs.xfs", "xfs_io"]),
+    },
+    Need {
+        what: "mount and unshare (power cuts, full disks)",
+        packages: &["mount", "util-linux"],
+        present: || on_path(&["mount", "umount", "unshare"]),
+    },
+    Need {
+        what: "strace (disks that fail or are slow)",
+        packages: &["strace"],
+        present: || on_path(&["strace"]),
+    },
+    Need { what: "cc (clocks)", packages: &["gcc"], present: || on_path(&["cc"]) },
+    Need {
+        what: "nft (links that are cut)",
+        packages: &["nftables"],
+        present: || on_path(&["nft"]),
+    },
+    Need {
+        what: "ip and tc (network namespaces)",
+        packages: &["iproute2"],
+        present: || on_path(&["ip", "tc"]),
+    },
+];
+
 /// Checks what building everything needs and installs what is missing, if it may.
 ///
 /// # Errors
 /// Something is missing and could not be installed: the failure has the command to run.
 pub(crate) fn machine() -> Result<(), Failure> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.present)()).collect();
+    bring(&NEEDS)
+}
+
+/// Installs what tests need besides, if it may. Without it those tests are skipped, which is said, or
+/// fail: see [`require_tools`].
+pub(crate) fn test_tools() {
+    if let Err(failure) = bring(&TEST_NEEDS) {
+        println!("setup: tests that need what is missing will be skipped, or fail\n{failure}");
+    }
+}
+
+/// Makes a test that would be skipped for want of a tool or a privilege fail: for root, who can have
+/// them all, and in CI, whose success must mean that everything was tested. A value that is set
+/// already, such as 0 for root in a container that may not mount, is left.
+pub(crate) fn require_tools(tests: Child) -> Child {
+    let is_ci = env::var("CI").is_ok_and(|value| value == "true");
+    if env::var_os(REQUIRE_TOOLS).is_some() || !(is_ci || is_root()) {
+        return tests;
+    }
+    tests.env(REQUIRE_TOOLS, "1")
+}
+
+fn is_root() -> bool {
+    Child::new("id", &["-u"]).output().is_ok_and(|id| id.trim() == "0")
+}
+
+fn bring(needs: &[Need]) -> Result<(), Failure> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -52,7 +115,7 @@ pub(crate) fn machine() -> Result<(), Failure> {
             format!("install what your system has in place of: {}", packages.join(" ")),
         ));
     }
-    let is_root = Child::new("id", &["-u"]).output().is_ok_and(|id| id.trim() == "0");
+    let is_root = is_root();
     if !is_root && !Child::new("sudo", &["-n", "true"]).succeeds() {
         return Err(Failure::new(
             "cannot install what is missing: neither root nor a sudo without a password",
@@ -174,6 +237,14 @@ fn has_cxx20() -> bool {
         });
         child.wait().is_ok_and(|status| status.success()) && written
     })
+}
+
+/// Whether programs are on the path or where Debian keeps those for root.
+fn on_path(programs: &[&str]) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = env::split_paths(&path).collect();
+    places.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    programs.iter().all(|program| places.iter().any(|place| place.join(program).exists()))
 }
 
 fn has_make() -> bool {

@@ -24,7 +24,7 @@ const CLIPPY: [&str; 8] =
     ["clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
 const DOC: [&str; 6] =
     ["doc", "--locked", "--release", "--workspace", "--no-deps", "--document-private-items"];
-const TEST_PURE: [&str; 9] = [
+const TEST_PURE: [&str; 11] = [
     "test",
     "--locked",
     "--no-fail-fast",
@@ -34,11 +34,16 @@ const TEST_PURE: [&str; 9] = [
     "holm-core",
     "-p",
     "holm-sim",
+    "-p",
+    "holm-fuzz",
 ];
 const TEST_ALL: [&str; 5] = ["test", "--locked", "--no-fail-fast", "--release", "--workspace"];
-/// Seeds of the simulator in one run of the tests. Arbitrary: few enough for every change, while a
-/// long run is `cargo xtask sim --seeds N`.
-const SIM_SEEDS: &str = "200";
+/// Minutes that the simulator gets in one run of the tests, from seed 0 on: enough for thousands of
+/// seeds at every change. Seeds that were not played before are a matter of
+/// `cargo xtask sim --seeds N --from S`.
+const SIM_MINUTES: &str = "5";
+/// Overrides [`SIM_MINUTES`].
+const SIM_MINUTES_VARIABLE: &str = "HOLM_SIM_MINUTES";
 
 /// Runs all steps.
 ///
@@ -60,8 +65,10 @@ struct Suite {
 
 impl Suite {
     fn all(&mut self, place: &Place) -> Result<(), Failure> {
-        self.step("setup", "what a build needs", |_| {
-            setup::machine().and_then(|()| setup::components(place))
+        self.step("setup", "what a build and the tests need", |_| {
+            setup::machine()?;
+            setup::test_tools();
+            setup::components(place)
         })?;
         self.cargo("format", "run `cargo fmt --all`", || {
             cargo(place, &["fmt", "--all", "--", "--check"])
@@ -76,14 +83,18 @@ impl Suite {
             cargo(place, &TEST_PURE)
         })?;
         self.cargo("build of the simulator", "fix the errors above", || cargo(place, &SIM_BUILD))?;
-        self.cargo("simulator", "repeat the seed with `cargo xtask sim --seed S`", || {
-            Child::new(place.sim_binary(), &["--seeds", SIM_SEEDS]).directory(&place.root)
+        self.cargo("simulator", "repeat a seed with the command it names", || {
+            let minutes = std::env::var(SIM_MINUTES_VARIABLE);
+            let minutes = minutes.unwrap_or_else(|_| SIM_MINUTES.to_owned());
+            let schedules = place.schedules().display().to_string();
+            let args = ["--minutes", &minutes, "--schedules", &schedules];
+            Child::new(place.sim_binary(), &args).directory(&place.root)
         })?;
         self.cargo("build", "fix the errors above", || cargo(place, &BUILD))?;
         self.cargo(
             "tests",
             "repeat one with `cargo test --release --workspace NAME`, built in the same directory",
-            || cargo(place, &TEST_ALL),
+            || setup::require_tools(cargo(place, &TEST_ALL)),
         )
     }
 

@@ -93,6 +93,11 @@ proptest! {
             prop_assert_eq!(clock_a.get(actor).map(IntervalSet::max), max);
         }
         prop_assert_eq!(clock_a.count(), seen_a.len() as u64);
+        // A range begins at each dot beyond a gap.
+        let begins = |dot: &&Dot| {
+            dot.counter > 1 && !seen_a.contains(&Dot { counter: dot.counter - 1, ..**dot })
+        };
+        prop_assert_eq!(clock_a.ranges(), seen_a.iter().filter(begins).count());
         prop_assert_eq!(clock_a.is_empty(), seen_a.is_empty());
         prop_assert_eq!(clock_a == clock_b, seen_a == seen_b);
         prop_assert_eq!(clock_a.covers(&clock_b), seen_a.is_superset(&seen_b));
@@ -201,6 +206,10 @@ fn announced_counts_are_not_trusted() {
     put_varint(&mut out, ACTORS_MAX as u64);
     let refused = PartitionClock::decode(&mut Reader::new(&out));
     assert!(matches!(refused, Err(WireError::Truncated { .. })));
+
+    // No room is made for ranges before their bytes are there: two for each.
+    let refused = IntervalSet::decode(&mut Reader::new(&[5, 100, 1]));
+    assert_eq!(refused, Err(WireError::Truncated { missing: 200 - 1 }));
 
     // One actor with nothing seen would be a second encoding of the empty clock.
     let refused = PartitionClock::decode(&mut Reader::new(&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]));

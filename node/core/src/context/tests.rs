@@ -102,6 +102,7 @@ fn refusals_are_told_apart() {
     let len = CONTEXT_LEN_MAX + 1;
     assert_eq!(open(&vec![0; len]), Err(ContextError::TooLong { len, limit: CONTEXT_LEN_MAX }));
     assert_eq!(open(&[VERSION, 0, 1]), Err(ContextError::Truncated { len: 3 }));
+    assert_eq!(open(&vec![0; len - 1]), Err(ContextError::Version { got: 0 }), "not too long");
     let mut bytes = [0; HEAD_BYTES + 1];
     assert_eq!(open(&bytes), Err(ContextError::Version { got: 0 }));
     bytes[0] = VERSION;

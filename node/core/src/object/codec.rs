@@ -16,7 +16,9 @@
 
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::Hlc;
-use holm_protocol::limits::{CONTEXT_ENTRIES_MAX, SIBLINGS_HARD_MAX, VALUE_LEN_MAX};
+use holm_protocol::limits::{
+    CONTEXT_ENTRIES_MAX, OBJECT_LEN_MAX, SIBLINGS_HARD_MAX, VALUE_LEN_MAX,
+};
 use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
@@ -29,8 +31,14 @@ const VERSION: u8 = 1;
 /// The trailing checksum, in bytes.
 const CRC_BYTES: usize = 4;
 
-/// A sibling with an empty value: place, counter, reading, checksum, length.
-const SIBLING_BYTES_MIN: usize = 1 + 1 + 8 + 4 + 1;
+/// A sibling with an empty value: place (1), counter (1), reading (8), checksum (4), length (1).
+const SIBLING_BYTES_MIN: usize = 15;
+
+/// What a sibling takes at most besides its value: place, counter, reading, checksum, length.
+const SIBLING_BYTES_MAX: usize = 2 + 10 + 8 + 4 + 3;
+
+/// A context's entry at most: actor and counter.
+const ENTRY_BYTES_MAX: usize = 8 + 10;
 
 /// Room for what surrounds a value, so that one reservation serves the common object.
 const OVERHEAD_BYTES: usize = 48;
@@ -85,9 +93,8 @@ impl Object {
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert_eq!(self.check(), Ok(()));
         let start = out.len();
-        let values: usize =
-            self.siblings().iter().map(|s| s.value.len() + SIBLING_BYTES_MIN + 16).sum();
-        out.reserve(OVERHEAD_BYTES + values + self.context.len() * 12);
+        // What it takes in memory is a little more than its bytes: one reservation serves nearly all.
+        out.reserve(self.size_bytes());
         out.push(VERSION);
         out.push(self.kind().tag());
         self.context.encode(out);
@@ -153,6 +160,7 @@ impl Object {
     pub fn check_limits(&self) -> Result<(), ObjectError> {
         let longest = self.siblings().iter().map(|s| s.value.len()).max().unwrap_or(0);
         let measures = [
+            ("object", self.encoded_bytes(), OBJECT_LEN_MAX),
             ("version vector entries", self.context.len(), CONTEXT_ENTRIES_MAX),
             ("siblings", self.siblings().len(), SIBLINGS_HARD_MAX),
             ("value", longest, VALUE_LEN_MAX),
@@ -164,6 +172,36 @@ impl Object {
             }
         }
         Ok(())
+    }
+
+    /// Whether the join with another object keeps the limits for certain.
+    #[must_use]
+    pub fn has_room_for(&self, other: &Object) -> bool {
+        self.context.len() + other.context.len() <= CONTEXT_ENTRIES_MAX
+            && self.siblings().len() + other.siblings().len() <= SIBLINGS_HARD_MAX
+            && self.encoded_bytes_max() + other.encoded_bytes_max() <= OBJECT_LEN_MAX
+    }
+
+    /// How long the encoding is, exactly where that matters: near the limit, objects are encoded to
+    /// see.
+    fn encoded_bytes(&self) -> usize {
+        let most = self.encoded_bytes_max();
+        if most <= OBJECT_LEN_MAX {
+            return most;
+        }
+        let mut out = Vec::with_capacity(most);
+        self.encode(&mut out);
+        out.len()
+    }
+
+    /// At least as many bytes as the encoding takes.
+    fn encoded_bytes_max(&self) -> usize {
+        let siblings = self.siblings();
+        let values: usize = siblings.iter().map(|sibling| sibling.value.len()).sum();
+        OVERHEAD_BYTES
+            + self.context.len() * ENTRY_BYTES_MAX
+            + siblings.len() * SIBLING_BYTES_MAX
+            + values
     }
 
     fn put_dot(&self, out: &mut Vec<u8>, dot: Dot) {

@@ -18,12 +18,6 @@ pub trait DotStore: Default {
     /// Becomes the join of two stores, `own` and `theirs` being the contexts they live in. Together
     /// with the merge of the contexts it is commutative, associative and idempotent.
     fn join(&mut self, own: &VersionVector, other: Self, theirs: &VersionVector);
-
-    /// The dots of everything alive in it, ascending.
-    fn dots(&self) -> impl Iterator<Item = Dot> + '_;
-
-    /// Whether nothing is alive in it.
-    fn is_empty(&self) -> bool;
 }
 
 /// A multi-value register: every value that no writer who saw it has overwritten.
@@ -72,21 +66,10 @@ impl DotStore for Siblings {
     /// cover it.
     fn join(&mut self, own: &VersionVector, other: Siblings, theirs: &VersionVector) {
         self.values.retain(|s| !theirs.covers(s.dot) || other.position(s.dot).is_ok());
-        let before = self.values.len();
         // What both have is covered by `own`, since a context covers its live dots: no doubles.
         self.values.extend(other.values.into_iter().filter(|s| !own.covers(s.dot)));
-        if before > 0 && self.values.len() > before {
-            // Two ascending runs: the sort finds them and merges in linear time.
-            self.values.sort_by_key(|sibling| sibling.dot);
-        }
-    }
-
-    fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.values.iter().map(|sibling| sibling.dot)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        // Two ascending runs: the sort finds them and merges in linear time.
+        self.values.sort_by_key(|sibling| sibling.dot);
     }
 }
 
@@ -178,13 +161,5 @@ impl DotStore for Latest {
         if let Some(entry) = other.entry {
             self.offer(entry);
         }
-    }
-
-    fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.entry.iter().map(|entry| entry.rank().1)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.entry.is_none()
     }
 }

@@ -90,6 +90,41 @@ fn kinds_do_not_mix() {
     assert_eq!(own, before);
 }
 
+/// Goal: a deletion that won is named like a value: its dot is seen where the object is joined (I3),
+/// and tells states apart. Method: a deletion whose actor has made a later write that lost.
+#[test]
+fn deletions_that_won_are_named() {
+    let mut object = Object::new(ObjectKind::Lww);
+    object.delete(&VersionVector::new(), dot(1, 1), Hlc(100));
+    object.put(&VersionVector::new(), sibling(dot(1, 2), 10));
+    assert!(object.is_deleted());
+    assert_eq!(object.live_dots().collect::<Vec<_>>(), [dot(1, 1)]);
+    let mut named: Vec<Dot> = object.named_dots().collect();
+    named.sort_unstable();
+    assert_eq!(named, [dot(1, 1), dot(1, 2)]);
+    let mut without = object.clone();
+    without.retain_dots(|_| false);
+    assert_eq!(without.context, object.context);
+    assert_ne!(without.digest(), object.digest());
+}
+
+/// Goal: what an object takes is counted, so that a cache of objects keeps its budget (I10).
+/// Method: each byte of a value, each value and each context entry adds its size.
+#[test]
+fn sizes_follow_what_is_held() {
+    let empty = Object::new(ObjectKind::Siblings);
+    assert_eq!(empty.size_bytes(), size_of::<Object>());
+    let mut object = empty.clone();
+    let value = |counter, len| Sibling::new(dot(1, counter), Hlc(1), Bytes::from(vec![0; len]));
+    object.put(&VersionVector::new(), value(1, 1_000));
+    let one = size_of::<Object>() + size_of::<Sibling>() + size_of::<Dot>() + 1_000;
+    assert_eq!(object.size_bytes(), one);
+    object.put(&VersionVector::new(), value(2, 10));
+    assert_eq!(object.size_bytes(), one + size_of::<Sibling>() + 10);
+    object.context.insert(dot(2, 7));
+    assert_eq!(object.size_bytes(), one + size_of::<Sibling>() + 10 + size_of::<Dot>());
+}
+
 /// Goal: damage to a value is found by its own checksum. Method: change each part in turn.
 #[test]
 fn siblings_verify() {

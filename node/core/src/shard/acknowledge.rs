@@ -76,7 +76,7 @@ impl WriteOp {
 /// some that have ended since.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
-    order: VecDeque<OpId>,
+    pub(super) order: VecDeque<OpId>,
     count: usize,
 }
 

@@ -17,6 +17,9 @@ pub struct ShardConfig {
     /// Writes already answered whose other replicas are still awaited. Above it the oldest are let
     /// go: repair finds what they missed.
     pub lingering_max: usize,
+    /// Writes being passed on to other replicas of the region. Above it a write is stored and not
+    /// passed on: its coordinator sends it to the others itself after a while.
+    pub relays_max: usize,
     /// Bytes of values and objects that requests in flight and lingering writes hold. Above it
     /// requests are refused as overload; above half of it lingering writes are let go.
     pub held_bytes_max: usize,
@@ -50,6 +53,8 @@ impl Default for ShardConfig {
             // At 50,000 requests a second and 5 ms each, 250 are in flight; this is 16 times that.
             in_flight_max: 4096,
             lingering_max: 16_384,
+            // As many as the requests that one coordinator may have in flight.
+            relays_max: 4096,
             held_bytes_max: 64 << 20,
             cache_bytes_max: 32 << 20,
             requests_max: 131_072,
@@ -72,6 +77,7 @@ impl ShardConfig {
         ShardConfig {
             in_flight_max: 8,
             lingering_max: 4,
+            relays_max: 4,
             held_bytes_max: 64 << 10,
             cache_bytes_max: 4 << 10,
             requests_max: 16,

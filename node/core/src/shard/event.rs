@@ -88,7 +88,7 @@ pub enum Effect {
 /// Effects in the order in which they came about.
 pub type Effects = Vec<Effect>;
 
-/// What a shard counts. Only ever grows, but for the last three, which are what they are now.
+/// What a shard counts. Only ever grows, but for the last four, which are what they are now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Dots assigned to client writes.
@@ -105,7 +105,7 @@ pub struct Counters {
     pub reads_hedged: u64,
     /// Writes sent again to replicas that did not acknowledge.
     pub writes_resent: u64,
-    /// Requests refused because too many were in flight.
+    /// Requests refused, and writes not relayed, because too many were in flight.
     pub overloads: u64,
     /// Requests passed on to another node.
     pub proxied: u64,
@@ -125,6 +125,10 @@ pub struct Counters {
     pub in_flight: u64,
     /// Answered writes whose other replicas are awaited now.
     pub lingering: u64,
+    /// Bytes of values and objects that requests in flight and lingering writes hold now.
+    pub held_bytes: u64,
+    /// Writes that are being passed on to other replicas of the region now.
+    pub relays: u64,
     /// Bytes of decoded objects in memory now.
     pub cache_bytes: u64,
 }

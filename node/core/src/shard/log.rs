@@ -12,12 +12,15 @@
 //!
 //! **Checkpoints**: from time to time the clocks of all partitions that have changed are written,
 //! and the stream's *mark*: all before it need not be read again. Reading too much does no harm, as
-//! putting a dot into a clock twice changes nothing.
+//! putting a dot into a clock twice changes nothing. Records may speak of partitions that this shard
+//! does not hold any more, and may hold again: before a mark leaves such records behind, those
+//! partitions' clocks are checkpointed too.
 //!
 //! A record: count (varint), then per entry the partition (4 bytes), the dot (actor 8 bytes, counter
 //! varint), the clock reading (8 bytes), the bucket (4 bytes), the key (length, bytes); at the end a
 //! crc32c.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes};
@@ -35,6 +38,10 @@ use crate::store::{Store, StoreError, Table};
 
 /// Log rows read at a time when clocks are rebuilt. Arbitrary: about a megabyte.
 const REBUILD_ROWS: usize = 256;
+
+/// The highest sequence that a record can have: a million commits a second take half a million years
+/// to get there. Above it is damage, and counting on from it would overflow.
+const SEQUENCE_MAX: u64 = 1 << 63;
 
 /// A dot seen with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +67,9 @@ pub struct ShardLog {
     records_since_checkpoint: u32,
     /// Partitions whose clock has changed since its checkpoint.
     changed: BTreeSet<Partition>,
+    /// Clocks of partitions that records of this stream speak of and that this shard did not hold
+    /// when it was read: kept until the next checkpoint.
+    others: BTreeMap<Partition, PartitionClock>,
     /// What the open batch adds.
     pending: Vec<LogEntry>,
 }
@@ -74,18 +84,20 @@ impl ShardLog {
             sequence: 0,
             records_since_checkpoint: 0,
             changed: BTreeSet::new(),
+            others: BTreeMap::new(),
             pending: Vec::new(),
         }
     }
 
     /// Rebuilds the clocks of these partitions: checkpoints, then all streams' records after their
-    /// marks.
+    /// marks. What the records say of others that are `held` is known already.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if a checkpoint or a record is damaged, or what the store reports.
     pub fn load<S: Store>(
         &mut self,
         partitions: &BTreeSet<Partition>,
+        held: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) -> Result<BTreeMap<Partition, PartitionState>, StoreError> {
         let mut clocks = BTreeMap::new();
@@ -98,15 +110,16 @@ impl ShardLog {
         loop {
             let rows = store.scan(Table::Log, &from, &end, REBUILD_ROWS)?;
             let Some((last, _)) = rows.last() else { break };
-            from = next_key(last);
+            let (of, sequence) = key_parts(last)?;
+            from = next_key(of, sequence);
             for (key, record) in &rows {
-                let (of, sequence) = log_key_parts(key);
+                let (of, sequence) = key_parts(key)?;
                 if stream != Some(of) {
                     // A stream begins: go on after its mark, leaving the rest of these rows.
                     stream = Some(of);
                     let mark = read_mark(of, store)?;
                     if mark >= sequence {
-                        from = next_key(&log_key(of, mark));
+                        from = next_key(of, mark);
                         break;
                     }
                 }
@@ -114,27 +127,41 @@ impl ShardLog {
                     self.sequence = self.sequence.max(sequence);
                     self.records_since_checkpoint += 1;
                 }
-                self.replay(record, &mut clocks)?;
+                self.replay(record, (&mut clocks, held), (of, store))?;
             }
         }
         // Also where all records before the mark are gone: a sequence is never used again.
         self.sequence = self.sequence.max(read_mark(self.stream, store)?);
+        if self.sequence > SEQUENCE_MAX {
+            let (stream, sequence) = (self.stream, self.sequence);
+            return Err(StoreError::Corrupt(format!("dot log stream {stream}: record {sequence}")));
+        }
         let state = |(partition, clock)| (partition, PartitionState::new(clock));
         Ok(clocks.into_iter().map(state).collect())
     }
 
-    fn replay(
+    fn replay<S: Store>(
         &mut self,
         record: &[u8],
-        clocks: &mut BTreeMap<Partition, PartitionClock>,
+        (clocks, held): (
+            &mut BTreeMap<Partition, PartitionClock>,
+            &BTreeMap<Partition, PartitionState>,
+        ),
+        (stream, store): (u32, &mut S),
     ) -> Result<(), StoreError> {
         let entries = decode_record(record)
             .map_err(|error| StoreError::Corrupt(format!("dot log record: {error}")))?;
         for entry in entries {
-            if let Some(clock) = clocks.get_mut(&entry.partition)
-                && clock.insert(entry.dot)
-            {
-                self.changed.insert(entry.partition);
+            if let Some(clock) = clocks.get_mut(&entry.partition) {
+                if clock.insert(entry.dot) {
+                    self.changed.insert(entry.partition);
+                }
+            } else if stream == self.stream && !held.contains_key(&entry.partition) {
+                let clock = match self.others.entry(entry.partition) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(read_checkpoint(entry.partition, store)?),
+                };
+                clock.insert(entry.dot);
             }
         }
         Ok(())
@@ -181,6 +208,7 @@ impl ShardLog {
         self.changed.extend(self.pending.drain(..).map(|entry| entry.partition));
         if self.records_since_checkpoint == 0 {
             self.changed.clear();
+            self.others.clear();
         }
     }
 
@@ -191,6 +219,15 @@ impl ShardLog {
         store: &mut S,
     ) {
         self.records_since_checkpoint = 0;
+        for (partition, clock) in &self.others {
+            if !partitions.contains_key(partition) {
+                store.stage_put(
+                    Table::Meta,
+                    &checkpoint_key(*partition),
+                    &encode_checkpoint(clock),
+                );
+            }
+        }
         for partition in &self.changed {
             if let Some(state) = partitions.get(partition) {
                 let bytes = encode_checkpoint(state.clock());
@@ -201,9 +238,14 @@ impl ShardLog {
     }
 }
 
-/// The least key above this one.
-fn next_key(key: &[u8]) -> [u8; 12] {
-    let (stream, sequence) = log_key_parts(key);
+/// Stream and sequence of a record that was found.
+fn key_parts(key: &[u8]) -> Result<(u32, u64), StoreError> {
+    let corrupt = || StoreError::Corrupt(format!("dot log: a key of {} bytes", key.len()));
+    log_key_parts(key).ok_or_else(corrupt)
+}
+
+/// The least key above a record's.
+fn next_key(stream: u32, sequence: u64) -> [u8; 12] {
     match sequence.checked_add(1) {
         Some(next) => log_key(stream, next),
         None => log_key(stream.saturating_add(1), 0),

@@ -121,30 +121,31 @@ impl Shard {
             }
             let near = route.layout.region_of(node) == Some(route.region);
             // Near nodes take turns, so that none answers all digests; far ones by distance.
-            let turn = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((node.0 % 64) as u32);
+            let turn = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(node.0 as u32);
             if near { 1 + (turn & 0xff) } else { 1_000 + self.peers.srtt_us(node) }
         };
         let chosen = quorum.first_choice(cost);
         if let Some(answered) = too_few(&chosen, cost) {
             return Err(RequestError::ReadUnavailable { needed: quorum.needed(), answered });
         }
+        // A replica is a member of every quorum that is asked from here, and its own object costs
+        // least: where it can be had it is among the chosen.
+        let mut want = if own_usable { Want::Digest } else { Want::Full };
         match own {
-            Ok((object, false)) if chosen.contains(&me) => {
+            Ok((object, false)) => {
                 op.asked.insert(me, turn.now.mono);
                 // Both are of the bucket's kind.
                 let _ = op.coordinator.whole(me, object);
             }
-            Ok((object, true)) if chosen.contains(&me) => {
+            Ok((object, true)) => {
                 op.asked.insert(me, turn.now.mono);
                 op.coordinator.ask_whole(me);
                 let mut encoded = Vec::new();
                 object.encode(&mut encoded);
                 self.own_votes.push(OwnVote::Found(id, Found::Object(encoded.into())));
             }
-            Ok(_) => {}
             Err(_) => op.coordinator.refused(me),
         }
-        let mut want = if chosen.contains(&me) { Want::Digest } else { Want::Full };
         for node in chosen.into_iter().filter(|&node| node != me) {
             self.ask(id, op, &[node], want, turn);
             want = Want::Digest;

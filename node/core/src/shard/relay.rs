@@ -3,7 +3,8 @@
 //!
 //! It tells the coordinator who made the write durable, each by name and never more than has said
 //! so: once when a majority of its region has, and once more when everyone has answered or too
-//! much time has passed. What is lost on the way the coordinator sends again, directly.
+//! much time has passed. What is lost on the way the coordinator sends again, directly; so it does
+//! with what is not passed on because too much is being relayed already (I10).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,6 +117,7 @@ impl Shard {
             return;
         }
         self.timers.set(wake, id);
+        self.relays += 1;
         self.ops.insert(id.0, Op::Relay(Box::new(op)));
     }
 
@@ -144,6 +146,7 @@ impl Shard {
         }
         if op.is_settled() {
             self.timers.clear(op.wake, id);
+            self.relays -= 1;
             out.extend(op.report(true));
             return;
         }
@@ -155,6 +158,7 @@ impl Shard {
 
     /// Too much time has passed: tells what is known, and lets the write go.
     pub(super) fn wake_relay(&mut self, mut op: RelayOp, out: &mut Effects) {
+        self.relays -= 1;
         out.extend(op.report(true));
     }
 }

@@ -21,6 +21,7 @@ use holm_protocol::ids::{BucketId, Hlc, NodeId, Partition};
 use holm_protocol::limits::OBJECT_LEN_MAX;
 use holm_protocol::version_vector::Relation;
 
+use crate::clock::{ACTORS_MAX, RANGES_MAX};
 use crate::object::{Object, ObjectKind, Sibling, State};
 use crate::peer::{Found, OpId, PeerMessage, Refusal, Want};
 use crate::shard::event::Effect;
@@ -29,6 +30,10 @@ use crate::shard::partition::PartitionState;
 use crate::shard::{Shard, Turn, object_kind};
 use crate::store::{Store, StoreError};
 use crate::time::Now;
+
+/// The most actors of one partition that other nodes can make known here. What is left is for this
+/// node's own runs: each start is one, and a node must be able to start and write.
+const ACTORS_OF_PEERS_MAX: usize = ACTORS_MAX - ACTORS_MAX / 16;
 
 /// An object from another node.
 #[derive(Debug)]
@@ -66,6 +71,9 @@ impl Shard {
     ) {
         let node = self.boot.node;
         let partition = write.partition;
+        let crowded = self.relays >= self.config.relays_max;
+        self.counters.overloads += u64::from(crowded && !fan_out.is_empty());
+        let fan_out = if crowded { &[] } else { fan_out };
         let joined = self.join_incoming(&write, turn);
         if let Err(refusal) = joined {
             self.counters.peer_rejections += 1;
@@ -100,6 +108,7 @@ impl Shard {
             return Err(Refusal::WrongKind);
         }
         self.check_dots(write.partition, &incoming)?;
+        self.check_room(write.partition, &incoming)?;
         self.check_clocks(turn.now, &incoming)?;
         let sent = Sent { object: incoming, encoded: Some(write.object.clone()) };
         self.join_object(write.partition, write.bucket, &write.key, sent, turn.store)
@@ -284,6 +293,32 @@ impl Shard {
         Ok(())
     }
 
+    /// A clock that has seen too much could not be read back at the next start: whoever names dots
+    /// of ever new actors, or ever more dots without those between, is refused in time.
+    pub(super) fn check_room(&self, partition: Partition, object: &Object) -> Result<(), Refusal> {
+        let Some(state) = self.partitions.get(&partition) else { return Ok(()) };
+        let clock = state.clock();
+        // The least work for what nearly always comes.
+        if clock.actors() + object.context.len() > ACTORS_OF_PEERS_MAX {
+            let is_new = |dot: &Dot| clock.get(dot.actor).is_none();
+            let new = object.context.iter().filter(is_new).count();
+            let is_own_new = |dot: &Dot| dot.actor == self.boot.actor && is_new(dot);
+            let of_peers = new - object.context.iter().filter(is_own_new).count();
+            let crowded = of_peers > 0 && clock.actors() + of_peers > ACTORS_OF_PEERS_MAX;
+            if crowded || clock.actors() + new > ACTORS_MAX {
+                return Err(Refusal::TooLarge);
+            }
+        }
+        let more = object.siblings().len() + 1;
+        let is_ragged = |dot: Dot| {
+            let seen = clock.get(dot.actor);
+            seen.is_some_and(|it| {
+                it.ranges().len() + more > RANGES_MAX && !it.contains(dot.counter)
+            })
+        };
+        if object.named_dots().any(is_ragged) { Err(Refusal::TooLarge) } else { Ok(()) }
+    }
+
     /// Last-writer-wins values from clocks too far ahead would win for ever. In other objects
     /// clocks decide nothing, and a far one is just not followed.
     pub(super) fn check_clocks(&mut self, now: Now, object: &Object) -> Result<(), Refusal> {
@@ -390,6 +425,28 @@ mod tests {
             all.push(objects[at].clone());
         }
         all
+    }
+
+    /// Goal: a faulty node brings nothing back by the short way either (I4, I8). Method: an object
+    /// that claims to cover all that is here, and still has a value that is overwritten here; no
+    /// history makes it.
+    #[test]
+    fn what_is_dead_here_replaces_nothing() {
+        let dot = |actor, counter| Dot { actor: Actor(actor), counter };
+        let object = |alive: Dot| {
+            let mut object = Object::new(ObjectKind::Siblings);
+            let sibling = Sibling::new(alive, Hlc(1), Bytes::from_static(b"v"));
+            object.put(&VersionVector::new(), sibling);
+            object
+        };
+        let local = object(dot(1, 2));
+        let mut faulty = object(dot(1, 1));
+        faulty.context.insert(dot(1, 2));
+        faulty.context.insert(dot(2, 1));
+        assert!(!replaces(&faulty, &local));
+        let mut good = object(dot(2, 1));
+        good.context.insert(dot(1, 2));
+        assert!(replaces(&good, &local));
     }
 
     proptest! {

@@ -206,11 +206,14 @@ impl Shard {
             return Err(RequestError::TooManySiblings { siblings, limit });
         }
         let bytes: usize = next.siblings().iter().map(|sibling| sibling.value.len() + 64).sum();
-        if after > 1 && after > before && bytes > PUT_OBJECT_LEN_MAX {
+        // One value alone is always short enough.
+        if after > before && bytes > PUT_OBJECT_LEN_MAX {
             let (len, limit) = (bytes as u64, PUT_OBJECT_LEN_MAX as u64);
             return Err(RequestError::ObjectTooLarge { len, limit });
         }
-        if next.check_limits().is_err() {
+        // A client's context may name what was seen elsewhere only.
+        let fits = next.check_limits().is_ok() && self.check_room(route.partition, &next).is_ok();
+        if !fits {
             return Err(RequestError::Context { fault: ContextFault::TooLong });
         }
         Ok((place, hlc, next))

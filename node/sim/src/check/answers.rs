@@ -1,8 +1,12 @@
 //! An answer shows every write that its context covers, but for those that were overwritten by
-//! somebody who saw them, and none that was.
+//! somebody who saw them, and none that was; and its context covers whatever the writers of the
+//! values beside it saw.
 //!
-//! This is what makes a context safe to write with: whatever the next write drops, its writer has
-//! seen, or a writer before it had.
+//! This is what makes a context safe to write with: whatever the next write drops, its writer was
+//! shown, or a writer before it; and whatever its writer was shown, it drops. Here the vectors of
+//! the database meet the event sets of [`crate::history`].
+
+use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{Property, Verdict, Violation};
 use crate::history::{Answer, EventId, History};
@@ -13,6 +17,8 @@ pub const VISIBLE_OR_OVERWRITTEN: Property = Property {
     invariant: "I5",
     statement: "an answer whose context covers a value shows it, or its context covers a write that saw it",
     source: "Preguica et al., PODC 2012; concurrent writes survive until a writer saw them",
+    tla: Some("tla/Causality.tla!NoLostSibling"),
+    file: file!(),
 };
 
 /// I4.
@@ -21,6 +27,8 @@ pub const NOTHING_DOMINATED: Property = Property {
     invariant: "I4",
     statement: "an answer whose context covers a write shows nothing that this write saw",
     source: "TESTING 1, P6: siblings are exactly the causally maximal writes",
+    tla: Some("tla/Causality.tla!SiblingsAreConcurrent"),
+    file: file!(),
 };
 
 /// I8.
@@ -29,6 +37,28 @@ pub const CONTEXT_GENUINE: Property = Property {
     invariant: "I8",
     statement: "every context that a node gives out opens under the key it was given for, and covers the values beside it",
     source: "DESIGN 3: contexts are authenticated and bound to their key",
+    tla: None,
+    file: file!(),
+};
+
+/// I4's premise.
+pub const CONTEXT_CLOSED: Property = Property {
+    name: "contexts cover what writers saw",
+    invariant: "I4",
+    statement: "a context covers every write that the writers of the values beside it saw",
+    source: "Preguica et al., PODC 2012: causal histories are closed; Riak kv679 and its kin",
+    tla: Some("tla/Causality.tla!ContextIsClosed"),
+    file: file!(),
+};
+
+/// I5.
+pub const WRITERS_CONTEXT: Property = Property {
+    name: "a writer's context covers what it saw",
+    invariant: "I5",
+    statement: "the context given to a writer covers its own write, what it saw, and else only what was overwritten by a write that is covered too",
+    source: "Preguica et al., PODC 2012; DESIGN 3",
+    tla: Some("tla/Causality.tla!WriterDropsOnlySeen"),
+    file: file!(),
 };
 
 /// Checks one answer with what is known of dots so far. Knowing more dots can only make it
@@ -41,6 +71,9 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
     if let Some(dot) = answer.shown.iter().find(|&&dot| !answer.covers.covers(dot)) {
         let how = format!("a context does not cover the value {dot} beside it");
         return Err(Violation::new(&CONTEXT_GENUINE, how));
+    }
+    for &dot in answer.shown.iter().filter(|_| !key.is_lww) {
+        history.by_dot(key.partition, dot).map_or(Ok(()), |id| is_closed(history, id, answer))?;
     }
     for (id, event) in history.events_of(answer.key) {
         let Some(dot) = event.dot else { continue };
@@ -77,10 +110,24 @@ fn is_explained(history: &History, id: EventId, answer: &Answer) -> bool {
     })
 }
 
+/// Whether an answer that shows a write covers what its writer saw.
+fn is_closed(history: &History, id: EventId, answer: &Answer) -> Verdict {
+    let uncovered =
+        |other: &EventId| history.event(*other).dot.is_some_and(|dot| !answer.covers.covers(dot));
+    match history.seen_by(id).find(uncovered) {
+        None => Ok(()),
+        Some(other) => {
+            let (this, other) = (history.describe(id), history.describe(other));
+            let how = format!("a context covers {this}, and not {other}, which its writer saw");
+            Err(Violation::new(&CONTEXT_CLOSED, how))
+        }
+    }
+}
+
 fn not_dominated(history: &History, id: EventId, answer: &Answer) -> Verdict {
-    let Some(dot) = history.event(id).dot else { return Ok(()) };
-    let dominating = history.events_of(answer.key).find(|(other, by)| {
-        *other != id && by.saw.covers(dot) && by.dot.is_some_and(|by| answer.covers.covers(by))
+    let place = history.event(id).place;
+    let dominating = history.events_of(answer.key).find(|(_, by)| {
+        by.saw.contains(place) && by.dot.is_some_and(|by| answer.covers.covers(by))
     });
     match dominating {
         None => Ok(()),
@@ -90,6 +137,30 @@ fn not_dominated(history: &History, id: EventId, answer: &Answer) -> Verdict {
             Err(Violation::new(&NOTHING_DOMINATED, how))
         }
     }
+}
+
+/// Checks the context that a writer got back. Where the last writer wins, nobody writes by it.
+///
+/// # Errors
+/// It covers a value that the writer did not see and that nobody overwrote.
+pub fn check_writer(history: &History, id: EventId, covers: &VersionVector) -> Verdict {
+    let key = history.event(id).key;
+    if history.key(key).is_lww {
+        return Ok(());
+    }
+    for (other, event) in history.events_of(key) {
+        let is_covered = event.dot.is_some_and(|dot| covers.covers(dot));
+        let is_hidden = event.value.is_some() && other != id && !history.saw(id, other);
+        if is_covered && is_hidden && !history.is_overwritten(other, covers) {
+            let how = format!("a writer's context covers {}", history.describe(other));
+            return Err(Violation::new(&WRITERS_CONTEXT, how));
+        }
+        if !is_covered && history.saw(id, other) && event.dot.is_some() {
+            let how = format!("a writer's context lost {}", history.describe(other));
+            return Err(Violation::new(&WRITERS_CONTEXT, how));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -108,34 +179,33 @@ mod tests {
     }
 
     /// Goal: siblings, an overwritten value and a deleted one pass; a hidden sibling, a returned
-    /// value and a context that lags behind do not. Method: two concurrent puts, then a third
-    /// write that saw the first.
+    /// value and contexts that lag behind do not. Method: two concurrent puts, then a third write
+    /// that saw the first.
     #[test]
     fn good_and_bad() {
         for is_delete in [false, true] {
             let mut told = Told::default();
             let a = told.put("a", &[]);
             let b = told.put("b", &[]);
-            let c = if is_delete { told.delete(&[(1, 1)]) } else { told.put("c", &[(1, 1)]) };
+            let c = if is_delete { told.delete(&[a]) } else { told.put("c", &[a]) };
             told.acknowledge(a, dot(1, 1), &[1]);
             told.acknowledge(b, dot(2, 1), &[2]);
-            told.acknowledge(c, dot(1, 2), &[1]);
+            told.acknowledge(c, dot(3, 1), &[1]);
             let with = |shown: &[(u64, u64)]| {
-                let third = [(1, 2)].into_iter().filter(|_| !is_delete);
+                let third = [(3, 1)].into_iter().filter(|_| !is_delete);
                 shown.iter().copied().chain(third).collect::<Vec<_>>()
             };
+            let all = [(1, 1), (2, 1), (3, 1)];
             assert_eq!(verdict(&told, &[], &[]), None);
             assert_eq!(verdict(&told, &[(1, 1), (2, 1)], &[(1, 1), (2, 1)]), None);
-            assert_eq!(verdict(&told, &with(&[(2, 1)]), &[(1, 2), (2, 1)]), None);
-            assert_eq!(
-                verdict(&told, &with(&[]), &[(1, 2), (2, 1)]),
-                Some(&VISIBLE_OR_OVERWRITTEN)
-            );
-            assert_eq!(
-                verdict(&told, &with(&[(1, 1), (2, 1)]), &[(1, 2), (2, 1)]),
-                Some(&NOTHING_DOMINATED)
-            );
+            assert_eq!(verdict(&told, &with(&[(2, 1)]), &all), None);
+            assert_eq!(verdict(&told, &with(&[]), &all), Some(&VISIBLE_OR_OVERWRITTEN));
+            let returned = verdict(&told, &with(&[(1, 1), (2, 1)]), &all);
+            assert_eq!(returned, Some(&NOTHING_DOMINATED));
             assert_eq!(verdict(&told, &[(2, 1)], &[(1, 1)]), Some(&CONTEXT_GENUINE));
+            if !is_delete {
+                assert_eq!(verdict(&told, &[(3, 1)], &[(3, 1)]), Some(&CONTEXT_CLOSED));
+            }
         }
     }
 
@@ -145,9 +215,33 @@ mod tests {
         let mut told = Told::default();
         let a = told.put("a", &[]);
         told.acknowledge(a, dot(1, 1), &[1]);
-        let lost = told.delete(&[(1, 1)]);
+        let lost = told.delete(&[a]);
         assert_eq!(verdict(&told, &[], &[(1, 1), (9, 1)]), None);
         told.history.event_mut(lost).outcome = crate::history::Outcome::NotDone;
         assert_eq!(verdict(&told, &[], &[(1, 1), (9, 1)]), Some(&VISIBLE_OR_OVERWRITTEN));
+    }
+
+    /// Goal: a writer's context may leave its own write out, and no more; it covers nothing that
+    /// the writer did not see, unless its overwriting is covered too.
+    #[test]
+    fn writers_contexts() {
+        let mut told = Told::default();
+        let a = told.put("a", &[]);
+        told.acknowledge(a, dot(1, 1), &[1]);
+        let b = told.put("b", &[]);
+        told.acknowledge(b, dot(2, 1), &[2]);
+        let c = told.put("c", &[a]);
+        told.acknowledge(c, dot(3, 1), &[1]);
+        let verdict = |told: &Told, covered: &[(u64, u64)]| {
+            check_writer(&told.history, c, &covers(covered)).is_ok()
+        };
+        assert!(verdict(&told, &[(1, 1), (3, 1)]));
+        assert!(verdict(&told, &[(1, 1)]));
+        assert!(!verdict(&told, &[(3, 1)]));
+        assert!(!verdict(&told, &[(1, 1), (2, 1), (3, 1)]));
+        let d = told.delete(&[b]);
+        told.acknowledge(d, dot(4, 1), &[2]);
+        assert!(!verdict(&told, &[(1, 1), (2, 1), (3, 1)]));
+        assert!(verdict(&told, &[(1, 1), (2, 1), (3, 1), (4, 1)]));
     }
 }

@@ -8,6 +8,8 @@ pub const IN_TIME: Property = Property {
     invariant: "P9",
     statement: "a node that was neither stopped nor slowed answers every request by its deadline and 100 ms",
     source: "TESTING 1, P9",
+    tla: None,
+    file: file!(),
 };
 
 /// How much later than its deadline a call may end, microseconds.

@@ -11,6 +11,8 @@ pub const OVERWRITTEN_GONE: Property = Property {
     invariant: "I4",
     statement: "in the end no value is alive that an acknowledged write saw",
     source: "TESTING 2, W4; Riak kv679 and its kin",
+    tla: Some("tla/Stability.tla!NoResurrection"),
+    file: file!(),
 };
 
 /// Checks a key's final live dots.
@@ -26,7 +28,7 @@ pub fn check(history: &History, key: KeyId, live: &[Dot]) -> Verdict {
         let Some(id) = history.by_dot(partition, dot) else { continue };
         let by = history
             .events_of(key)
-            .find(|(other, event)| *other != id && event.is_owed() && event.saw.covers(dot));
+            .find(|(other, event)| event.is_owed() && history.saw(*other, id));
         if let Some((by, _)) = by {
             let (this, by) = (history.describe(id), history.describe(by));
             return Err(Violation::new(&OVERWRITTEN_GONE, format!("{this} is alive after {by}")));
@@ -48,7 +50,7 @@ mod tests {
         let (a, b) = (told.put("a", &[]), told.put("b", &[]));
         told.acknowledge(a, dot(1, 1), &[1]);
         told.acknowledge(b, dot(2, 1), &[1]);
-        let delete = told.delete(&[(1, 1)]);
+        let delete = told.delete(&[a]);
         let verdict = |told: &Told, live: &[Dot]| check(&told.history, told.key, live).is_ok();
         assert!(verdict(&told, &[dot(1, 1), dot(2, 1)]));
         told.acknowledge(delete, dot(3, 1), &[1]);

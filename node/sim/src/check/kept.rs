@@ -12,6 +12,8 @@ pub const ACKNOWLEDGED_KEPT: Property = Property {
     invariant: "I2",
     statement: "in the end an acknowledged write is a sibling, or was overwritten by a write that saw it",
     source: "TESTING 2, W2: the union of siblings; Jepsen's set workload",
+    tla: Some("tla/Replication.tla!AcknowledgedIsKept"),
+    file: file!(),
 };
 
 /// Checks a key's final state: the live dots and what the context covers.
@@ -56,7 +58,7 @@ mod tests {
         assert!(!verdict(&told, &[], &[(1, 1)]));
         told.acknowledge(b, dot(2, 1), &[1]);
         assert!(!verdict(&told, &[dot(2, 1)], &[(1, 1), (2, 1)]));
-        let c = told.put("c", &[(1, 1)]);
+        let c = told.put("c", &[a]);
         told.acknowledge(c, dot(2, 2), &[1]);
         assert!(verdict(&told, &[dot(2, 1), dot(2, 2)], &[(1, 1), (2, 2)]));
         let partition = told.history.key(told.key).partition;

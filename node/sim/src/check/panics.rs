@@ -10,6 +10,8 @@ pub const NEVER: Property = Property {
     invariant: "I8",
     statement: "no input makes the core panic, its own assertions included",
     source: "TigerBeetle: assertions on in the simulator; STYLE 5",
+    tla: None,
+    file: file!(),
 };
 
 /// What a panic said.

@@ -16,6 +16,8 @@ pub const INTERSECTION: Property = Property {
     invariant: "I2",
     statement: "a read covers every write that was acknowledged before it began, by a replica that it includes, or at a level whose quorums meet its own",
     source: "Gifford, SOSP 1979; Dynamo (SOSP 2007) 4.5: R + W > N",
+    tla: Some("tla/Replication.tla!QuorumsIntersect"),
+    file: file!(),
 };
 
 /// A read as its client knows it.
@@ -36,7 +38,8 @@ pub struct Read {
 }
 
 /// Checks one read against all writes acknowledged before it was asked for. A write that a disk has
-/// lost, by a fault that may do that, is owed by the other replicas only.
+/// lost, by a fault that may do that, is owed by the other replicas only; a disk that has it again
+/// owes it to reads asked for from then on.
 ///
 /// # Errors
 /// A write that it should have seen.
@@ -48,8 +51,8 @@ pub fn check(history: &History, layout: &Layout, read: &Read) -> Verdict {
             continue;
         }
         let Some(dot) = event.dot else { continue };
-        let witness = event.durable.difference(&event.lost).find(|n| read.included.contains(n));
-        let must_meet = event.lost.is_empty() && quorums_meet(layout, partition, event, read);
+        let witness = event.had_since(read.asked_us).find(|node| read.included.contains(node));
+        let must_meet = quorums_meet(layout, partition, event, read);
         if (witness.is_some() || must_meet) && !read.covers.covers(dot) {
             let who = witness.map_or("by its level".to_owned(), |node| format!("by {node}"));
             let how = format!(
@@ -64,13 +67,14 @@ pub fn check(history: &History, layout: &Layout, read: &Read) -> Verdict {
     Ok(())
 }
 
-/// Whether any replicas that meet the write's level and any that meet the read's have one in common:
-/// by region, the fewest that each level takes there are more than there are.
+/// Whether the replicas that have the write and any that meet the read's level have one in common:
+/// in a region or in all, they are more than there are. As long as no disk has lost the write, the
+/// fewest that its own level takes have it, whatever its receipt says.
 fn quorums_meet(layout: &Layout, partition: Partition, event: &Event, read: &Read) -> bool {
-    let replicas = layout.replicas(partition).len();
+    let all = layout.replicas(partition);
     let total = |level: Level| match level {
-        Level::Quorum => replicas / 2 + 1,
-        Level::All => replicas,
+        Level::Quorum => all.len() / 2 + 1,
+        Level::All => all.len(),
         Level::Count(n) => usize::from(n),
         // At least one replica answers at every level.
         _ => 1,
@@ -84,13 +88,21 @@ fn quorums_meet(layout: &Layout, partition: Partition, event: &Event, read: &Rea
             _ => 0,
         }
     };
+    let is_intact = event.lost.is_empty() && event.regained.values().all(|&at| at < read.asked_us);
+    let have = |members: &[NodeId]| {
+        event.had_since(read.asked_us).filter(|node| members.contains(node)).count()
+    };
     let somewhere = (0..layout.regions().len()).map(|index| RegionId(index as u16)).any(|region| {
-        let members = layout.replicas_in(partition, region).len();
-        let write = in_region(event.level, region, event.region);
+        let members = layout.replicas_in(partition, region);
+        let write = match is_intact {
+            true => in_region(event.level, region, event.region),
+            false => have(members),
+        };
         let read = in_region(read.level, region, Some(read.region));
-        members > 0 && write + read > members
+        !members.is_empty() && write + read > members.len()
     });
-    somewhere || total(event.level) + total(read.level) > replicas
+    let write = if is_intact { total(event.level) } else { have(all) };
+    somewhere || write + total(read.level) > all.len()
 }
 
 #[cfg(test)]
@@ -109,7 +121,7 @@ mod tests {
     /// regions of three; a write in region 0 that the read does not see.
     #[test]
     fn levels_that_meet() {
-        let layout = Shape { regions: vec![(3, 3), (3, 3)], bits: 0, shards: 1 }.layout();
+        let layout = Shape { regions: vec![(3, 3), (3, 3)], zones: 0, bits: 0, shards: 1 }.layout();
         let meets = |write: Level, read_level: Level, region: u16| {
             let mut told = Told::default();
             let a = told.put("a", &[]);
@@ -136,7 +148,7 @@ mod tests {
     /// Goal: a replica that had it must show it, unless its disk lost it or it answered before.
     #[test]
     fn replicas_that_had_it() {
-        let layout = Shape { regions: vec![(3, 3)], bits: 0, shards: 1 }.layout();
+        let layout = Shape { regions: vec![(3, 3)], zones: 0, bits: 0, shards: 1 }.layout();
         let mut told = Told::default();
         let a = told.put("a", &[]);
         told.acknowledge(a, dot(1, 1), &[1, 2]);
@@ -149,6 +161,45 @@ mod tests {
         assert_eq!(check(&told.history, &layout, &stale), Ok(()));
         stale.asked_us = 100;
         told.history.lose(NodeId(2), Partition::from_u32(0), dot(1, 1));
+        assert_eq!(check(&told.history, &layout, &stale), Ok(()));
+    }
+
+    /// Goal: what a disk has lost, it owes again once it has it again, to reads asked for later.
+    #[test]
+    fn regained_is_owed() {
+        let layout = Shape { regions: vec![(3, 3)], zones: 0, bits: 0, shards: 1 }.layout();
+        let mut told = Told::default();
+        let (a, partition) = (told.put("a", &[]), Partition::from_u32(0));
+        told.acknowledge(a, dot(1, 1), &[1, 2]);
+        told.history.lose(NodeId(2), partition, dot(1, 1));
+        told.history.regain(NodeId(2), told.key, &covers(&[]), 40);
+        assert!(told.history.is_lost(NodeId(2), partition, dot(1, 1)), "it has not come back yet");
+        told.history.regain(NodeId(2), told.key, &covers(&[(1, 1)]), 50);
+        assert!(!told.history.is_lost(NodeId(2), partition, dot(1, 1)));
+        let mut stale = read(&told, Level::One, 0, false);
+        stale.included = [NodeId(2)].into();
+        assert!(check(&told.history, &layout, &stale).is_err());
+        stale.asked_us = 50;
+        assert_eq!(check(&told.history, &layout, &stale), Ok(()));
+        told.history.lose(NodeId(2), partition, dot(1, 1));
+        stale.asked_us = 100;
+        assert_eq!(check(&told.history, &layout, &stale), Ok(()));
+    }
+
+    /// Goal: a disk's loss takes its node out of the count and no other. Method: a write at all of
+    /// three replicas; a read of two meets it after one loss, and need not after two.
+    #[test]
+    fn losses_are_counted_by_node() {
+        let layout = Shape { regions: vec![(3, 3)], zones: 0, bits: 0, shards: 1 }.layout();
+        let mut told = Told::default();
+        let a = told.put("a", &[]);
+        told.history.event_mut(a).level = Level::All;
+        told.acknowledge(a, dot(1, 1), &[1, 2, 3]);
+        for (node, level) in [(1, Level::Quorum), (2, Level::All)] {
+            told.history.lose(NodeId(node), Partition::from_u32(0), dot(1, 1));
+            assert!(check(&told.history, &layout, &read(&told, level, 0, false)).is_err());
+        }
+        let stale = read(&told, Level::Quorum, 0, false);
         assert_eq!(check(&told.history, &layout, &stale), Ok(()));
     }
 }

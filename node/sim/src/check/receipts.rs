@@ -15,6 +15,8 @@ pub const LEVEL_MET: Property = Property {
     invariant: "I2",
     statement: "an answer's receipt names distinct replicas of its partition, as many as its level needs",
     source: "Dynamo (SOSP 2007) 4.5; votes by identity",
+    tla: Some("tla/Replication.tla!ReceiptMeetsLevel"),
+    file: file!(),
 };
 
 /// Checks one receipt for an answer at `level`.
@@ -68,7 +70,7 @@ mod tests {
     /// three replicas, all levels.
     #[test]
     fn good_and_bad() {
-        let shape = Shape { regions: vec![(4, 3), (3, 3)], bits: 0, shards: 1 };
+        let shape = Shape { regions: vec![(4, 3), (3, 3)], zones: 0, bits: 0, shards: 1 };
         let layout = shape.layout();
         let partition = Partition::from_u32(0);
         let local = layout.replicas_in(partition, RegionId(0)).to_vec();

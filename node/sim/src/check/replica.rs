@@ -17,6 +17,8 @@ pub const NOTHING_RETURNS: Property = Property {
     invariant: "I4",
     statement: "a commit never adds a live dot that the object's context covered before, and never shrinks a context",
     source: "TESTING 1, P4; Almeida, Shoker, Baquero, JPDC 2018, section 7",
+    tla: Some("tla/Causality.tla!StateOnlyGrows"),
+    file: file!(),
 };
 
 /// I5.
@@ -25,14 +27,18 @@ pub const NOTHING_VANISHES: Property = Property {
     invariant: "I5",
     statement: "a commit removes a live dot only if the new context covers a write that saw it",
     source: "TESTING 1, P6: no false dominance",
+    tla: Some("tla/Causality.tla!NoLostSibling"),
+    file: file!(),
 };
 
 /// I3's premise.
 pub const CLOCK_NAMES_ALL: Property = Property {
     name: "the clock has seen what objects name",
     invariant: "I3",
-    statement: "after a commit the partition clock contains every dot that a changed object names",
+    statement: "after a commit and after a restart the partition clock contains every dot that an object names",
     source: "DESIGN 7: object and log entry are of one commit",
+    tla: Some("tla/Replication.tla!ClockNamesObjects"),
+    file: file!(),
 };
 
 /// One object's change.
@@ -128,7 +134,7 @@ mod tests {
     fn good_and_bad() {
         let mut told = Told::default();
         let (a, b) = (told.put("a", &[]), told.put("b", &[]));
-        let c = told.put("c", &[(1, 1)]);
+        let c = told.put("c", &[a]);
         told.acknowledge(a, dot(1, 1), &[1]);
         told.acknowledge(b, dot(2, 1), &[1]);
         told.acknowledge(c, dot(3, 1), &[1]);

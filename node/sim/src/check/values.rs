@@ -11,6 +11,8 @@ pub const GENUINE: Property = Property {
     invariant: "P11",
     statement: "every value that is shown, sent or stored was put to that key, byte for byte",
     source: "TESTING 2, W9: checksums from the coordinator on; I8, I11",
+    tla: None,
+    file: file!(),
 };
 
 /// P9.
@@ -19,6 +21,8 @@ pub const NOT_DONE: Property = Property {
     invariant: "P9",
     statement: "no value of a write that was answered 'nothing happened' is ever shown or stored",
     source: "TESTING 2, W8; STYLE 15: outcomes have three values",
+    tla: Some("tla/Replication.tla!NotDoneIsNeverSeen"),
+    file: file!(),
 };
 
 /// Finds the write of a value seen at `place`.

@@ -1,4 +1,4 @@
-//! What can be done to a cluster, and how often it had an effect.
+//! What can be done to a cluster.
 
 use holm_core::store::Table;
 use holm_protocol::ids::NodeId;
@@ -6,108 +6,8 @@ use rand::RngExt;
 
 use super::Cluster;
 use super::queue::Event;
-use crate::net::{NetTally, Weather};
-use crate::store::{StoreFaults, StoreTally};
-
-/// How often each fault had an effect: a knob that turns nothing is a bug of the simulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FaultTally {
-    /// Messages that vanished.
-    pub lost: u64,
-    /// Messages that came twice.
-    pub duplicated: u64,
-    /// Messages that were held up.
-    pub reordered: u64,
-    /// Messages that a cut dropped.
-    pub cut: u64,
-    /// Answers to clients that vanished.
-    pub replies_lost: u64,
-    /// Processes killed.
-    pub kills: u64,
-    /// Processes killed between a commit and its acknowledgements.
-    pub died_in_commit: u64,
-    /// Batches lost in power cuts.
-    pub batches_lost: u64,
-    /// Disks replaced by empty ones.
-    pub wipes: u64,
-    /// Batches put off because the process was stopped.
-    pub put_off: u64,
-    /// Times that a disk became slow.
-    pub slow_disks: u64,
-    /// Writes refused for lack of space.
-    pub full: u64,
-    /// Shards that took up writing again after a full disk.
-    pub resumed: u64,
-    /// Commits that failed with an I/O error.
-    pub commits_failed: u64,
-    /// Reads that failed with an I/O error.
-    pub reads_failed: u64,
-    /// Damaged values that were read.
-    pub damaged_reads: u64,
-    /// Wall clocks that jumped.
-    pub clock_jumps: u64,
-}
-
-impl FaultTally {
-    /// Names and numbers, in one order.
-    #[must_use]
-    pub fn entries(&self) -> [(&'static str, u64); 17] {
-        [
-            ("messages lost", self.lost),
-            ("messages doubled", self.duplicated),
-            ("messages held up", self.reordered),
-            ("messages cut off", self.cut),
-            ("answers lost", self.replies_lost),
-            ("kills", self.kills),
-            ("deaths in a commit", self.died_in_commit),
-            ("batches lost in power cuts", self.batches_lost),
-            ("disks wiped", self.wipes),
-            ("batches put off by pauses", self.put_off),
-            ("slow disks", self.slow_disks),
-            ("refusals of full disks", self.full),
-            ("resumptions after full disks", self.resumed),
-            ("commits failed", self.commits_failed),
-            ("reads failed", self.reads_failed),
-            ("damaged values read", self.damaged_reads),
-            ("clock jumps", self.clock_jumps),
-        ]
-    }
-
-    /// Adds another run's.
-    pub fn add(&mut self, other: &FaultTally) {
-        self.lost += other.lost;
-        self.duplicated += other.duplicated;
-        self.reordered += other.reordered;
-        self.cut += other.cut;
-        self.replies_lost += other.replies_lost;
-        self.kills += other.kills;
-        self.died_in_commit += other.died_in_commit;
-        self.batches_lost += other.batches_lost;
-        self.wipes += other.wipes;
-        self.put_off += other.put_off;
-        self.slow_disks += other.slow_disks;
-        self.full += other.full;
-        self.resumed += other.resumed;
-        self.commits_failed += other.commits_failed;
-        self.reads_failed += other.reads_failed;
-        self.damaged_reads += other.damaged_reads;
-        self.clock_jumps += other.clock_jumps;
-    }
-
-    pub(super) fn net(&mut self, net: NetTally) {
-        self.lost += net.lost;
-        self.duplicated += net.duplicated;
-        self.reordered += net.reordered;
-        self.cut += net.cut;
-    }
-
-    pub(super) fn store(&mut self, store: StoreTally) {
-        self.full += store.full;
-        self.commits_failed += store.commits_failed;
-        self.reads_failed += store.reads_failed;
-        self.damaged_reads += store.damaged_reads;
-    }
-}
+use crate::net::Weather;
+use crate::store::StoreFaults;
 
 impl Cluster {
     /// Changes what happens to messages between nodes.
@@ -132,6 +32,26 @@ impl Cluster {
             self.net.set_cut(other, one, cut);
         }
         self.link_changes(one, other);
+    }
+
+    /// Cuts these nodes off from those, in one direction or in both, or connects them again.
+    pub fn set_partial_cut(
+        &mut self,
+        (from, to): (&[NodeId], &[NodeId]),
+        (cut, both): (bool, bool),
+    ) {
+        for &one in from {
+            for &other in to {
+                self.net.set_cut(one, other, cut);
+                if both {
+                    self.net.set_cut(other, one, cut);
+                }
+                self.link_changes(one, other);
+            }
+        }
+        let what = if cut { "cut" } else { "mended" };
+        let arrow = if both { "<->" } else { "->" };
+        self.note(format!("{} {arrow} {} {what}", names(from), names(to)));
     }
 
     /// Cuts a region off from the others, or connects it again.
@@ -166,17 +86,62 @@ impl Cluster {
             return;
         }
         self.kill(id);
+        let mut rng = self.chance("power cut", id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let batches = node.store.volatile();
-        let keep = if self.rng.random() { 0 } else { self.rng.random_range(0..=batches) };
+        let keep = if rng.random() { 0 } else { rng.random_range(0..=batches) };
+        self.tally.kills += 1;
+        self.lose_batches(id, keep);
+    }
+
+    fn lose_batches(&mut self, id: NodeId, keep: usize) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let batches = node.store.volatile();
         let lost = node.store.power_cut(keep);
         let is_allowed = !node.store.faults().syncs_lie;
-        self.tally.kills += 1;
         self.tally.batches_lost += (batches - keep) as u64;
         if is_allowed {
             self.referee.lost(id, &lost);
         }
         self.note(format!("{id} loses power and {} batches", batches - keep));
+    }
+
+    /// A node loses power in the middle of its next commit.
+    pub fn tear_next_commit(&mut self, id: NodeId) {
+        let is_up = self.is_up(id);
+        self.set_store_faults(id, |faults| faults.tears = is_up);
+    }
+
+    /// Power failed in the middle of a commit. If synced batches are all that is left behind a
+    /// torn one, that is where the log ends. If not, what lies behind proves that something is
+    /// missing, and the store says so.
+    pub(super) fn torn(&mut self, id: NodeId) {
+        self.kill(id);
+        self.tally.kills += 1;
+        self.tally.torn += 1;
+        self.note(format!("power of {id} fails in the middle of a commit"));
+        let mut rng = self.chance("torn", id);
+        let batches = self.nodes.get(&id).map_or(0, |node| node.store.volatile());
+        let keep = rng.random_range(0..=batches);
+        self.lose_batches(id, keep);
+        if keep < batches && rng.random() && self.may_forget(id) {
+            self.tally.holes += 1;
+            self.forget(id);
+            self.note(format!("records in the log of {id} are missing"));
+        }
+    }
+
+    /// Whether somebody is left who remembers, if this node does not.
+    fn may_forget(&self, id: NodeId) -> bool {
+        let others = self.nodes.values().filter(|node| node.id != id);
+        self.setup.shape.replicas() > 1 && others.into_iter().all(|node| !node.amnesia)
+    }
+
+    fn forget(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.amnesia = true;
+            self.referee.forgets(id, self.now_us);
+        }
     }
 
     /// A node dies at its next commit: the disk has it and nobody hears of it.
@@ -189,11 +154,52 @@ impl Cluster {
     /// A dead node's disk is replaced by an empty one. It knows that it has lost its memory.
     pub fn wipe(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
-        let lost = node.store.wipe();
-        node.amnesia = true;
+        let lost = node.store.replace(None);
+        self.forget(id);
         self.tally.wipes += 1;
         self.referee.lost(id, &lost);
         self.note(format!("{id} gets an empty disk"));
+    }
+
+    /// Copies a node's disk, to be put back later.
+    pub fn copy_disk(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.copy = Some((node.store.copy(), node.amnesia));
+            self.note(format!("disk of {id} is copied"));
+        }
+    }
+
+    /// A dead node's disk is replaced by its copy, if there is one. The node cannot tell: nothing
+    /// on the disk says that there was more.
+    pub fn restore_disk(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
+        let Some((copy, amnesia)) = &node.copy else { return };
+        let lost = node.store.replace(Some(copy));
+        node.amnesia = *amnesia;
+        node.disk_actor = Some(node.actor);
+        self.referee.comes_back(id, node.amnesia, self.now_us);
+        self.tally.restored += u64::from(!lost.is_empty());
+        self.referee.lost(id, &lost);
+        self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
+    }
+
+    /// A dead node's disk is replaced by a copy of what another's holds now. The node cannot tell:
+    /// whoever did it has written its name on the copy.
+    pub fn clone_disk(&mut self, id: NodeId, from: NodeId) {
+        let Some(original) = self.nodes.get(&from).filter(|_| from != id) else { return };
+        let (copy, amnesia) = (original.store.copy(), original.amnesia);
+        let actor = original.actor;
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
+        let lost = node.store.replace(Some(&copy));
+        node.amnesia = amnesia;
+        node.disk_actor = Some(actor);
+        self.referee.comes_back(id, amnesia, self.now_us);
+        self.tally.cloned += u64::from(!lost.is_empty());
+        self.referee.lost(id, &lost);
+        self.note(format!(
+            "disk of {id} is a copy of that of {from}, {} rows are gone",
+            lost.len()
+        ));
     }
 
     /// Starts a dead node.
@@ -217,12 +223,18 @@ impl Cluster {
         let now_us = self.now_us;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.slowness = slowness;
-            node.disturbed_us = match slowness {
-                0 | 1 => now_us.max(node.paused_until_us),
-                _ => u64::MAX,
-            };
-            self.tally.slow_disks += u64::from(slowness > 1);
+            node.note_slowness(now_us);
             self.note(format!("disk of {id} takes {slowness} times as long"));
+        }
+    }
+
+    /// Makes a process wait this long before it looks at what has come in; 0 is usual.
+    pub fn slow_node(&mut self, id: NodeId, lag_us: u64) {
+        let now_us = self.now_us;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.lag_us = lag_us;
+            node.note_slowness(now_us);
+            self.note(format!("{id} is slow by {lag_us} us"));
         }
     }
 
@@ -249,11 +261,12 @@ impl Cluster {
 
     /// Damages some of a disk's objects.
     pub fn damage(&mut self, id: NodeId) {
+        let mut rng = self.chance("damage", id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let keys: Vec<Vec<u8>> =
             node.store.rows(Table::Objects).map(|(key, _)| key.to_vec()).collect();
         for key in &keys {
-            if self.rng.random() {
+            if rng.random() {
                 node.store.damage(Table::Objects, key);
             }
         }
@@ -263,10 +276,30 @@ impl Cluster {
     /// Sets a node's wall clock this far from the truth.
     pub fn set_skew(&mut self, id: NodeId, skew_ms: i64) {
         if let Some(node) = self.nodes.get_mut(&id) {
-            self.tally.clock_jumps += u64::from(node.skew_ms != skew_ms);
-            node.skew_ms = skew_ms;
+            self.tally.clock_jumps += u64::from(node.clock.skew_ms != skew_ms);
+            node.clock.skew_ms = skew_ms;
             self.note(format!("clock of {id} is off by {skew_ms} ms"));
         }
+    }
+
+    /// Makes a node's wall clock run this many percent fast, or slow. With 0 it goes right again,
+    /// and is set right.
+    pub fn set_drift(&mut self, id: NodeId, percent: i64) {
+        let now_us = self.now_us;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.clock.set_drift(percent, now_us);
+            self.note(format!("clock of {id} runs {percent} percent fast"));
+        }
+    }
+
+    /// Lets everybody's wall clock go on, with nothing else happening, until it has passed what the
+    /// fastest one ever showed.
+    pub fn outwait_fast_clocks(&mut self) {
+        let ahead = self.nodes.values().map(|node| node.clock.ahead_max_ms).max().unwrap_or(0);
+        if ahead > 0 {
+            self.note(format!("{ahead} ms pass on all clocks"));
+        }
+        self.nodes.values_mut().for_each(|node| node.clock.skew_ms += ahead);
     }
 
     /// Ends all faults: links are mended, disks healed, clocks set, dead nodes started.
@@ -275,19 +308,25 @@ impl Cluster {
         self.net.heal();
         self.replies_lost = 0;
         let ids: Vec<NodeId> = self.node_ids().collect();
-        for &id in &ids {
+        for id in ids {
+            let now_us = self.now_us;
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.store.heal();
-                node.skew_ms = 0;
+                node.clock.skew_ms = 0;
+                node.clock.set_drift(0, now_us);
                 node.dies_in_commit = false;
-                node.paused_until_us = node.paused_until_us.min(self.now_us);
-                if node.slowness > 1 {
-                    node.slowness = 1;
-                    node.disturbed_us = self.now_us;
+                node.paused_until_us = node.paused_until_us.min(now_us);
+                if node.slowness > 1 || node.lag_us > 0 {
+                    (node.slowness, node.lag_us) = (1, 0);
+                    node.note_slowness(now_us);
                 }
             }
             self.restart(id);
             self.links_change(id);
         }
     }
+}
+
+fn names(nodes: &[NodeId]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

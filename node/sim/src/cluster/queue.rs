@@ -10,8 +10,8 @@ use super::{CallId, CallResult};
 /// Something that will happen.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A message of one node reaches another.
-    Peer { from: NodeId, to: NodeId, frame: Bytes },
+    /// A message of one node reaches another; if a run is named, only in that run.
+    Peer { from: NodeId, to: NodeId, run: Option<u32>, frame: Bytes },
     /// A request reaches a node.
     Request { call: CallId },
     /// A call ends for its client.

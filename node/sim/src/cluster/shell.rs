@@ -3,20 +3,22 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
+use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, shard_of};
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
-use holm_core::store::StoreError;
+use holm_core::store::{StoreError, Table};
 use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
 use rand::RngExt;
 
-use super::node::Slot;
+use super::node::{Node, Slot};
 use super::queue::Event;
 use super::{CallId, CallResult, Cluster, add_counters};
 use crate::check::{Violation, values};
+use crate::rng::stream;
 use crate::store::SyncMode;
 use crate::tamper::Tamper;
 use crate::trace::{What, whole_frame};
@@ -34,7 +36,8 @@ impl Cluster {
     /// A process starts: a new run with a new actor.
     pub(super) fn boot(&mut self, id: NodeId) {
         let actor = self.fresh_actor(id);
-        let uncertain_is_there = self.rng.random();
+        let uncertain_is_there = self.chance("uncertain batch", id).random();
+        let (limits, notices_amnesia) = (self.limits(), self.notices_amnesia());
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if node.is_up {
             return;
@@ -47,10 +50,10 @@ impl Cluster {
         node.is_doubtful = false;
         node.links.clear();
         let shards = self.setup.shape.shards;
-        let (now, amnesia) = (node.now(self.now_us), node.amnesia);
+        let (now, amnesia) = (node.now(self.now_us), node.amnesia && notices_amnesia);
         for shard in 0..shards {
             let boot = Boot { node: id, actor, amnesia, shard, shards };
-            let mut machine = Shard::new(self.setup.shard.clone(), boot);
+            let mut machine = Shard::new(limits.clone(), boot);
             let input = Input::Cluster(self.state.clone());
             let mut effects = Effects::new();
             if let Err(error) = machine.handle(now, input, &mut node.store, &mut effects) {
@@ -74,18 +77,18 @@ impl Cluster {
             ));
         }
         self.links_change(id);
+        self.audit_restart(id);
     }
 
     /// The next run's actor, as random as a real one.
     fn fresh_actor(&mut self, id: NodeId) -> Actor {
-        let fresh = Actor(self.rng.random_range(1..=u64::MAX));
-        let reuse = self.setup.tamper == Some(Tamper::ActorReused);
-        let Some(node) = self.nodes.get_mut(&id) else { return fresh };
-        if reuse && node.actor.0 != 0 {
-            return node.actor;
+        if let Some(actor) = self.kept_actor(id) {
+            return actor;
         }
+        let Some(node) = self.nodes.get_mut(&id) else { return Actor(0) };
         node.actors += 1;
-        fresh
+        let name = format!("actor {} of {id}", node.actors);
+        Actor(stream(self.setup.seed, &name).random_range(1..=u64::MAX))
     }
 
     /// Has every node look at its connection with this one, when it can know of the change.
@@ -104,7 +107,8 @@ impl Cluster {
         };
         for (node, peer) in [(one, other), (other, one)] {
             // The two ends do not notice at the same time.
-            let late_us = self.rng.random_range(0..=delay_us / 4);
+            let late_us =
+                self.chance(&format!("{peer} noticed by"), node).random_range(0..=delay_us / 4);
             self.queue.plan(self.now_us + delay_us + late_us, Event::Link { node, peer });
         }
     }
@@ -118,11 +122,13 @@ impl Cluster {
 
     pub(super) fn look_at_link(&mut self, id: NodeId, peer: NodeId) {
         let connected = self.is_connected(id, peer);
-        let peer_run = self.run_of(peer);
+        let is_cut = self.net.is_cut(id, peer) || self.net.is_cut(peer, id);
+        let peer_run = self.current_run(peer);
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) else { return };
         let known = node.links.get(&peer).copied();
         if known.is_some() && (!connected || known != Some(peer_run)) {
             node.links.remove(&peer);
+            self.tally.links_lost += u64::from(is_cut);
             self.note(format!("{id} loses its connection to {peer}"));
             self.tell_shards(id, || Input::PeerDown(peer));
         }
@@ -147,14 +153,20 @@ impl Cluster {
         if !slot.is_busy {
             slot.is_busy = true;
             let event = Event::Run { node: id, run: node.run, shard };
-            self.queue.plan(self.now_us + WAKE_UP_US, event);
+            self.queue.plan(self.now_us + WAKE_UP_US + node.lag_us, event);
         }
     }
 
     /// A message arrives.
-    pub(super) fn deliver(&mut self, from: NodeId, to: NodeId, frame: bytes::Bytes) {
+    pub(super) fn deliver(
+        &mut self,
+        (from, to): (NodeId, NodeId),
+        run: Option<u32>,
+        frame: bytes::Bytes,
+    ) {
         let is_cut = self.net.is_cut(from, to);
-        if is_cut || !self.is_up(to) {
+        let is_there = self.is_up(to) && run.is_none_or(|run| run == self.current_run(to));
+        if is_cut || !is_there {
             if is_cut {
                 self.net.caught_by_cut();
             }
@@ -168,11 +180,8 @@ impl Cluster {
         };
         self.trace.step(self.now_us, What::Peer { from, to, frame });
         self.referee.delivered(&message);
-        if self.setup.tamper == Some(Tamper::RelayForgesVotes)
-            && let PeerMessage::Write { object, fan_out, .. } = &message
-            && !fan_out.is_empty()
-        {
-            self.not_passed_on.insert((to, object.clone()));
+        if self.bug_at_delivery(from, to, &message) {
+            return;
         }
         let shard = shard_of(message.partition(), self.setup.shape.shards);
         self.push_input(to, shard, Input::Peer { from, message });
@@ -182,9 +191,12 @@ impl Cluster {
     pub(super) fn on_request(&mut self, id: CallId) {
         let Some(call) = self.calls.get(&id) else { return };
         let (target, region, client) = (call.node, call.region, call.client);
-        let (frame, repeated) = (call.frame.clone(), call.repeated);
-        let Some(node) = self.nodes.get(&target).filter(|node| node.is_up) else {
-            let delay_us = self.client_delay(region, target);
+        let (frame, repeated, only_run) = (call.frame.clone(), call.repeated, call.only_run);
+        let says_run = self.run_of(target);
+        let listens =
+            |node: &&Node| node.is_up && only_run.is_none_or(|only_run| only_run == says_run);
+        let Some(node) = self.nodes.get(&target).filter(listens) else {
+            let delay_us = self.client_delay((client, region), target);
             let frame = bytes::Bytes::new();
             let event = Event::Answer { call: id, result: CallResult::NotSent, frame };
             return self.queue.plan(self.now_us + delay_us, event);
@@ -227,12 +239,17 @@ impl Cluster {
         }
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.run == run) else { return };
         let now = node.now(self.now_us);
+        let off_ms = node.clock.off_ms(self.now_us);
+        self.tally.skewed += u64::from(off_ms != 0);
+        self.tally.far_skewed += u64::from(off_ms.abs() > 60_000);
+        self.tally.drifted += u64::from(off_ms != 0 && node.clock.drifts());
         let Some(slot) = node.slots.get_mut(shard) else { return };
         slot.is_busy = true;
         slot.wake_us = None;
         let mut effects = Effects::new();
         for _ in 0..BATCH_MAX {
             let Some(input) = slot.inbox.pop_front() else { break };
+            self.tally.slow_inputs += u64::from(node.lag_us > 0);
             // Only a new layout can fail here, and there is one layout.
             let _ = slot.shard.handle(now, input, &mut node.store, &mut effects);
         }
@@ -267,6 +284,9 @@ impl Cluster {
         let mut effects = Effects::new();
         let result = slot.shard.commit(now, &mut node.store, &mut effects);
         slot.is_busy = false;
+        if node.store.is_torn() {
+            return self.torn(id);
+        }
         let rows = node.store.take_last();
         let dies = node.dies_in_commit && !rows.is_empty();
         if let Err(error) = &result {
@@ -274,11 +294,19 @@ impl Cluster {
             self.commit_failed(id, run, shard, error);
         } else if !rows.is_empty() {
             self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
-            let slots = &self.nodes[&id].slots;
-            self.referee.committed(id, &rows, |partition| {
+            self.bug_at_commit(id, &rows);
+            let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
+            let clock = |partition| {
                 let slot = slots.get(shard_of(partition, slots.len()))?;
                 slot.shard.partition(partition).map(|state| state.clock())
-            });
+            };
+            let stored = |partition, bucket, key: &[u8]| {
+                let mut row = Vec::new();
+                holm_core::keys::object_key(&mut row, partition, bucket, key);
+                let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
+                Some(object.context)
+            };
+            self.referee.committed((id, self.now_us), &rows, clock, stored);
         }
         if dies {
             self.note(format!("{id} dies before it can say what it wrote"));
@@ -299,7 +327,8 @@ impl Cluster {
         let Some(slot) = node.slots.get_mut(shard) else { return };
         if !slot.inbox.is_empty() || is_due {
             slot.is_busy = true;
-            self.queue.plan(self.now_us + WAKE_UP_US, Event::Run { node: id, run, shard });
+            let at_us = self.now_us + WAKE_UP_US + node.lag_us;
+            self.queue.plan(at_us, Event::Run { node: id, run, shard });
         } else if let Some(at_us) = wakeup_us
             && slot.wake_us != Some(at_us)
         {
@@ -351,7 +380,7 @@ impl Cluster {
     }
 
     pub(super) fn step_aside(&mut self, id: NodeId, run: u32) {
-        if self.run_of(id) == run && self.is_up(id) {
+        if self.current_run(id) == run && self.is_up(id) {
             self.note(format!("{id} steps aside and restarts"));
             self.kill(id);
             self.queue.plan(self.now_us + PATIENCE_US, Event::Boot { node: id });
@@ -376,10 +405,10 @@ impl Cluster {
             add_counters(&mut self.counters_of_the_dead, slot.shard.counters());
         }
         let waiting = self.calls.iter().filter(|(_, call)| call.node == id && call.run > 0);
-        let waiting: Vec<(CallId, usize)> =
-            waiting.map(|(&call, waiting)| (call, waiting.region)).collect();
-        for (call, region) in waiting {
-            let at_us = self.now_us + self.client_delay(region, id);
+        let waiting: Vec<(CallId, (u64, usize))> =
+            waiting.map(|(&call, waiting)| (call, (waiting.client, waiting.region))).collect();
+        for (call, who) in waiting {
+            let at_us = self.now_us + self.client_delay(who, id);
             let (result, frame) = (CallResult::Disconnected, bytes::Bytes::new());
             self.queue.plan(at_us, Event::Answer { call, result, frame });
         }
@@ -403,65 +432,50 @@ impl Cluster {
         message.encode(&mut frame);
         let frame = frame.freeze();
         for &to in to {
-            let linked = self.nodes.get(&from).is_some_and(|node| node.links.contains_key(&to));
-            if !linked || from == to {
+            let link = self.nodes.get(&from).and_then(|node| node.links.get(&to).copied());
+            let Some(peer_run) = link.filter(|_| from != to) else {
                 self.trace.step(self.now_us, What::Dropped { from, to, frame: frame.clone() });
                 continue;
-            }
+            };
             let frame = match self.setup.tamper {
                 Some(tamper) => self.tampered(tamper, (from, to), &message),
                 None => Some(frame.clone()),
             };
+            if self.setup.tamper == Some(Tamper::PassedOnTwice) {
+                self.pass_on_again(from, to, &message);
+            }
             let Some(frame) = frame else { continue };
             let mut arrivals = self.net.send(self.now_us, from, to);
+            let mut run = None;
             if matches!(message, PeerMessage::Proxy { .. }) {
                 // The one message that asks for something new and is not repeated by anybody: that
-                // it arrives at most once is left to the stream it travels on.
+                // it arrives at most once, at the run that the connection goes to, is left to the
+                // stream it travels on.
                 arrivals[1] = None;
+                run = Some(peer_run);
             }
             if arrivals[0].is_none() {
                 self.trace.step(self.now_us, What::Dropped { from, to, frame: frame.clone() });
             }
             for at_us in arrivals.into_iter().flatten() {
                 let frame = frame.clone();
-                self.queue.plan(at_us, Event::Peer { from, to, frame });
+                self.queue.plan(at_us, Event::Peer { from, to, run, frame });
             }
         }
     }
 
-    /// The frame that a bug makes of a message, if it sends one.
-    fn tampered(
-        &self,
-        tamper: Tamper,
-        (from, to): (NodeId, NodeId),
-        message: &PeerMessage,
-    ) -> Option<bytes::Bytes> {
-        let partition = message.partition();
-        if let PeerMessage::Write { object, .. } = message
-            && self.not_passed_on.contains(&(from, object.clone()))
-        {
-            return None;
-        }
-        let region = self.layout.region_of(from)?;
-        let region_of_relay = self.layout.replicas_in(partition, region);
-        let message = tamper.message(message.clone(), region_of_relay, |message| match message {
-            PeerMessage::Repair { bucket, key, .. } => self.stored(to, *bucket, key),
-            _ => None,
-        });
-        let mut frame = BytesMut::new();
-        message.encode(&mut frame);
-        Some(frame.freeze())
-    }
-
     fn reply(&mut self, id: NodeId, call: CallId, reply: Reply) {
         let reply = match self.setup.tamper {
-            Some(tamper) => tamper.reply(reply),
-            None => reply,
+            Some(tamper) => self.tampered_reply(tamper, (id, call), reply),
+            None => Some(reply),
         };
+        let Some(reply) = reply else { return };
         let mut frame = BytesMut::new();
         reply.encode(call.0, &mut frame);
         let frame = frame.freeze();
-        if self.strikes(self.replies_lost) {
+        let who = self.calls.get(&call).map_or((0, 0), |call| (call.client, call.region));
+        let replies_lost = self.replies_lost;
+        if replies_lost > 0 && self.client_rng(who.0).random_range(0..1000) < replies_lost {
             self.tally.replies_lost += 1;
             if let Some(call) = self.calls.get_mut(&call) {
                 call.answer_lost = true;
@@ -473,8 +487,7 @@ impl Cluster {
             let how = format!("an answer of {id} cannot be decoded: {decoded:?}");
             return self.referee.judge(Err(Violation::new(&values::GENUINE, how)));
         };
-        let region = self.calls.get(&call).map_or(0, |call| call.region);
-        let at_us = self.now_us + self.client_delay(region, id);
+        let at_us = self.now_us + self.client_delay(who, id);
         let event = Event::Answer { call, result: CallResult::Reply(decoded), frame };
         self.queue.plan(at_us, event);
     }

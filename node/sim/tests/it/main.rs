@@ -1,9 +1,13 @@
 //! The protocol as stories, and the simulator on trial.
 //!
 //! Read [`stories`] first: each is one situation that the design promises something about, with
-//! the messages it takes. [`runs`] plays seeds, and tests the tester.
+//! the messages it takes. [`regressions`] are stories of what once went wrong, [`knobs`] show that
+//! faults are felt. [`runs`] plays seeds, and tests the tester; [`program`] runs `holm-sim`.
 
 #![expect(clippy::expect_used, reason = "helpers of tests, which fail by panicking")]
 
+mod knobs;
+mod program;
+mod regressions;
 mod runs;
 mod stories;

@@ -11,19 +11,19 @@ use holm_protocol::level::Level;
 use holm_protocol::message::{Values, Written};
 use holm_sim::script::Script;
 
-type Answer<T> = Option<Result<T, RequestError>>;
+pub(crate) type Answer<T> = Option<Result<T, RequestError>>;
 
-fn blind() -> Bytes {
+pub(crate) fn blind() -> Bytes {
     Bytes::new()
 }
 
 #[track_caller]
-fn written(answer: Answer<Written>) -> Written {
+pub(crate) fn written(answer: Answer<Written>) -> Written {
     answer.expect("the node answers").expect("the write is acknowledged")
 }
 
 #[track_caller]
-fn values(answer: Answer<Values>) -> (Vec<String>, Bytes) {
+pub(crate) fn values(answer: Answer<Values>) -> (Vec<String>, Bytes) {
     let values = answer.expect("the node answers").expect("the read is answered");
     let text = |s: &holm_protocol::message::Sibling| String::from_utf8_lossy(&s.value).into_owned();
     let mut shown: Vec<String> = values.siblings.iter().map(text).collect();
@@ -32,7 +32,7 @@ fn values(answer: Answer<Values>) -> (Vec<String>, Bytes) {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(answer: Answer<T>) -> RequestError {
+pub(crate) fn refused<T: std::fmt::Debug>(answer: Answer<T>) -> RequestError {
     answer.expect("the node answers").expect_err("the request is refused")
 }
 

@@ -57,10 +57,10 @@ async fn maintain(shared: Arc<Shared>, link: Arc<PeerLink>, addr: SocketAddr) {
         }
         let mut pause = match attempt {
             0 => Duration::ZERO,
-            again => backoff(again - 1, min, max, rand::random()),
+            again => backoff(again - 1, min, max, shared.chance.fraction()),
         };
         if shared.local.node > link.node() {
-            pause += GRACE.mul_f64(1.0 + rand::random::<f64>());
+            pause += GRACE.mul_f64(1.0 + shared.chance.fraction());
         }
         if timeout(pause, up.wait_for(|up| *up)).await.is_ok() {
             continue;

@@ -221,6 +221,7 @@ async fn carry(
     let mut rtt = interval(RTT_INTERVAL);
     loop {
         tokio::select! {
+            biased;
             Some(ended) = tasks.join_next() => {
                 let end = ended.unwrap_or(LaneEnd::Lost);
                 let error = end.error();

@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,7 +16,7 @@ use holm_protocol::message::{Reply, kind};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, SendStream, VarInt};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa};
-use rcgen::{KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{KeyPair, KeyUsagePurpose, SanType, SerialNumber, SignatureAlgorithm};
 use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -61,22 +61,35 @@ pub(super) struct Identity {
 /// A CA that issues whatever a test asks for.
 pub(super) struct Pki {
     pub(super) dir: TempDir,
+    algorithm: &'static SignatureAlgorithm,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Pki {
     pub(super) fn new() -> Pki {
+        Pki::with(&rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// Signatures of some algorithms vary in length: those of ECDSA do, those of Ed25519 do not.
+    pub(super) fn with(algorithm: &'static SignatureAlgorithm) -> Pki {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Pki { dir: tempfile::tempdir().unwrap(), ca }
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let ca = CertifiedIssuer::self_signed(params, key).unwrap();
+        Pki { dir: tempfile::tempdir().unwrap(), algorithm, ca }
+    }
+
+    pub(super) fn ca_pem(&self) -> String {
+        self.ca.pem()
     }
 
     /// Valid from and for so many days, counted from now.
     pub(super) fn issue(&self, sans: Vec<SanType>, days: (i64, i64)) -> Identity {
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
         let mut params = CertificateParams::default();
+        // One that is made from the key would vary in length.
+        params.serial_number = Some(SerialNumber::from(1));
         params.subject_alt_names = sans;
         params.not_before = OffsetDateTime::now_utc() + time::Duration::days(days.0);
         params.not_after = OffsetDateTime::now_utc() + time::Duration::days(days.1);
@@ -142,10 +155,19 @@ pub(super) enum Event {
 }
 
 /// Answers every client frame at once, or keeps the frames for the test; records the rest.
-struct Recorder {
+pub(super) struct Recorder {
     echo: bool,
     events: mpsc::UnboundedSender<Event>,
-    metadata: Mutex<MetadataVersion>,
+    metadata: MetadataVersion,
+}
+
+impl Recorder {
+    /// A handler, and what it saw.
+    pub(super) fn new(echo: bool) -> (Arc<Recorder>, mpsc::UnboundedReceiver<Event>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let metadata = MetadataVersion { layout: 3, digest: 4 };
+        (Arc::new(Recorder { echo, events: sender, metadata }), events)
+    }
 }
 
 impl Handler for Recorder {
@@ -171,7 +193,7 @@ impl Handler for Recorder {
     }
 
     fn metadata_version(&self) -> MetadataVersion {
-        *self.metadata.lock().unwrap()
+        self.metadata
     }
 }
 
@@ -235,17 +257,21 @@ pub(super) fn local(config: &Config, run: u64) -> LocalNode {
 pub(super) fn start(pki: &Pki, mut config: Config, run: u64, echo: bool) -> TestNode {
     let id = config.node.id;
     config.tls = pki.write(&format!("node{}", id.0), &pki.node(id.0, VALID));
-    let counters = Arc::new(NetCounters::default());
-    let queue_max = config.limits.peer_queue_bytes_max;
-    let pool = PeerPool::new(id, queue_max, counters.clone());
-    let (sender, events) = mpsc::unbounded_channel();
-    let metadata = Mutex::new(MetadataVersion { layout: 3, digest: 4 });
-    let handler = Arc::new(Recorder { echo, events: sender, metadata });
-    let local = local(&config, run);
-    let parts = Parts { local: local.clone(), handler, pool: pool.clone(), counters };
+    let (handler, events) = Recorder::new(echo);
+    let (parts, local) = parts(&config, run, handler);
+    let pool = parts.pool.clone();
     let network = Network::start(&config, parts).unwrap();
     let addr = network.local_addr().unwrap();
     TestNode { network, pool, addr, local, events }
+}
+
+/// What a network is given, and who the node is.
+pub(super) fn parts(config: &Config, run: u64, handler: Arc<dyn Handler>) -> (Parts, LocalNode) {
+    let counters = Arc::new(NetCounters::default());
+    let queue_max = config.limits.peer_queue_bytes_max;
+    let pool = PeerPool::new(config.node.id, queue_max, counters.clone());
+    let local = local(config, run);
+    (Parts { local: local.clone(), handler, pool, counters }, local)
 }
 
 /// A foreign program that talks to a node.
@@ -258,6 +284,14 @@ impl Foreign {
     /// Connects to node 1. The TLS server may still refuse after this.
     pub(super) async fn connect(node: &TestNode, tls: rustls::ClientConfig) -> Option<Foreign> {
         let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Foreign::connect_from(endpoint, node, tls).await
+    }
+
+    pub(super) async fn connect_from(
+        endpoint: Endpoint,
+        node: &TestNode,
+        tls: rustls::ClientConfig,
+    ) -> Option<Foreign> {
         let crypto = QuicClientConfig::try_from(tls).unwrap();
         let config = quinn::ClientConfig::new(Arc::new(crypto));
         let connecting = endpoint.connect_with(config, node.addr, &server_name(NodeId(1))).unwrap();

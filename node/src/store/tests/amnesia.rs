@@ -184,8 +184,12 @@ fn damaged_tables_are_errors() {
                 );
                 match RocksStore::open(options(damaged.path()), who()) {
                     Ok((mut store, opened)) => {
-                        errors +=
-                            usize::from(reads_right_or_errs(&mut store, opened.amnesia.is_some()));
+                        let met = reads_right_or_errs(&mut store, opened.amnesia.is_some());
+                        let damaged_file =
+                            damaged.path().join("db").join(file.file_name().unwrap());
+                        let told = store.damaged_files();
+                        assert_eq!(told, if met { vec![damaged_file] } else { vec![] });
+                        errors += usize::from(met);
                     }
                     Err(OpenError::Corrupt { file, .. }) => {
                         assert!(file.starts_with(damaged.path()), "{}", file.display());
@@ -236,8 +240,64 @@ fn reads_right_or_errs(store: &mut RocksStore, amnesia: bool) -> bool {
     met
 }
 
+/// Goal: a manifest that has lost its end is noticed, although the log behind what it has lost is sound.
+/// The story: a start moves the old log into tables and starts a new one; with the record of these
+/// tables damaged, RocksDB took it for one that a crash had cut short, removed the tables, replayed the
+/// new log, reached its mark, and served what had been overwritten (flip 1915).
+/// Method: two starts and two flushes; the manifest cut behind each of its records, and within the
+/// next.
+#[test]
+fn a_cut_manifest_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = 0..3 * COMMITS;
+    for start in 0..3 {
+        let (mut store, _) = RocksStore::open(interval_options(dir.path()), who()).unwrap();
+        let first = start * COMMITS;
+        commit(&mut store, first..first + COMMITS / 2);
+        if start != 1 {
+            flush(&store);
+        }
+        commit(&mut store, first + COMMITS / 2..first + COMMITS);
+        if start == 2 {
+            store.sync().unwrap();
+            let killed = image(dir.path());
+            drop(store);
+            let records = record_ends(&fs::read(manifest(killed.path())).unwrap());
+            let whole = *records.last().unwrap();
+            let (mut refused, mut declared) = (0, 0);
+            for cut in records.into_iter().flat_map(|end| [end, (end + 3).min(whole)]) {
+                let damaged = image(killed.path());
+                let file = manifest(damaged.path());
+                OpenOptions::new().write(true).open(&file).unwrap().set_len(cut).unwrap();
+                match RocksStore::open(options(damaged.path()), who()) {
+                    Ok((_, Opened { amnesia: Some(_), .. })) => declared += 1,
+                    Ok((mut store, _)) => {
+                        let found = count(&mut store, all.clone());
+                        assert_eq!(found, all.len(), "lost in silence, cut at {cut} of {whole}");
+                    }
+                    Err(OpenError::Corrupt { .. }) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert!(declared > 0 && refused > 0, "{declared} declared, {refused} refused");
+        }
+    }
+}
+
+/// Where the records of a manifest end that is shorter than a block: before each stand a checksum of
+/// four bytes, a length of two and a type of one.
+fn record_ends(manifest: &[u8]) -> Vec<u64> {
+    let (mut ends, mut at) = (Vec::new(), 0);
+    while let Some(&[_, _, _, _, low, high, _]) = manifest.get(at..at + 7) {
+        at += 7 + usize::from(u16::from_le_bytes([low, high]));
+        assert!(at <= manifest.len() && at < 32 << 10, "a manifest of one block");
+        ends.push(at as u64);
+    }
+    ends
+}
+
 fn a_mark() -> Mark {
-    Mark { store_id: 42, boot: [3; 16], written: 1_000, synced: 990, always: false }
+    Mark { store_id: 42, boot: [3; 16], written: 1_000, synced: 990, always: false, opening: 7 }
 }
 
 /// Goal: the mark survives being written at any point between fsyncs, in each slot in turn.
@@ -302,6 +362,50 @@ fn a_damaged_mark_is_amnesia() {
         flip(&file, slot * SLOT_STRIDE + 50);
     }
     assert_eq!(reason(killed.path()), Some(AmnesiaReason::MarkLost));
+}
+
+/// Goal: a first start that is cut short may be repeated, however often: a store that never held
+/// anything is not one that has lost its mark. Bug: each start named itself in a table before there
+/// was a mark, and after two of them the third found a row too many.
+/// Method: a directory where the mark's new file should be, so that the mark cannot be made.
+#[test]
+fn first_starts_may_be_cut_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let obstacle = dir.path().join("HIGHWATER.new");
+    fs::create_dir_all(&obstacle).unwrap();
+    for _ in 0..3 {
+        let refused = refusal(options(dir.path()));
+        assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
+        assert_eq!(highwater::read(&dir.path().join("HIGHWATER")).unwrap(), MarkFound::Missing);
+    }
+    fs::remove_dir(&obstacle).unwrap();
+    let (mut store, opened) = open(dir.path());
+    assert_eq!(opened.amnesia, None);
+    commit(&mut store, 0..3);
+    drop(store);
+    let (mut store, opened) = open(dir.path());
+    assert_eq!((opened.amnesia, count(&mut store, 0..3)), (None, 3));
+}
+
+/// Goal: a start that is cut short between its first mark and its name is no loss either, before and
+/// after the name is in a table. Method: the mark as it is then, without a name.
+#[test]
+fn a_start_may_be_cut_short_before_its_name() {
+    for named in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(dir.path());
+        if !named {
+            store.owner.engine.db.read().unwrap().as_ref().unwrap().delete(b"opening").unwrap();
+        }
+        drop(store);
+        let file = dir.path().join("HIGHWATER");
+        let MarkFound::Sound { mark, .. } = highwater::read(&file).unwrap() else {
+            panic!("no mark");
+        };
+        HighWater::create(&file, Mark { opening: 0, written: 1, synced: 1, ..mark }).unwrap();
+        fs::remove_file(dir.path().join("IDENTITY")).unwrap();
+        assert_eq!(reason(dir.path()), None);
+    }
 }
 
 /// Goal: after a reboot only what was fsynced is demanded with `sync = interval`, and a torn tail

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use holm_core::store::{Store, StoreError, Table};
 use holm_protocol::ids::NodeId;
 
+use super::super::highwater::{self, HighWater, Mark, MarkFound};
 use super::*;
 
 /// Goal: every table keeps its own keys; scans are ordered, bounded and limited.
@@ -135,19 +136,45 @@ fn foreign_newer_and_open_stores_are_refused() {
     let node = StoreIdentity { node: NodeId(8), ..who() };
     let refused = RocksStore::open(options(dir.path()), node).unwrap_err();
     assert!(matches!(refused, OpenError::ForeignNode { found: 7, expected: 8, .. }), "{refused}");
-    fs::write(dir.path().join("FORMAT"), "holm-store 2\n").unwrap();
+    fs::write(dir.path().join("FORMAT"), "holm-store 3\n").unwrap();
     let refused = refusal(options(dir.path()));
-    assert!(matches!(refused, OpenError::FormatNewer { found: 2, known: 1, .. }), "{refused}");
-    for bad in ["", "holm-store", "holm-store x", "something else"] {
+    assert!(matches!(refused, OpenError::FormatNewer { found: 3, known: 2, .. }), "{refused}");
+    for bad in ["", "holm-store", "holm-store 0", "holm-store x", "something else"] {
         fs::write(dir.path().join("FORMAT"), bad).unwrap();
         assert!(matches!(refusal(options(dir.path())), OpenError::FormatUnknown { .. }));
     }
     fs::remove_file(dir.path().join("FORMAT")).unwrap();
     assert!(matches!(refusal(options(dir.path())), OpenError::FormatUnknown { .. }));
-    fs::write(dir.path().join("FORMAT"), "holm-store 1\n").unwrap();
+    fs::write(dir.path().join("FORMAT"), "holm-store 2\n").unwrap();
     let (mut store, opened) = open(dir.path());
     assert_eq!(opened.amnesia, None);
     assert_eq!(count(&mut store, 0..3), 3);
+}
+
+/// Goal: a store of format 1 is opened, and raised before its mark gets the name of an opening, which
+/// a program of that format takes for damage: such a program refuses format 2 by its number.
+/// Method: take the names out of the table and of the mark.
+#[test]
+fn a_store_of_format_1_is_raised() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    commit(&mut store, 0..3);
+    store.owner.engine.db.read().unwrap().as_ref().unwrap().delete(b"opening").unwrap();
+    drop(store);
+    let mark = dir.path().join("HIGHWATER");
+    let MarkFound::Sound { mark: named, .. } = highwater::read(&mark).unwrap() else {
+        panic!("no mark");
+    };
+    assert_ne!(named.opening, 0);
+    HighWater::create(&mark, Mark { opening: 0, ..named }).unwrap();
+    let format = dir.path().join("FORMAT");
+    fs::write(&format, "holm-store 1\n").unwrap();
+    for _ in 0..2 {
+        let (mut store, opened) = open(dir.path());
+        assert_eq!(opened.amnesia, None);
+        assert_eq!(count(&mut store, 0..3), 3);
+        assert_eq!(fs::read_to_string(&format).unwrap(), "holm-store 2\n");
+    }
 }
 
 /// Goal: the identity file and its copy in the database repair each other; foreign ones are

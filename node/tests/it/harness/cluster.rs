@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::holmd::{CLUSTER, Holmd};
 use super::pki::{Pki, VALID};
-use super::raw::{Conn, Lane};
+use super::raw::{Conn, Lane, kept_alive};
 use super::{until, within};
 
 /// The roles of a client that may do everything.
@@ -96,6 +96,16 @@ impl Cluster {
     /// A raw lane of a client that may do everything.
     pub(crate) async fn lane(&self, node: usize) -> (Conn, Lane) {
         let conn = self.raw(node, ALL_ROLES).await;
+        let lane = conn.client_lane().await;
+        (conn, lane)
+    }
+
+    /// The same on a connection that is kept alive, for tests that let it rest.
+    pub(crate) async fn patient_lane(&self, node: usize) -> (Conn, Lane) {
+        let me = self.pki.client(ALL_ROLES, VALID);
+        let quic = kept_alive(self.pki.quic(Some(&me), ALPN_CLIENT));
+        let node = &self.nodes[node];
+        let conn = Conn::open(node.quic, node.id, quic).await.unwrap();
         let lane = conn.client_lane().await;
         (conn, lane)
     }

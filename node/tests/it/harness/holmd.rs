@@ -1,5 +1,6 @@
 //! One `holmd` process and its files.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use super::until;
 
 /// The cluster's name in all tests.
 pub(crate) const CLUSTER: &str = "test";
+
+/// The program under test.
+const HOLMD: &str = env!("CARGO_BIN_EXE_holmd");
 
 /// Ports are taken from here up. Below the range that the kernel gives to clients, so that none of
 /// them takes a node's port while it is being restarted.
@@ -48,20 +52,40 @@ pub(crate) struct Holmd {
     http: SocketAddr,
     home: PathBuf,
     flags: Vec<String>,
+    /// What it is started with besides, in its environment.
+    pub(crate) env: Vec<(&'static str, OsString)>,
+    /// A command that starts it and leaves it its process id; empty for none.
+    pub(crate) launcher: Vec<String>,
+    /// A command through which its pages are read, if they cannot be reached from here.
+    pub(crate) pages_through: Vec<String>,
     child: Option<Child>,
 }
 
 impl Holmd {
     /// Writes a node's files below `dir`; `flags` override the small configuration of all tests.
     pub(crate) fn new(pki: &Pki, dir: &Path, id: u64, flags: &[&str]) -> Holmd {
+        Holmd::at(pki, dir, id, flags, (free_addr(), free_addr()))
+    }
+
+    /// The same at these addresses: for clients and nodes, and for its pages.
+    pub(crate) fn at(
+        pki: &Pki,
+        dir: &Path,
+        id: u64,
+        flags: &[&str],
+        (quic, http): (SocketAddr, SocketAddr),
+    ) -> Holmd {
         let home = dir.join(format!("node-{id}"));
         fs::create_dir_all(&home).unwrap();
         let node = Holmd {
             id: NodeId(id),
-            quic: free_addr(),
-            http: free_addr(),
+            quic,
+            http,
             home,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            env: Vec::new(),
+            launcher: Vec::new(),
+            pages_through: Vec::new(),
             child: None,
         };
         fs::write(node.file("ca.pem"), pki.ca_pem()).unwrap();
@@ -118,26 +142,41 @@ format = "text"
     pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.id);
         let log = File::options().create(true).append(true).open(self.file("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holmd"));
-        command.arg("--config").arg(self.file("holm.toml")).args(&self.flags);
+        let mut words = self.launcher.iter().map(String::as_str).chain([HOLMD]);
+        let mut command = Command::new(words.next().unwrap_or(HOLMD));
+        command.args(words).arg("--config").arg(self.file("holm.toml")).args(&self.flags);
         // The test's own files decide; a setting left in this shell must not.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HOLM_") {
                 command.env_remove(name);
             }
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
     /// Starts the process and waits until it answers.
     pub(crate) async fn start(&mut self) {
+        let refused = self.try_start().await;
+        assert!(refused.is_none(), "{} ended while starting:\n{}", self.id, self.log());
+    }
+
+    /// Starts the process and waits until it answers, or ends: then with which status.
+    pub(crate) async fn try_start(&mut self) -> Option<ExitStatus> {
         self.spawn();
-        until("the node is live", async || {
-            assert!(self.is_running(), "{} ended while starting:\n{}", self.id, self.log());
-            self.try_get("/livez").await.is_some_and(|(code, _)| code == 200)
+        let mut ended = None;
+        until("the node is live or ends", async || {
+            ended = self.ended();
+            ended.is_some() || self.try_get("/livez").await.is_some_and(|(code, _)| code == 200)
         })
         .await;
+        ended
+    }
+
+    /// How the process ended by itself, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
     /// Whether the process runs.
@@ -146,7 +185,7 @@ format = "text"
     }
 
     /// Its process id.
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().expect("the node runs"))
     }
 
@@ -202,12 +241,13 @@ format = "text"
         page.unwrap()
     }
 
-    async fn try_get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(self.http).await.ok()?;
+    /// The same, if it answers.
+    pub(crate) async fn try_get(&self, path: &str) -> Option<(u16, String)> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
+        let answer = match self.pages_through.is_empty() {
+            true => ask(self.http, &request).await?,
+            false => ask_through(&self.pages_through, self.http, &request).await?,
+        };
         let (head, body) = answer.split_once("\r\n\r\n")?;
         let code = head.split(' ').nth(1)?.parse().ok()?;
         Some((code, body.to_owned()))
@@ -239,6 +279,27 @@ impl Drop for Holmd {
             eprintln!("--- end of the log of {} ---\n{}", self.id, &log[from..]);
         }
     }
+}
+
+/// Sends a request over TCP and reads to the end.
+async fn ask(addr: SocketAddr, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(addr).await.ok()?;
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+/// The same in a process that a command starts where the address can be reached.
+async fn ask_through(command: &[String], addr: SocketAddr, request: &str) -> Option<String> {
+    let (ip, port) = (addr.ip(), addr.port());
+    let script = format!("exec 3<>/dev/tcp/{ip}/{port} && printf %s \"$1\" >&3 && cat <&3");
+    let (program, words) = command.split_first()?;
+    let mut asking = Command::new(program);
+    asking.args(words).args(["bash", "-c", &script, "ask", request]);
+    asking.stdin(Stdio::null()).stderr(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || asking.output()).await.ok()?.ok()?;
+    String::from_utf8(output.stdout).ok()
 }
 
 /// A metric on a page, summed over its labels.

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holm_client::RequestId;
@@ -15,6 +17,9 @@ use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarIn
 
 use super::holmd::CLUSTER;
 use super::within;
+
+/// Well below the nodes' idle timeout in all tests.
+const KEEPALIVE: Duration = Duration::from_millis(400);
 
 /// A connection to one node.
 pub(crate) struct Conn {
@@ -31,7 +36,7 @@ impl Conn {
         node: NodeId,
         config: quinn::ClientConfig,
     ) -> Result<Conn, ConnectionError> {
-        let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
         let name = format!("node-{}.holm.internal", node.0);
         let connecting = endpoint.connect_with(config, addr, &name).unwrap();
         let connection = within("a connection", connecting).await?;
@@ -60,6 +65,14 @@ impl Conn {
         assert_eq!(welcome.kind, kind::WELCOME);
         lane
     }
+}
+
+/// Settings with which QUIC keeps a connection alive that says nothing.
+pub(crate) fn kept_alive(mut config: quinn::ClientConfig) -> quinn::ClientConfig {
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(KEEPALIVE));
+    config.transport_config(Arc::new(transport));
+    config
 }
 
 /// One stream.

@@ -2,7 +2,7 @@
 //!
 //! - The core links only the crates named here. None of them hands a clock, a file, a socket or a
 //!   random number to its caller.
-//! - Protocol, core, client and simulator build without RocksDB and without a C++ compiler.
+//! - Protocol, core, client, simulator and fuzz targets build without RocksDB and without a C++ compiler.
 
 use super::Finding;
 use crate::place::Place;
@@ -51,7 +51,7 @@ const CXX: [&str; 9] = [
     "rocksdb",
     "tikv-jemalloc-sys",
 ];
-const PURE: [&str; 4] = ["holm-protocol", "holm-core", "holm-client", "holm-sim"];
+const PURE: [&str; 5] = ["holm-protocol", "holm-core", "holm-client", "holm-sim", "holm-fuzz"];
 
 /// Asks cargo for the closures and checks them.
 ///

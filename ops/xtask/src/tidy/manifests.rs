@@ -1,5 +1,5 @@
 //! Import directions: `protocol <- core <- node`, `protocol <- client <- {bench, ops}`,
-//! `core <- sim`. Nothing depends on `node` but its own binary and its tests.
+//! `core <- sim <- fuzz`. Nothing depends on `node` but its own binary and its tests.
 
 use super::Finding;
 use super::tree::Tree;
@@ -14,13 +14,19 @@ struct Rule {
     is_open: bool,
 }
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 10] = [
     rule("holm-protocol", &[]),
     rule("holm-core", &["holm-protocol"]),
     rule("holm-client", &["holm-protocol"]),
-    // A node is tested end to end through the client.
-    Rule { tests_import: &["holm-client"], ..rule("holm-node", &["holm-core", "holm-protocol"]) },
+    // A node is tested end to end through the client, and by the simulator's clients and referee.
+    Rule {
+        tests_import: &["holm-client", "holm-sim"],
+        ..rule("holm-node", &["holm-core", "holm-protocol"])
+    },
     rule("holm-sim", &["holm-core", "holm-protocol"]),
+    // Nothing depends on these two.
+    rule("holm-fuzz", &["holm-client", "holm-core", "holm-protocol", "holm-sim"]),
+    rule("holm-libfuzzer", &["holm-fuzz"]),
     rule("holm-bench", &["holm-client", "holm-protocol"]),
     rule("holm", &["holm-client", "holm-protocol"]),
     // Builds in seconds on a machine that has nothing yet.

@@ -1,0 +1,266 @@
+//! What a node with a valid certificate can say: anything that can be encoded.
+
+use bytes::Bytes;
+use holm_core::object::Object;
+use holm_core::peer::{Found, OpId, PeerMessage, Refusal, Want};
+use holm_protocol::admin::ReplicaState;
+use holm_protocol::dot::Dot;
+use holm_protocol::error::{NotReady, RequestError};
+use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition, RegionId};
+use holm_protocol::level::Level;
+use holm_protocol::message::{Receipt, ReceiptEntry, Reply, Request, Sibling, Values, Written};
+
+use super::place::{self, BUCKETS, KEYS, ME, NO_BUCKET, NODES, OUR_RUNS, STRANGER};
+use super::requests;
+use super::world::World;
+use crate::input::{Input, RawObject};
+
+const REFUSALS: [Refusal; 12] = [
+    Refusal::NotReplica,
+    Refusal::Malformed,
+    Refusal::WrongKind,
+    Refusal::TooLarge,
+    Refusal::ClockSkew,
+    Refusal::StoreFull,
+    Refusal::StoreIo,
+    Refusal::Corrupt,
+    Refusal::Amnesia,
+    Refusal::Overloaded,
+    Refusal::UnknownBucket,
+    Refusal::Unreachable,
+];
+
+/// A node that speaks: mostly one of the layout.
+pub(super) fn sender(input: &mut Input<'_>) -> NodeId {
+    match input.below(8) {
+        7 => STRANGER,
+        at => NODES[1 + at % 6],
+    }
+}
+
+/// A key, its bucket, and the partition that is claimed for it.
+fn target(input: &mut Input<'_>) -> (Partition, BucketId, Bytes) {
+    let (bucket, key) = requests::key(input);
+    let right = place::layout().partition(holm_protocol::ids::PlacementId(0), bucket, &key);
+    let partition = match (input.byte(), right) {
+        (0..=239, Some(right)) => right,
+        (240..=249, _) => place::partitions()[input.below(4)],
+        _ => Partition::from_u32(input.number() as u32),
+    };
+    (partition, bucket, key)
+}
+
+/// Something that nobody was asked for.
+pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
+    let op = OpId(input.below(6) as u64);
+    let (partition, bucket, key) = target(input);
+    match input.below(8) {
+        0..=2 => {
+            let object = object(input, world, bucket);
+            let fan_out = nodes(input);
+            PeerMessage::Write { op, partition, bucket, key, object, fan_out }
+        }
+        3 => {
+            let object = object(input, world, bucket);
+            PeerMessage::Repair { partition, bucket, key, object }
+        }
+        4 => {
+            let want = if input.flag() { Want::Full } else { Want::Digest };
+            PeerMessage::Read { op, partition, bucket, key, want }
+        }
+        5 => PeerMessage::Inspect { op, partition, bucket, key },
+        6 => {
+            let request = requests::request(input, &world.contexts);
+            PeerMessage::Proxy { op, partition, request }
+        }
+        _ => answer(input, world, op, partition),
+    }
+}
+
+/// An answer to something that was asked, by who was asked or by somebody else, as often as liked.
+pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, PeerMessage)> {
+    let at = world.asked.len().checked_sub(1 + input.below(world.asked.len().max(1)))?;
+    let (asked, question) = world.asked.get(at)?;
+    let from = if input.byte() < 224 { *asked } else { sender(input) };
+    let partition = question.partition();
+    let is_fitting = input.byte() < 224;
+    let message = match question {
+        PeerMessage::Write { op, .. } if is_fitting => vote(input, *op, partition),
+        PeerMessage::Read { op, bucket, .. } if is_fitting => {
+            PeerMessage::ReadReply { op: *op, partition, found: found(input, world, *bucket) }
+        }
+        PeerMessage::Proxy { op, request, .. } if is_fitting => {
+            let reply = forwarded(input, world, request);
+            PeerMessage::ProxyReply { op: *op, partition, reply }
+        }
+        PeerMessage::Inspect { op, .. } if is_fitting => {
+            PeerMessage::InspectReply { op: *op, partition, state: state(input) }
+        }
+        PeerMessage::Write { op, .. }
+        | PeerMessage::Read { op, .. }
+        | PeerMessage::Proxy { op, .. }
+        | PeerMessage::Inspect { op, .. } => answer(input, world, *op, partition),
+        echo => echo.clone(),
+    };
+    Some((from, message))
+}
+
+fn answer(input: &mut Input<'_>, world: &World, op: OpId, partition: Partition) -> PeerMessage {
+    match input.below(4) {
+        0 => vote(input, op, partition),
+        1 => {
+            let found = found(input, world, BUCKETS[input.clone().below(2)]);
+            PeerMessage::ReadReply { op, partition, found }
+        }
+        2 => {
+            let request = requests::request(input, &world.contexts);
+            let reply = forwarded(input, world, &request);
+            PeerMessage::ProxyReply { op, partition, reply }
+        }
+        _ => PeerMessage::InspectReply { op, partition, state: state(input) },
+    }
+}
+
+fn vote(input: &mut Input<'_>, op: OpId, partition: Partition) -> PeerMessage {
+    let durable = nodes(input);
+    let refused = nodes(input);
+    let refusal = |node| (node, REFUSALS[input.below(REFUSALS.len())]);
+    let refused = refused.into_iter().map(refusal).collect();
+    PeerMessage::WriteReply { op, partition, durable, refused }
+}
+
+/// Any nodes, also none, repeated ones and strangers: a bit each, and what the next byte adds.
+fn nodes(input: &mut Input<'_>) -> Vec<NodeId> {
+    let bits = input.byte();
+    let mut nodes: Vec<NodeId> =
+        NODES.into_iter().filter(|node| bits >> (node.0 - 1) & 1 == 1).collect();
+    if bits >> 7 == 1 {
+        nodes.extend([STRANGER, ME, NodeId(input.number())]);
+    }
+    nodes
+}
+
+fn found(input: &mut Input<'_>, world: &World, bucket: BucketId) -> Found {
+    match input.below(6) {
+        0..=2 => Found::Object(object(input, world, bucket)),
+        3 => {
+            let ours = world.objects.last().and_then(|bytes| Object::decode(bytes).ok());
+            Found::Digest(ours.map_or(7, |object| object.digest()))
+        }
+        4 => Found::Absent,
+        _ => Found::Refused(REFUSALS[input.below(REFUSALS.len())]),
+    }
+}
+
+fn forwarded(input: &mut Input<'_>, world: &World, request: &Request) -> Reply {
+    let entry = |input: &mut Input<'_>| ReceiptEntry {
+        node: NODES[input.below(7)],
+        region: RegionId(input.byte().into()),
+        fallback: input.flag(),
+    };
+    // Answers of this node are judged by its disk: a liar does not speak in its name here.
+    let coordinator = if input.byte() < 200 { NODES[1 + input.below(6)] } else { STRANGER };
+    let replicas = (0..input.below(4)).map(|_| entry(input)).collect();
+    let receipt = Receipt { coordinator, level: Level::One, replicas };
+    let context = world.contexts.last().map(|it| it.2.clone()).unwrap_or_default();
+    let dot = Dot::new(Actor(input.below(4) as u64), 1 + input.number() / 2);
+    let hlc = Hlc(input.number());
+    match (input.below(4), request) {
+        (0, _) => Reply::Error(RequestError::NotReady { reason: NotReady::Starting }),
+        (1, _) => Reply::Error(RequestError::CoordinatorLost),
+        (2, Request::Get(_)) | (3, Request::Put(_) | Request::Delete(_)) => {
+            let value = Bytes::copy_from_slice(input.bytes(16));
+            Reply::Values(Values { siblings: vec![Sibling { value, hlc, dot }], context, receipt })
+        }
+        _ => Reply::Written(Written { dot, hlc, context, receipt }),
+    }
+}
+
+fn state(input: &mut Input<'_>) -> ReplicaState {
+    let dot = Dot::new(Actor(input.number()), input.number());
+    ReplicaState {
+        digest: input.number(),
+        siblings: vec![(dot, Hlc(input.number()), input.byte().into())],
+        context: vec![dot],
+        clock: vec![(dot, input.number())],
+        fault: input.flag().then(|| "fault".to_owned()),
+    }
+}
+
+/// An encoded object: one that the shard sent, one with any fields, or a very large one.
+fn object(input: &mut Input<'_>, world: &World, bucket: BucketId) -> Bytes {
+    let kind = if input.byte() < 240 { 1 + u8::from(bucket == BUCKETS[1]) } else { input.byte() };
+    match input.byte() {
+        0..=63 => {
+            let at = input.below(world.objects.len().max(1));
+            world.objects.get(at).cloned().unwrap_or_default()
+        }
+        64..=79 => large(input, kind).encode(),
+        80..=87 => Bytes::copy_from_slice(input.bytes(40)),
+        _ => plausible(input, world, kind).encode(),
+    }
+}
+
+/// A few actors, this run among them, with live dots that the context covers, mostly.
+fn plausible(input: &mut Input<'_>, world: &World, kind: u8) -> RawObject {
+    let mut raw = RawObject { kind, ..RawObject::default() };
+    let actors = input.byte();
+    let others = (0..5).filter(|bit| actors >> bit & 1 == 1).map(|bit| Actor(10 + bit));
+    for actor in others {
+        raw.context.push((actor, input.number().max(1)));
+    }
+    if actors >> 5 & 1 == 1 {
+        raw.context.push((Actor(input.number() & !OUR_RUNS | 1 << 62), input.number().max(1)));
+    }
+    if actors >> 6 == 3 {
+        raw.context.push((world.actor, 1 + input.below(12) as u64));
+    }
+    for place in 0..raw.context.len() {
+        let top = raw.context[place].1;
+        let live = input.byte();
+        if live < 128 && (kind == 1 || raw.live.is_empty()) {
+            let counter = top.saturating_sub(u64::from(live & 3)).max(u64::from(live >= 8));
+            let hlc = reading(input);
+            let value = (kind == 1 || input.flag()).then(|| input.bytes(8).to_vec());
+            raw.live.push((place as u64, counter, hlc, value));
+        }
+    }
+    raw
+}
+
+/// Around the time at which the shard lives, or far from it.
+fn reading(input: &mut Input<'_>) -> Hlc {
+    match input.byte() {
+        byte @ 0..=199 => Hlc::new(1_700_000_000_000 + u64::from(byte) * 10, 0),
+        200..=219 => Hlc(u64::MAX),
+        _ => Hlc(input.number()),
+    }
+}
+
+/// As many siblings and context entries as there may be, or one more.
+fn large(input: &mut Input<'_>, kind: u8) -> RawObject {
+    let first = input.number() >> 2;
+    let entries = 1 + u64::from(input.byte()) * 1025 / 256;
+    let entries = entries + u64::from(input.byte() == 255);
+    let siblings = if kind == 1 { u64::from(input.byte()) * 4 } else { 0 };
+    let top = 1 + u64::from(input.byte());
+    let context = (0..entries).map(|n| (Actor(first + n), top)).collect();
+    let value = input.bytes(16).to_vec();
+    let live = (0..siblings.min(entries))
+        .map(|place| (place, top, Hlc::new(1_700_000_000_000, 0), Some(value.clone())))
+        .collect();
+    RawObject { kind, context, live }
+}
+
+/// The bucket that a request may name: also one that nobody made.
+pub(super) fn bucket(input: &mut Input<'_>) -> BucketId {
+    match input.byte() {
+        byte @ 0..=249 => BUCKETS[usize::from(byte) % 2],
+        _ => NO_BUCKET,
+    }
+}
+
+/// A key of the few that are used.
+pub(super) fn key(input: &mut Input<'_>) -> Bytes {
+    Bytes::from_static(KEYS[input.below(KEYS.len())])
+}

@@ -1,0 +1,177 @@
+//! What the referee looks up on the nodes themselves: disks and clocks.
+
+use holm_core::object::Object;
+use holm_core::shard::config::shard_of;
+use holm_core::store::Table;
+use holm_protocol::dot::Dot;
+use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::message::{Reply, Request};
+use holm_protocol::version_vector::VersionVector;
+
+use super::{Call, CallResult, Cluster};
+use crate::check::durable::{self, Copy};
+use crate::check::{Verdict, bounds, equal_clocks, logged, replica};
+use crate::history::KeyId;
+use crate::store::SyncMode;
+use crate::trace::whole_frame;
+
+/// Partitions whose replicas are compared at a time: all, in the plans that seeds make.
+const PARTITIONS_CHECKED: usize = 4;
+
+impl Cluster {
+    /// A client hears an answer: if its write is acknowledged, it is on the disks of which the
+    /// receipt speaks.
+    pub(super) fn audit_receipt(&mut self, call: &Call, result: &CallResult) {
+        let CallResult::Reply(Reply::Written(written)) = result else { return };
+        let request = whole_frame(&call.frame).and_then(|frame| Request::decode(&frame).ok());
+        let (bucket, key, value) = match request {
+            Some(Request::Put(put)) => (put.bucket, put.key, Some(put.value)),
+            Some(Request::Delete(delete)) => (delete.bucket, delete.key, None),
+            _ => return,
+        };
+        let history = self.referee.history();
+        let Some(id) = history.key_id(bucket, &key) else { return };
+        let by_value = value.and_then(|value| history.by_value(id, &value));
+        let event = history.by_dot(history.key(id).partition, written.dot).or(by_value);
+        // A delete that nobody has seen yet has no event to be found by: any of its key will do to
+        // say where it happened.
+        let Some(event) = event.or(history.key(id).events.last().copied()) else { return };
+        let named = written.receipt.replicas.iter().map(|entry| entry.node);
+        let copies: Vec<(NodeId, Copy)> =
+            named.map(|node| (node, self.copy(node, (bucket, &key), written.dot))).collect();
+        let verdict = durable::check(history, event, &copies);
+        self.referee.judge(verdict);
+    }
+
+    /// What is on a node's disk of a write.
+    fn copy(&self, node: NodeId, (bucket, key): (BucketId, &[u8]), dot: Dot) -> Copy {
+        let Some(partition) = self.partition(bucket, key) else { return Copy::Missing };
+        let is_there = self.covered(node, bucket, key).covers(dot);
+        if !is_there {
+            let is_lost = self.referee.history().is_lost(node, partition, dot);
+            return if is_lost { Copy::LostSince } else { Copy::Missing };
+        }
+        let mut row = Vec::new();
+        holm_core::keys::object_key(&mut row, partition, bucket, key);
+        let store = self.nodes.get(&node).map(|node| &node.store);
+        let is_safe = self.setup.sync != SyncMode::Always
+            || store
+                .and_then(|store| store.safe_row(Table::Objects, &row))
+                .and_then(|row| Object::decode(row).ok())
+                .is_some_and(|object| object.context.covers(dot));
+        if is_safe { Copy::Kept } else { Copy::Unsynced }
+    }
+
+    /// What a node's object of a key covers.
+    fn covered(&self, node: NodeId, bucket: BucketId, key: &[u8]) -> VersionVector {
+        self.stored(node, bucket, key).map(|object| object.context).unwrap_or_default()
+    }
+
+    /// A node has started: its disk has what it acknowledged, and its clocks claim nothing else.
+    pub(super) fn audit_restart(&mut self, node: NodeId) {
+        let verdict = self.check_restart(node).and_then(|()| self.check_clocks_of(node));
+        self.referee.judge(verdict);
+    }
+
+    fn check_restart(&self, node: NodeId) -> Verdict {
+        let history = self.referee.history();
+        for (id, key) in history.keys() {
+            let covers = self.covered(node, key.bucket, &key.name);
+            durable::check_restart(history, id, node, &covers)?;
+        }
+        Ok(())
+    }
+
+    /// Compares every node's clocks with its objects.
+    pub fn check_clocks(&mut self) {
+        let nodes: Vec<NodeId> = self.node_ids().collect();
+        let verdict = nodes.into_iter().try_for_each(|node| self.check_clocks_of(node));
+        self.referee.judge(verdict);
+    }
+
+    fn check_clocks_of(&self, id: NodeId) -> Verdict {
+        let Some(node) = self.nodes.get(&id).filter(|node| !node.is_doubtful) else {
+            return Ok(());
+        };
+        let history = self.referee.history();
+        let keys: Vec<KeyId> = history.keys().map(|(key, _)| key).collect();
+        for key in keys {
+            let facts = history.key(key);
+            // A clock runs ahead of the disk while a batch is open.
+            let slot = node.slots.get(shard_of(facts.partition, node.slots.len().max(1)));
+            let Some(slot) = slot.filter(|slot| !slot.is_busy) else { continue };
+            let Some(state) = slot.shard.partition(facts.partition) else { continue };
+            let object = self.stored(id, facts.bucket, &facts.name);
+            if let Some(object) = &object {
+                replica::check_clock(state.clock(), object, &id.to_string())?;
+            }
+            let covers = object.map(|object| object.context).unwrap_or_default();
+            logged::check_clock(history, key, (id, state.clock()), &covers)?;
+        }
+        Ok(())
+    }
+
+    /// Compares replicas with equal clocks, a few partitions in turn, and every shard's counters with
+    /// their limits.
+    pub fn check_replicas(&mut self) {
+        let mut verdict = Ok(());
+        for node in self.nodes.values() {
+            for slot in &node.slots {
+                let place = node.id.to_string();
+                let counters = slot.shard.counters();
+                verdict =
+                    verdict.and_then(|()| bounds::check(&self.setup.shard, &counters, &place));
+            }
+        }
+        let partitions = self.setup.shape.partitions();
+        let turn = partitions.len().min(PARTITIONS_CHECKED);
+        for &partition in partitions.iter().cycle().skip(self.next_checked).take(turn) {
+            verdict = verdict.and_then(|()| self.check_partition(partition));
+        }
+        self.next_checked = (self.next_checked + turn) % partitions.len();
+        self.referee.judge(verdict);
+    }
+
+    fn check_partition(&self, partition: Partition) -> Verdict {
+        let shard = shard_of(partition, self.setup.shape.shards);
+        let clock_of = |id: NodeId| {
+            let node = self.nodes.get(&id)?;
+            // A clock runs ahead of the disk while a batch is open.
+            let slot = node.slots.get(shard).filter(|slot| !slot.is_busy && !node.is_doubtful)?;
+            slot.shard.partition(partition).map(|state| (id, state.clock()))
+        };
+        let replicas: Vec<_> =
+            self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
+        for (at, &other) in replicas.iter().enumerate() {
+            // What equals the first of its kind equals the others too.
+            let one = replicas[..at].iter().find(|one| one.1 == other.1);
+            let Some(&one) = one.filter(|one| !self.has_equal_rows(one.0, other.0, partition))
+            else {
+                continue;
+            };
+            equal_clocks::check(partition, one, other, |id| self.live_dots(id, partition))?;
+        }
+        Ok(())
+    }
+
+    /// Whether two nodes hold the same bytes of a partition: then there is nothing to decode.
+    fn has_equal_rows(&self, one: NodeId, other: NodeId, partition: Partition) -> bool {
+        let prefix = partition.to_u32().to_be_bytes();
+        let (Some(one), Some(other)) = (self.nodes.get(&one), self.nodes.get(&other)) else {
+            return false;
+        };
+        let rows = one.store.rows_below(Table::Objects, &prefix);
+        rows.eq(other.store.rows_below(Table::Objects, &prefix))
+    }
+
+    fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
+        let prefix = partition.to_u32().to_be_bytes();
+        let Some(node) = self.nodes.get(&node) else { return equal_clocks::LiveDots::new() };
+        let rows = node.store.rows_below(Table::Objects, &prefix);
+        rows.filter_map(|(key, row)| {
+            let live: Vec<_> = Object::decode(row).ok()?.live_dots().collect();
+            (!live.is_empty()).then(|| (key.to_vec(), live))
+        })
+        .collect()
+    }
+}
