@@ -1,53 +1,62 @@
 ----------------------------- MODULE Causality -----------------------------
 (***************************************************************************)
-(* What a value, its siblings, a delete and a causal context are, and why  *)
-(* `join` loses nothing (DESIGN 3; invariants I4, I5).                      *)
-(*                                                                         *)
+(* What a value, its siblings, a delete and a causal context are, and why   *)
+(* `join` loses nothing and brings nothing back (DESIGN 3 and 7; invariants *)
+(* I3, I4, I5).                                                             *)
+(*                                                                          *)
 (* One key of one partition. Replicas take puts and deletes, each with a    *)
-(* context that some client was given earlier, or none. Every object that   *)
-(* was ever shipped may arrive anywhere, at any time, any number of times:  *)
-(* `sent` only grows. Beside what the database keeps, the model keeps what  *)
-(* really happened: which writes a state includes, and which writes a       *)
+(* context that some client was given at any time before, or none. Every    *)
+(* state that a replica ever had may arrive anywhere, late, often, in any   *)
+(* order: `sent` only grows. Reads are no steps but functions of `sent`: a  *)
+(* read joins states that replicas had at any two times, and whatever it    *)
+(* can give may be a writer's context or be sent on as read repair.         *)
+(*                                                                          *)
+(* Beside what the database keeps, the model keeps what really happened:    *)
+(* `in`, the writes that a state includes, and `past`, the writes that each *)
 (* writer had seen, as explicit sets. The invariants compare the two.       *)
-(*                                                                         *)
-(* Left out: quorums, crashes, the network's losses (Replication), values   *)
-(* (a dot stands for its value), several keys, holes in clocks (Stability). *)
+(*                                                                          *)
+(* Left out: quorums, crashes, losses (Replication); values, since a dot    *)
+(* stands for its value; several keys; runs of a node, logs, forgetting     *)
+(* whole objects (Stability); last-writer-wins, where join is a maximum.    *)
+(*                                                                          *)
+(* Sources: dotted version vectors, Preguica et al., PODC 2012, sections 3  *)
+(* to 5; dot stores under one context, Almeida, Shoker, Baquero, JPDC 2018, *)
+(* section 7; clocks beside objects, DottedDB, SRDS 2017, section 4.        *)
 (***************************************************************************)
-EXTENDS Naturals, FiniteSets
+EXTENDS Naturals, FiniteSets, TLC
 
 CONSTANTS
     Replica,        \* each is also the one actor that it is in this model
     MaxWrites,      \* puts and deletes in all
-    Client,         \* each holds one context at a time
     WriterContext,  \* "closed" as built, or "dot added" (must fail), see Given
     Reduction,      \* TRUE: contexts are reduced when stable
-    AnswersCarryClocks  \* TRUE: answers to reads are joined under clocks (see Read)
+    AnswersCarryClocks  \* FALSE: as built; TRUE: what reduction needs, see Answer
 
-ASSUME WriterContext \in {"closed", "dot added"} /\ Reduction \in BOOLEAN
+ASSUME /\ WriterContext \in {"closed", "dot added"}
+       /\ {Reduction, AnswersCarryClocks} \subseteq BOOLEAN
 
 VARIABLES
-    obj,      \* per replica its object, with `in`: the writes that it includes
-    seen,     \* per replica its partition clock: the set of dots it has seen
-    sent,     \* every object that was shipped
-    token,    \* per client its context, with `in`: the writes it accounts for
-    past,     \* per issued dot, the writes that its writer had seen
-    answer    \* the last answer to a read
+    obj,    \* per replica its object: [sib: dots alive, ctx: version vector, in]
+    seen,   \* per replica its partition clock: the set of dots it has seen
+    sent,   \* every state that a replica ever had, with its clock then
+    given,  \* every context that a writer was given: [ctx, in]
+    past,   \* writes: [dot, saw: what the writer had seen, del: a delete]
+    answer  \* what a read answered; nothing follows a read
 
-vars == <<obj, seen, sent, token, past, answer>>
+vars == <<obj, seen, sent, given, past, answer>>
+Symmetry == Permutations(Replica)
 
-Dot   == [actor: Replica, n: 1..MaxWrites]
-Vector == [Replica -> 0..MaxWrites]
-None  == [a \in Replica |-> 0]
-Issued == {w.dot : w \in past}
-Deletes == {w.dot : w \in {v \in past : v.del}}
-PastOf(d) == (CHOOSE w \in past : w.dot = d).saw
+-----------------------------------------------------------------------------
+(* Values: dots, version vectors, objects. Pure, and the same as in the code. *)
 
+Dot == [actor: Replica, n: 1..MaxWrites]
+Zero == [a \in Replica |-> 0]
 Max(m, n) == IF m > n THEN m ELSE n
 Covers(v, d) == d.n <= v[d.actor]
 Merge(v, w) == [a \in Replica |-> Max(v[a], w[a])]
 Add(v, d) == [v EXCEPT ![d.actor] = Max(@, d.n)]
 
-(* DESIGN 3: a sibling stays if both have it, or the other has not seen it.  *)
+(* A sibling stays if both have it, or if the other side has not seen it.     *)
 Join(x, y) ==
     [sib |-> (x.sib \cap y.sib)
              \cup {d \in x.sib : ~Covers(y.ctx, d)}
@@ -55,139 +64,176 @@ Join(x, y) ==
      ctx |-> Merge(x.ctx, y.ctx),
      in  |-> x.in \cup y.in]
 
-(* The dots that an object names: its siblings and its context's entries.    *)
-Names(o) == o.sib \cup {d \in Dot : o.ctx[d.actor] = d.n}
+(* The dots that an object names: its siblings and its context's entries.     *)
+Names(o) == o.sib \cup {[actor |-> a, n |-> o.ctx[a]] : a \in {b \in Replica : o.ctx[b] > 0}}
 
-Nothing == [sib |-> {}, ctx |-> None, in |-> {}]
-NoToken == [ctx |-> None, in |-> {}]
+(* What was seen here and is not alive here was overwritten here (DESIGN 7,   *)
+(* late messages), even if the context that said so is gone.                  *)
+Late(own, clock, o) == {d \in o.sib : d \in clock /\ d \notin own.sib}
+Received(own, clock, o) == Join(own, [o EXCEPT !.sib = @ \ Late(own, clock, o)])
 
-Init ==
-    /\ obj = [r \in Replica |-> Nothing]
-    /\ seen = [r \in Replica |-> {}]
-    /\ sent = {}
-    /\ token = [c \in Client |-> NoToken]
-    /\ past = {}
-    /\ answer = Nothing
+(* A put or a delete under context t, at a coordinator that holds `own`.      *)
+Written(own, t, d, del) ==
+    LET kept == {e \in own.sib : ~Covers(t.ctx, e)}
+    IN  [sib |-> IF del THEN kept ELSE kept \cup {d},
+         ctx |-> Add(Merge(own.ctx, t.ctx), d),
+         in  |-> own.in \cup t.in \cup {d}]
 
-(***************************************************************************)
-(* What a writer is given. An entry of a vector covers all smaller counters *)
-(* of its actor, so "my context and my dot" may cover a sibling that the    *)
-(* writer never saw: one that the same actor gave to another client. Hence  *)
-(* the rule: everything, if nothing else is alive; else its own context and *)
-(* the dot, unless that would cover a live sibling; else its own context.   *)
-(***************************************************************************)
-Given(r, t, d, o) ==
-    LET plain == [ctx |-> Add(t.ctx, d), in |-> t.in \cup {d}]
-        unread == {e \in Issued : e.actor = d.actor /\ e.n < d.n /\ e \notin t.in}
-    IN  IF WriterContext = "dot added" THEN plain
-        ELSE IF o.sib \subseteq {d} THEN [ctx |-> o.ctx, in |-> o.in]
-        ELSE IF unread = {} THEN plain
+(* What a writer is given: the whole context, if its write is all that is     *)
+(* alive; else its own and the dot, unless that entry would also cover dots   *)
+(* which this actor gave to the key and the writer has not read; else its own.*)
+Given(own, t, d, new) ==
+    LET dotted == [ctx |-> Add(t.ctx, d), in |-> t.in \cup {d}]
+    IN  IF WriterContext = "dot added" THEN dotted
+        ELSE IF new.sib = {d} THEN [ctx |-> new.ctx, in |-> new.in]
+        ELSE IF own.ctx[d.actor] <= t.ctx[d.actor] THEN dotted
         ELSE t
 
-Write(r, c, t, del) ==
-    LET d == [actor |-> r, n |-> Cardinality({e \in Issued : e.actor = r}) + 1]
-        kept == {e \in obj[r].sib : ~Covers(t.ctx, e)}
-        new == [sib |-> IF del THEN kept ELSE kept \cup {d},
-                ctx |-> Add(Merge(obj[r].ctx, t.ctx), d),
-                in  |-> obj[r].in \cup t.in \cup {d}]
-    IN  /\ Cardinality(past) < MaxWrites
-        /\ del => t # NoToken
-        /\ obj' = [obj EXCEPT ![r] = new]
-        /\ seen' = [seen EXCEPT ![r] = @ \cup Names(new)]
-        /\ sent' = sent \cup {new}
-        /\ UNCHANGED answer
-        /\ past' = past \cup {[dot |-> d, saw |-> t.in, del |-> del]}
-        (* The client takes what it is given, or goes on with what it has.   *)
-        /\ \E next \in {Given(r, t, d, new), token[c]} : token' = [token EXCEPT ![c] = next]
+(* The join of two states that came with their clocks: a clock remembers what *)
+(* a reduced context has forgotten.                                           *)
+JoinUnderClocks(x, y) ==
+    [sib |-> (x.sib \cap y.sib)
+             \cup {d \in x.sib : ~Covers(y.ctx, d) /\ d \notin y.clock}
+             \cup {d \in y.sib : ~Covers(x.ctx, d) /\ d \notin x.clock},
+     ctx |-> Merge(x.ctx, y.ctx),
+     in  |-> x.in \cup y.in]
 
-(***************************************************************************)
-(* The late message rule (DESIGN 7): what was seen here and is not alive    *)
-(* here was overwritten here, even if the object that said so is gone.      *)
-(***************************************************************************)
-Receive(r, o) ==
-    LET late == {d \in o.sib : d \in seen[r] /\ d \notin obj[r].sib}
-        new == Join(obj[r], [o EXCEPT !.sib = @ \ late])
-    IN  /\ obj' = [obj EXCEPT ![r] = new]
-        /\ seen' = [seen EXCEPT ![r] = @ \cup Names(o)]
-        /\ UNCHANGED <<sent, token, past, answer>>
+(* A read at a coordinator that now has `own` and `clock`: x is what it has   *)
+(* merged so far, y the answer that comes. As built, the coordinator takes    *)
+(* out of y what it has overwritten itself, and adds what overwrote it.       *)
+Answer(own, clock, x, y) ==
+    LET late == Late(own, clock, y)
+        both == Join(x, [y EXCEPT !.sib = @ \ late])
+    IN  IF AnswersCarryClocks THEN JoinUnderClocks(x, y)
+        ELSE IF late = {} THEN both ELSE Join(both, own)
 
-(* A replica ships what it has: read repair, hand-off, anti-entropy.         *)
-Ship(r) ==
-    /\ obj[r].in # {}
-    /\ sent' = sent \cup {obj[r]}
-    /\ UNCHANGED <<obj, seen, token, past, answer>>
-
-(***************************************************************************)
-(* A client reads: a coordinator joins what replica r holds with an answer  *)
-(* that another replica gave, maybe long ago. Once contexts are reduced the *)
-(* join needs r's clock as well: r's object no longer says that it has      *)
-(* overwritten what the old answer holds.                                   *)
-(***************************************************************************)
-Read(r, c, o) ==
-    /\ LET late == {d \in o.sib : d \in seen[r] /\ d \notin obj[r].sib}
-           other == IF AnswersCarryClocks THEN [o EXCEPT !.sib = @ \ late] ELSE o
-       IN  answer' = Join(obj[r], other)
-    /\ token' = [token EXCEPT ![c] = [ctx |-> answer'.ctx, in |-> answer'.in]]
-    /\ UNCHANGED <<obj, seen, sent, past>>
-
-(* Stable: every replica has seen this actor's dots up to here, all of them. *)
-Prefix(r, a) ==
+(* Up to which counter a clock has seen every dot of an actor.                *)
+Prefix(clock, a) ==
     CHOOSE n \in 0..MaxWrites :
-        /\ \A m \in 1..n : [actor |-> a, n |-> m] \in seen[r]
-        /\ n = MaxWrites \/ [actor |-> a, n |-> n + 1] \notin seen[r]
-IsStable(v) == \A a \in Replica, r \in Replica : v[a] <= Prefix(r, a)
+        /\ \A m \in 1..n : [actor |-> a, n |-> m] \in clock
+        /\ [actor |-> a, n |-> n + 1] \notin clock
 
+(* Stable: everything that v covers has been seen by every replica.           *)
+IsStable(v, clocks) == \A a \in Replica, clock \in clocks : v[a] <= Prefix(clock, a)
+
+(* The context that covers just the live dots.                                *)
+Reduced(o) ==
+    LET live(a) == {0} \cup {d.n : d \in {e \in o.sib : e.actor = a}}
+    IN  [o EXCEPT !.ctx = [a \in Replica |->
+            CHOOSE n \in live(a) : \A m \in live(a) : m <= n]]
+
+-----------------------------------------------------------------------------
+(* Actions *)
+
+Empty == [sib |-> {}, ctx |-> Zero, in |-> {}]
+Blind == [ctx |-> Zero, in |-> {}]
+Issued == {w.dot : w \in past}
+Deletes == {w.dot : w \in {v \in past : v.del}}
+PastOf(d) == UNION {w.saw : w \in {v \in past : v.dot = d}}
+Sent(o, clock) == [sib |-> o.sib, ctx |-> o.ctx, in |-> o.in, clock |-> clock]
+Answers(r) == {Answer(obj[r], seen[r], x, y) : x, y \in sent}
+Contexts(r) == {Blind} \cup given \cup {[ctx |-> a.ctx, in |-> a.in] : a \in Answers(r)}
+
+Init ==
+    /\ obj = [r \in Replica |-> Empty]
+    /\ seen = [r \in Replica |-> {}]
+    /\ sent = {Sent(Empty, {})}
+    /\ given = {} /\ past = {}
+    /\ answer = Empty
+
+(* Replica r goes over to an object.                                          *)
+Become(r, new, clock) ==
+    /\ answer = Empty
+    /\ obj' = [obj EXCEPT ![r] = new]
+    /\ seen' = [seen EXCEPT ![r] = clock]
+    /\ sent' = sent \cup {Sent(new, clock)}
+    /\ UNCHANGED answer
+
+(* Write: replica r coordinates a put, or a delete, under a context that a client may have. *)
+Write(r, del) ==
+    \E t \in Contexts(r) :
+    LET d == [actor |-> r, n |-> Cardinality({e \in Issued : e.actor = r}) + 1]
+        new == Written(obj[r], t, d, del)
+    IN  /\ Cardinality(past) < MaxWrites
+        /\ del => t # Blind
+        /\ past' = past \cup {[dot |-> d, saw |-> t.in, del |-> del]}
+        /\ given' = given \cup {Given(obj[r], t, d, new)}
+        /\ Become(r, new, seen[r] \cup Names(new))
+
+(* Receive: replica r joins a state that was sent at any time, by a coordinator or as read repair. *)
+Receive(r) ==
+    \E o \in {[sib |-> s.sib, ctx |-> s.ctx, in |-> s.in] : s \in sent} \cup Answers(r) :
+        /\ Become(r, Received(obj[r], seen[r], o), seen[r] \cup Names(o))
+        /\ UNCHANGED <<given, past>>
+
+(* Reduce: replica r cuts its context down to what is alive, once all of it is stable. *)
 Reduce(r) ==
-    LET live == [a \in Replica |->
-                    LET mine == {d.n : d \in {e \in obj[r].sib : e.actor = a}}
-                    IN  IF mine = {} THEN 0 ELSE CHOOSE n \in mine : \A m \in mine : m <= n]
-    IN  /\ Reduction
-        /\ IsStable(obj[r].ctx)
-        /\ obj' = [obj EXCEPT ![r].ctx = live]
-        /\ UNCHANGED <<seen, sent, token, past, answer>>
+    /\ Reduction /\ IsStable(obj[r].ctx, {seen[s] : s \in Replica})
+    /\ Become(r, Reduced(obj[r]), seen[r])
+    /\ UNCHANGED <<given, past>>
+
+(* Read: coordinator r answers a client from two states that replicas sent it. *)
+Read(r) ==
+    /\ answer = Empty
+    /\ answer' \in Answers(r)
+    /\ UNCHANGED <<obj, seen, sent, given, past>>
 
 Next ==
-    \/ \E r \in Replica :
-        \/ \E c \in Client, del \in BOOLEAN :
-              \E t \in {token[c], NoToken} : Write(r, c, t, del)
-        \/ \E c \in Client, o \in sent \cup {Nothing} : Read(r, c, o)
-        \/ \E o \in sent : Receive(r, o)
-        \/ Ship(r)
+    \E r \in Replica :
+        \/ \E del \in BOOLEAN : Write(r, del)
+        \/ Receive(r)
         \/ Reduce(r)
+        \/ Read(r)
 
 Spec == Init /\ [][Next]_vars
 
 -----------------------------------------------------------------------------
 TypeOK ==
-    /\ \A r \in Replica : obj[r].sib \subseteq Dot /\ obj[r].ctx \in Vector
-    /\ \A r \in Replica : seen[r] \subseteq Dot
-    /\ \A c \in Client : token[c].ctx \in Vector /\ token[c].in \subseteq Issued
+    /\ \A o \in {obj[r] : r \in Replica} \cup {answer} :
+        o.sib \subseteq Dot /\ o.ctx \in [Replica -> 0..MaxWrites] /\ o.in \subseteq Issued
+    /\ \A r \in Replica : seen[r] \subseteq Issued
+    /\ \A t \in given : t.ctx \in [Replica -> 0..MaxWrites] /\ t.in \subseteq Issued
 
-(* The model's truth: of the writes `in`, those that none of them had seen.  *)
+(* Safety *)
+
+(* The model's truth: of the writes `in`, those that none of them had seen.   *)
 Alive(in) == {d \in in \ Deletes : \A e \in in : d \notin PastOf(e)}
+Shown == {obj[r] : r \in Replica} \cup {answer}
 
-(* I5 and I4 in one: a replica shows exactly the causally latest writes of   *)
-(* those that it includes. Nothing concurrent is lost, nothing overwritten   *)
-(* stays or returns.                                                         *)
-SiblingsAreTheLatest ==
-    /\ \A r \in Replica : obj[r].sib = Alive(obj[r].in)
-    /\ answer.sib = Alive(answer.in)
+(* I5: a sibling is lost only to a writer that saw it.                        *)
+NothingVanishes == \A o \in Shown : Alive(o.in) \subseteq o.sib
 
-(* A context covers no write that its holder does not account for.           *)
+(* I4: what a writer saw never comes back beside or after its write.          *)
+NoResurrection == \A o \in Shown : o.sib \subseteq Alive(o.in)
+
+(* Gone for good: stable, and alive nowhere.                                  *)
+Settled == {d \in Issued : /\ IsStable(Add(Zero, d), {seen[r] : r \in Replica})
+                           /\ \A r \in Replica : d \notin obj[r].sib}
+
+(* A context covers no write whose effect its holder does not have; those that *)
+(* are gone for good excepted, of which a reduced context tells no more.       *)
 ContextsClaimNoMore ==
-    /\ \A c \in Client, d \in Issued : Covers(token[c].ctx, d) => d \in token[c].in
-    /\ \A r \in Replica : \A d \in Issued : Covers(obj[r].ctx, d) => d \in obj[r].in
+    \A o \in Shown \cup given :
+        {d \in Issued : Covers(o.ctx, d)} \subseteq o.in \cup (IF Reduction THEN Settled ELSE {})
 
-(* What was seen has been accounted for (the ground of I3).                  *)
+(* A context covers what is alive beside it: whoever writes under it has seen that. *)
+ContextsCoverWhatIsShown == \A o \in Shown : \A d \in o.sib : Covers(o.ctx, d)
+
+(* What was seen has been accounted for: the ground of I3.                    *)
 SeenIsIncluded == \A r \in Replica : seen[r] \subseteq obj[r].in
 
-(* I3: equal clocks, equal live states.                                      *)
+(* I3: equal clocks, equal live states.                                       *)
 EqualClocksEqualStates ==
     \A r, s \in Replica : seen[r] = seen[s] => obj[r].sib = obj[s].sib
 
+(* Join is commutative, associative and idempotent on all objects there can be, *)
+(* whether or not a history leads to them. For a model without writes.          *)
+Objects(max) ==
+    UNION {{[sib |-> s, ctx |-> v, in |-> {}] : s \in SUBSET {d \in [actor: Replica, n: 1..max] : Covers(v, d)}}
+            : v \in [Replica -> 0..max]}
 JoinLaws ==
-    \A x, y \in sent :
+    \A x, y \in Objects(2 - Cardinality(past)) :
         /\ Join(x, x) = x
         /\ Join(x, y) = Join(y, x)
-        /\ \A z \in sent : Join(Join(x, y), z) = Join(x, Join(y, z))
+        /\ \A z \in Objects(2 - Cardinality(past)) : Join(Join(x, y), z) = Join(x, Join(y, z))
 =============================================================================
