@@ -149,9 +149,8 @@ Become(r, new, clock) ==
     /\ sent' = sent \cup {Sent(new, clock)}
     /\ UNCHANGED answer
 
-(* Write: replica r coordinates a put, or a delete, under a context that a client may have. *)
-Write(r, del) ==
-    \E t \in Contexts(r) :
+(* Replica r takes a put, or a delete, under context t. *)
+WriteUnder(r, t, del) ==
     LET d == [actor |-> r, n |-> Cardinality({e \in Issued : e.actor = r}) + 1]
         new == Written(obj[r], t, d, del)
     IN  /\ Cardinality(past) < MaxWrites
@@ -160,11 +159,17 @@ Write(r, del) ==
         /\ given' = given \cup {Given(obj[r], t, d, new)}
         /\ Become(r, new, seen[r] \cup Names(new))
 
+(* Write: replica r coordinates a put, or a delete, under a context that a client may have. *)
+Write(r, del) == \E t \in Contexts(r) : WriteUnder(r, t, del)
+
+(* Replica r joins object o. *)
+Take(r, o) ==
+    /\ Become(r, Received(obj[r], seen[r], o), seen[r] \cup Names(o))
+    /\ UNCHANGED <<given, past>>
+
 (* Receive: replica r joins a state that was sent at any time, by a coordinator or as read repair. *)
 Receive(r) ==
-    \E o \in {[sib |-> s.sib, ctx |-> s.ctx, in |-> s.in] : s \in sent} \cup Answers(r) :
-        /\ Become(r, Received(obj[r], seen[r], o), seen[r] \cup Names(o))
-        /\ UNCHANGED <<given, past>>
+    \E o \in {[sib |-> s.sib, ctx |-> s.ctx, in |-> s.in] : s \in sent} \cup Answers(r) : Take(r, o)
 
 (* Reduce: replica r cuts its context down to what is alive, once all of it is stable. *)
 Reduce(r) ==

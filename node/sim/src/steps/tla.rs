@@ -219,14 +219,14 @@ fn without(context: &VersionVector, actor: Actor, counter: u64) -> VersionVector
     less
 }
 
-/// The module `TraceData`: the traces, with the seeds that they are from.
+/// The module `TraceData`: the traces, each with what it is from, in words.
 #[must_use]
-pub fn module(traces: &[(u64, Records)]) -> String {
-    let mut text =
-        String::from("---- MODULE TraceData ----\n(* Written by the simulator. *)\nSeeds == <<");
-    let seeds: Vec<String> = traces.iter().map(|(seed, _)| seed.to_string()).collect();
-    text.push_str(&seeds.join(", "));
-    text.push_str(">>\n");
+pub fn module(traces: &[(String, Records)]) -> String {
+    let origins: Vec<String> = traces.iter().map(|(origin, _)| format!("\"{origin}\"")).collect();
+    let origins = origins.join(",\n  ");
+    let mut text = format!(
+        "---- MODULE TraceData ----\n(* Written by the simulator. *)\nOrigins == <<\n  {origins}>>\n"
+    );
     for (at, (_, records)) in traces.iter().enumerate() {
         // Writing to a string cannot fail.
         let _ = write!(text, "T{} == <<\n  {}\n>>\n", at + 1, records.join(",\n  "));

@@ -21,7 +21,7 @@ use crate::tell;
 const CAUSALITY_BUGS: [Tamper; 6] = [
     Tamper::WriteOverwrites,
     Tamper::PutDropsUnseen,
-    Tamper::PutIgnoresContext,
+    Tamper::ActorReused,
     Tamper::WriteWithoutContext,
     Tamper::WritersContextCoversAll,
     Tamper::ContextCoversUnseen,
@@ -31,7 +31,7 @@ const REPLICATION_BUGS: [Tamper; 5] = [
     Tamper::AcknowledgedBeforeCommit,
     Tamper::VoteCountedTwice,
     Tamper::QuorumOffByOne,
-    Tamper::ActorReused,
+    Tamper::AcknowledgedBeforeSync,
 ];
 /// Traces of each bug.
 const TRACES_OF_BUG: usize = 3;
@@ -59,8 +59,8 @@ pub(crate) fn run(directory: &Path, from: u64, count: u64) -> Result<Verdict, St
     }
     let steps: usize = good.iter().map(|(_, trace)| trace.steps.len()).sum();
     println!("traces: {count} with {steps} steps, from seeds {from} to {}", seed - 1);
-    let all = |of: fn(&Trace) -> Records| -> Vec<(u64, Records)> {
-        good.iter().map(|(seed, trace)| (*seed, of(trace))).collect()
+    let all = |of: fn(&Trace) -> Records| -> Vec<(String, Records)> {
+        good.iter().map(|(seed, trace)| (format!("seed {seed}"), of(trace))).collect()
     };
     write(directory, "causality", &all(Trace::causality))?;
     write(directory, "replication", &all(Trace::replication))?;
@@ -82,13 +82,17 @@ fn altered(
     good: &[(u64, Trace)],
     kinds: &[Alteration],
     records: fn(&Trace) -> Records,
-) -> Vec<(u64, Records)> {
+) -> Vec<(String, Records)> {
     let mut bad = Vec::new();
     for kind in kinds {
         let changed = good.iter().filter_map(|(seed, trace)| Some((seed, kind.apply(trace)?)));
         let changed: Vec<_> = changed.take(ALTERED).collect();
         println!("altered ({kind:?}): {} traces", changed.len());
-        bad.extend(changed.into_iter().map(|(seed, trace)| (*seed, records(&trace))));
+        bad.extend(
+            changed
+                .into_iter()
+                .map(|(seed, trace)| (format!("seed {seed}, altered: {kind:?}"), records(&trace))),
+        );
     }
     bad
 }
@@ -97,7 +101,7 @@ fn altered(
 fn with_bugs(
     bugs: &[Tamper],
     records: fn(&Trace) -> Records,
-) -> Result<Vec<(u64, Records)>, String> {
+) -> Result<Vec<(String, Records)>, String> {
     let mut bad = Vec::new();
     for bug in bugs {
         let mut found = 0;
@@ -108,7 +112,7 @@ fn with_bugs(
             else {
                 continue;
             };
-            bad.push((seed, records(&trace)));
+            bad.push((format!("seed {seed}, bug: {}", bug.name()), records(&trace)));
             found += 1;
             if found == TRACES_OF_BUG {
                 break;
@@ -122,7 +126,7 @@ fn with_bugs(
     Ok(bad)
 }
 
-fn write(directory: &Path, name: &str, traces: &[(u64, Records)]) -> Result<(), String> {
+fn write(directory: &Path, name: &str, traces: &[(String, Records)]) -> Result<(), String> {
     let directory = directory.join(name);
     std::fs::create_dir_all(&directory)
         .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
