@@ -10,6 +10,7 @@ mod module;
 mod mutations;
 mod output;
 mod tlc;
+mod traces;
 mod value;
 mod words;
 
@@ -23,9 +24,10 @@ use models::Model;
 use mutations::Mutation;
 use output::Ending;
 use tlc::{Done, Task, Tlc};
+use traces::Traces;
 use words::Modules;
 
-use crate::place::{Place, entries};
+use crate::place::Place;
 use crate::run::Failure;
 
 /// Runs of TLC at a time, each with one worker.
@@ -75,6 +77,12 @@ impl Wanted {
         only.is_none_or(|only| only == spec || only == model)
     }
 
+    /// Whether traces of the code are wanted: with everything, or by their specification's name.
+    fn traces(&self) -> bool {
+        let names = self.only.as_deref().is_none_or(|only| only.starts_with("Trace"));
+        names && !self.mutations && self.show.is_none()
+    }
+
     /// Whether the mutations of a specification, or some of them, are wanted.
     fn mutates(&self, spec: &str) -> bool {
         let only = self.only.as_deref();
@@ -87,6 +95,7 @@ impl Wanted {
 enum Job {
     Model(Model),
     Mutation(Mutation),
+    Traces(Traces),
 }
 
 /// What came of it.
@@ -158,11 +167,24 @@ fn check(place: &Place, wanted: &Wanted) -> Result<u64, Failure> {
     let takes = |spec: &str, model: &str| wanted.takes(spec, model) || wanted.mutates(spec);
     let models = models::load(&tla.join("models"), takes)?;
     let mutations = mutations::load(&tla.join("mutations"), &models, |spec| wanted.mutates(spec))?;
-    let jobs = choose(wanted, models, mutations)?;
+    let tlc = Tlc::get(place)?;
+    let data = tlc.scratch()?;
+    let mut jobs = choose(wanted, models, mutations);
+    if wanted.traces() {
+        let recorded = traces::record(place, &data)?;
+        let chosen = recorded.into_iter().filter(|it| wanted.takes(&it.spec, &it.spec));
+        jobs.extend(chosen.map(Job::Traces));
+    }
+    if jobs.is_empty() {
+        return Err(Failure::new(
+            "nothing to do: no model or mutation is called that",
+            "specifications are tla/*.tla, models tla/models/*.cfg, mutations tla/mutations/*.txt",
+        ));
+    }
     let bench = Bench {
         modules: Modules::load(&tla)?,
         tla,
-        tlc: Tlc::get(place)?,
+        tlc,
         logs: place.target.join("tla/logs"),
         shows: wanted.show.is_some(),
     };
@@ -187,11 +209,7 @@ fn check(place: &Place, wanted: &Wanted) -> Result<u64, Failure> {
 }
 
 /// The jobs that are wanted, long ones first, so that both cores are busy to the end.
-fn choose(
-    wanted: &Wanted,
-    models: Vec<Model>,
-    mutations: Vec<Mutation>,
-) -> Result<VecDeque<Job>, Failure> {
+fn choose(wanted: &Wanted, models: Vec<Model>, mutations: Vec<Mutation>) -> VecDeque<Job> {
     let mut jobs: VecDeque<Job> = VecDeque::new();
     if wanted.mutations {
         let is_wanted = |it: &Mutation| wanted.takes(&it.model.spec, &it.model.name);
@@ -208,13 +226,7 @@ fn choose(
         chosen.sort_by_key(|it| (!it.kind.is_long, it.kind.must_fail));
         jobs.extend(chosen.into_iter().map(Job::Model));
     }
-    if jobs.is_empty() {
-        return Err(Failure::new(
-            "nothing to do: no model or mutation is called that",
-            "specifications are tla/*.tla, models tla/models/*.cfg, mutations tla/mutations/*.txt",
-        ));
-    }
-    Ok(jobs)
+    jobs
 }
 
 impl Bench {
@@ -255,6 +267,7 @@ impl Bench {
         match job {
             Job::Model(model) => self.run_model(model),
             Job::Mutation(mutation) => self.run_mutation(mutation),
+            Job::Traces(traces) => self.run_traces(traces),
         }
     }
 
@@ -264,6 +277,7 @@ impl Bench {
             module: &model.spec,
             config: &model.path,
             simulate: model.simulate,
+            stands_still: true,
             limit: if model.kind.is_long { LONG_LIMIT } else { LIMIT },
         })?;
         let mut row = self.row(&model.name, &model.kind.to_string(), &model.expect, &done)?;
@@ -278,12 +292,7 @@ impl Bench {
         let spec = &mutation.model.spec;
         let name = format!("{spec}: {}", mutation.name);
         let scratch = self.tlc.scratch()?;
-        for path in entries(&self.tla) {
-            let is_module = path.extension().is_some_and(|it| it == "tla");
-            if let Some(file) = path.file_name().filter(|_| is_module) {
-                models::write(&scratch.0.join(file), &read_text(&path)?)?;
-            }
-        }
+        self.copy_modules(&scratch)?;
         let module = scratch.0.join(format!("{spec}.tla"));
         let changed = mutation.apply(&read_text(&module)?).map_err(|what| {
             Failure::new(format!("mutation {name}: {what}"), "give the line as the module has it")
@@ -297,6 +306,7 @@ impl Bench {
             module: spec,
             config: &config,
             simulate: mutation.model.simulate,
+            stands_still: true,
             limit: LIMIT,
         })?;
         self.row(&name, "mutation", &mutation.breaks, &done)
@@ -348,6 +358,7 @@ fn told(ending: &Ending) -> String {
         Ending::Passed => "passed".to_owned(),
         Ending::Invariant(name) => format!("{name} is violated"),
         Ending::Action(name) => format!("action property {name} is violated"),
+        Ending::Deadlock => "no step leads on".to_owned(),
         Ending::Temporal => "temporal properties are violated".to_owned(),
         Ending::Error(what) => {
             // A stack of calls says nothing to who wrote the specification; the log has it.

@@ -36,7 +36,9 @@ impl Cluster {
         let Some(recorder) = &mut self.recorder else { return };
         let is_key = |row: &Changed| row.table == Table::Objects && row.key == recorder.row;
         let Some(node) = self.nodes.get(&id).filter(|_| rows.iter().any(is_key)) else { return };
-        recorder.committed(node.actor, on_disk(&node.store, &recorder.row));
+        let safe = node.store.safe_row(Table::Objects, &recorder.row);
+        let object = safe.and_then(|row| Object::decode(row).ok());
+        recorder.committed(node.actor, Shown::of(object.as_ref()));
     }
 
     /// A node has started.

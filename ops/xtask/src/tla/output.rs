@@ -18,6 +18,8 @@ pub(super) enum Ending {
     Action(String),
     /// A behaviour breaks a temporal property: TLC does not say which.
     Temporal,
+    /// A behaviour comes to a state from which no step leads on, where that is not allowed.
+    Deadlock,
     /// The specification cannot be read or evaluated, or TLC ended by itself.
     Error(String),
 }
@@ -172,6 +174,7 @@ fn ending(message: &Message<'_>) -> Option<Ending> {
         2108 => named("Property ").map(Ending::Action),
         2112 => named("Action property ").map(Ending::Action),
         2116 => Some(Ending::Temporal),
+        2114 => Some(Ending::Deadlock),
         // The trace's heading has the class of an error.
         2121 | 2264 => None,
         _ if message.class == 1 => Some(Ending::Error(text)),

@@ -32,6 +32,8 @@ pub(super) struct Task<'a> {
     pub(super) config: &'a Path,
     /// How many random behaviours of how many steps, if not all states.
     pub(super) simulate: Option<(u64, u64)>,
+    /// Whether a behaviour may come to an end: else that is an error.
+    pub(super) stands_still: bool,
     /// After this it is ended: a model that does not come to an end fails.
     pub(super) limit: Duration,
 }
@@ -113,7 +115,12 @@ impl Tlc {
         let mut line: Vec<String> = JAVA.iter().map(|it| (*it).to_owned()).collect();
         line.push(format!("-Djava.io.tmpdir={}", scratch.display()));
         line.extend(["-cp".to_owned(), self.jar.display().to_string(), "tlc2.TLC".to_owned()]);
-        line.extend(["-tool", "-deadlock", "-workers", "1", "-metadir"].map(str::to_owned));
+        line.extend(["-tool", "-workers", "1"].map(str::to_owned));
+        if task.stands_still {
+            // The flag turns the search for deadlocks off.
+            line.push("-deadlock".to_owned());
+        }
+        line.push("-metadir".to_owned());
         line.push(scratch.display().to_string());
         if let Some((behaviours, depth)) = task.simulate {
             line.extend(["-simulate".to_owned(), format!("num={behaviours}")]);
