@@ -76,7 +76,7 @@ Replicas(p) == CASE p = "old" -> Old [] p = "new" -> New [] OTHER -> Old \cup Ne
 Accepts(n, e) == at[n] <= e \/ StaleRequests = "accepted"
 (* No read under epoch e can find a quorum any more.                         *)
 Ended(e) == \A q \in Quorums(ReadsOf(plan[e])) : \E n \in q : at[n] > e
-NoReadsOf(l) == \A e \in 1..(Len(plan) - 1) : ReadsOf(plan[e]) = l => Ended(e)
+NoReadsOf(l) == {e \in 1..Len(plan) - 1 : ReadsOf(plan[e]) = l /\ ~Ended(e)} = {}
 
 Init ==
     /\ plan = <<"old">> /\ at = [n \in Node |-> 1]
@@ -162,10 +162,10 @@ SnapshotEnd(n) ==
 
 (* Bootstrapped: replica n has all that Old had when it stopped writing alone. *)
 Bootstrapped(n) ==
-    LET sources == IF Target = "quorum" THEN Quorums(Old) ELSE {{m} : m \in Old}
+    LET sources == IF Target = "quorum" THEN Quorums(Old) ELSE SUBSET Old \ {{}}
     IN  /\ n \in New /\ Last = "join" /\ at[n] = Len(plan)
         /\ Adopt = "first" \/ snap[n] = NoSnap
-        /\ \E q \in sources : \A m \in q : at[m] = Len(plan) /\ said[m] \subseteq clock[n]
+        /\ {m \in Old : at[m] = Len(plan) /\ said[m] \subseteq clock[n]} \in sources
         /\ booted' = booted \cup {<<n, Len(plan)>>}
         /\ UNCHANGED <<plan, at, obj, clock, said, snap, count, made, tried, votes, acked, read>>
 
@@ -180,7 +180,7 @@ Begin == Last = "old" /\ Goes("join")
 Switch ==
     /\ Last = "join"
     /\ SwitchWhen = "bootstrapped" =>
-          \A n \in New : \E b \in booted : b[1] = n /\ (Acks = "ever" \/ b[2] = Len(plan))
+          New \subseteq {b[1] : b \in {x \in booted : Acks = "ever" \/ x[2] = Len(plan)}}
     /\ Goes("moved")
 
 (* Finish: writes leave Old, of which no read can succeed any more. *)
