@@ -12,7 +12,7 @@ pub enum Alteration {
     WrongDot,
     /// An object loses a sibling when another is joined.
     LostSibling,
-    /// A deleted value is alive again after a start.
+    /// An overwritten or deleted value is alive again when an object is joined.
     Returned,
     /// A receipt names a replica that the write never reached.
     ForgedVote,
@@ -69,11 +69,12 @@ impl Alteration {
 
 /// Adds a dot that the object covers and does not show.
 fn revive(trace: &Trace, place: usize, object: &mut Shown) -> bool {
-    let puts = trace.steps[..place].iter().filter_map(|step| match step {
+    let mut puts = trace.steps[..place].iter().rev().filter_map(|step| match step {
         Step::Write { at, delete: false, after, .. } => Some(Dot::new(*at, after.context.get(*at))),
         _ => None,
     });
-    let gone = puts.filter(|dot| object.context.covers(*dot) && !object.live.contains(dot)).last();
+    let is_gone = |dot: &Dot| object.context.covers(*dot) && !object.live.contains(dot);
+    let gone = puts.find(is_gone);
     gone.is_some_and(|dot| {
         object.live.push(dot);
         true
