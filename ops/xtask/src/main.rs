@@ -44,7 +44,7 @@ cargo xtask COMMAND [ARGS...]
   mutants [ARGS] change the core line by line and see whether tests notice (hours; ARGS to cargo-mutants)
   tla [NAME]     check the specifications with TLC, all or one specification or model: --long adds
                  the long models, --mutations breaks each property instead, --show MODEL tells the
-                 counterexample of a model
+                 counterexample of a model, --record writes figures into tla/README.md
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
   setup          check what a build and the tests need and install what is missing

@@ -9,6 +9,7 @@ mod models;
 mod module;
 mod mutations;
 mod output;
+mod table;
 mod tlc;
 mod traces;
 mod value;
@@ -47,6 +48,8 @@ struct Wanted {
     only: Option<String>,
     long: bool,
     mutations: bool,
+    /// Whether the figures go into the table of models.
+    record: bool,
     /// A model whose counterexample is to be told.
     show: Option<String>,
 }
@@ -60,6 +63,7 @@ impl Wanted {
             match arg.as_str() {
                 "--long" => wanted.long = true,
                 "--mutations" => wanted.mutations = true,
+                "--record" => wanted.record = true,
                 "--show" => {
                     let model = args.next().ok_or_else(|| usage("--show needs a model".into()))?;
                     wanted.show = Some(model.clone());
@@ -191,7 +195,13 @@ fn check(place: &Place, wanted: &Wanted) -> Result<u64, Failure> {
     println!("{:<44} {:<14} {:>9} {:>5} {:>7}", "model", "kind", "states", "depth", "seconds");
     let began = Instant::now();
     let count = jobs.len() as u64;
-    let failed = bench.run_all(jobs)?;
+    let rows = bench.run_all(jobs)?;
+    if wanted.record {
+        let all = models::load(&bench.tla.join("models"), |_, _| true)?;
+        table::record(&bench.tla.join("README.md"), &all, &rows)?;
+    }
+    let failed: Vec<&str> =
+        rows.iter().filter(|row| row.verdict.is_err()).map(|row| row.name.as_str()).collect();
     let seconds = began.elapsed().as_secs_f64();
     if failed.is_empty() {
         println!("tla: {count} checks ended as they must, in {seconds:.0} s");
@@ -230,8 +240,8 @@ fn choose(wanted: &Wanted, models: Vec<Model>, mutations: Vec<Mutation>) -> VecD
 }
 
 impl Bench {
-    /// Runs all jobs and prints a line for each; returns the names of those that failed.
-    fn run_all(&self, jobs: VecDeque<Job>) -> Result<Vec<String>, Failure> {
+    /// Runs all jobs and prints a line for each as it is done.
+    fn run_all(&self, jobs: VecDeque<Job>) -> Result<Vec<Row>, Failure> {
         let jobs = Mutex::new(jobs);
         let results = Mutex::new((Vec::new(), None));
         let work = || {
@@ -243,9 +253,7 @@ impl Bench {
                 match row {
                     Ok(row) => {
                         println!("{row}");
-                        if row.verdict.is_err() {
-                            results.0.push(row.name);
-                        }
+                        results.0.push(row);
                     }
                     Err(failure) => {
                         jobs.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -259,8 +267,8 @@ impl Bench {
                 scope.spawn(work);
             }
         });
-        let (failed, broken) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        broken.map_or(Ok(failed), Err)
+        let (rows, broken) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        broken.map_or(Ok(rows), Err)
     }
 
     fn run(&self, job: &Job) -> Result<Row, Failure> {

@@ -44,6 +44,8 @@ pub(super) struct Model {
     pub(super) kind: Kind,
     pub(super) expect: Ending,
     pub(super) shows: String,
+    /// What its bounds could hide.
+    pub(super) hides: String,
     /// How many random behaviours of how many steps, if not all states.
     pub(super) simulate: Option<(u64, u64)>,
     pub(super) path: PathBuf,
@@ -60,6 +62,7 @@ impl Model {
             return Err("its name must be SPEC-NAME.cfg".to_owned());
         };
         let (mut kind, mut expect, mut shows, mut simulate) = (None, None, None, None);
+        let mut hides = String::new();
         for line in text.lines() {
             let Some(line) = line.strip_prefix("\\* ") else { continue };
             let Some((key, value)) = line.split_once(": ") else { continue };
@@ -68,6 +71,7 @@ impl Model {
                 "kind" => kind = Some(read_kind(value)?),
                 "expect" => expect = Some(read_expectation(value)?),
                 "shows" => shows = Some(value.to_owned()),
+                "hides" => hides = value.to_owned(),
                 "simulate" => simulate = Some(read_simulation(value)?),
                 _ => {}
             }
@@ -83,6 +87,7 @@ impl Model {
             kind,
             expect,
             shows: shows.ok_or_else(|| missing("shows"))?,
+            hides,
             simulate,
             path: path.to_owned(),
             name,

@@ -129,6 +129,7 @@ mod tests {
             kind: Kind { must_fail: false, is_long: false },
             expect: Ending::Passed,
             shows: String::new(),
+            hides: String::new(),
             simulate: None,
             path: "A-b.cfg".into(),
         }
