@@ -35,6 +35,7 @@ CONSTANTS
 ASSUME Naive \subseteq {
     "hints unasked", \* fallbacks are not asked
     "down unasked",  \* a replica that is down is not asked
+    "old answers",   \* an answer counts though the node has lost the disk that promised
     "no freeze",     \* an answer is no promise: what arrives later is taken
     "joined",        \* a state that shows a voided dot is joined without that dot
     "dropped",       \* a folded actor is forgotten altogether
@@ -46,14 +47,15 @@ VARIABLES
     hints,        \* the states that the fallbacks keep
     fenced,       \* the actors that the fallbacks have frozen
     up, removed, run, epoch,
-    answers,      \* the answers given: [by, actor, dots]
+    knows,        \* per replica the newest run of the mortal node that it knows, durably
+    answers,      \* the answers given: [by, run, knows, actor, dots]
     closed,       \* what is decided: [actor, dots, void]
     learned,      \* per replica the actors whose end it has learned
     net, past, faults
 
-vars == <<st, saved, hints, fenced, up, removed, run, epoch, answers, closed, learned,
+vars == <<st, saved, hints, fenced, up, removed, run, epoch, knows, answers, closed, learned,
           net, past, faults>>
-life == <<up, removed, run, epoch, faults>>
+life == <<up, removed, run, epoch, knows, faults>>
 
 Empty == [sib |-> {}, ctx |-> {}, seen |-> {}, frozen |-> {}, retired |-> {}, in |-> {}]
 Actor(n) == IF n = Mortal THEN [node |-> n, run |-> run, epoch |-> epoch]
@@ -81,7 +83,7 @@ Init ==
     /\ st = [n \in Node |-> Empty] /\ saved = Empty
     /\ hints = {} /\ fenced = {} /\ up = TRUE /\ removed = FALSE
     /\ run = 0 /\ epoch = 1
-    /\ answers = {} /\ closed = {} /\ learned = [n \in Node |-> {}]
+    /\ knows = [n \in Node |-> 0] /\ answers = {} /\ closed = {} /\ learned = [n \in Node |-> {}]
     /\ net = {} /\ past = {} /\ faults = [death |-> 0, wipe |-> 0, removal |-> 0]
 
 -----------------------------------------------------------------------------
@@ -158,13 +160,13 @@ Save ==
 Die ==
     /\ up /\ ~removed /\ Budget("death", MaxDeaths)
     /\ up' = FALSE /\ st' = [st EXCEPT ![Mortal] = saved]
-    /\ UNCHANGED <<removed, run, epoch, saved, hints, fenced, answers, closed, learned,
+    /\ UNCHANGED <<removed, run, epoch, knows, saved, hints, fenced, answers, closed, learned,
                    net, past>>
 
 (* Start: the mortal node returns under a new actor.                          *)
 Start ==
     /\ ~up /\ ~removed /\ up' = TRUE /\ run' = run + 1 /\ epoch' = epoch + 1
-    /\ UNCHANGED <<removed, faults, st, saved, hints, fenced, answers, closed, learned,
+    /\ UNCHANGED <<removed, knows, faults, st, saved, hints, fenced, answers, closed, learned,
                    net, past>>
 
 (* Wiped: the mortal node returns with an empty disk, its epochs forgotten, and    *)
@@ -174,19 +176,21 @@ Wiped(p) ==
     /\ up' = TRUE /\ run' = run + 1 /\ epoch' = 1
     /\ st' = [st EXCEPT ![Mortal] = st[p]] /\ saved' = st[p]
     /\ learned' = [learned EXCEPT ![Mortal] = learned[p]]
+    /\ knows' = [knows EXCEPT ![p] = run + 1]
     /\ UNCHANGED <<removed, hints, fenced, answers, closed, net, past>>
 
 (* Remove: the operator declares that the mortal node, which is down, is dead for good. *)
 Remove ==
     /\ ~up /\ ~removed /\ Budget("removal", MaxRemovals) /\ removed' = TRUE
-    /\ UNCHANGED <<up, run, epoch, st, saved, hints, fenced, answers, closed, learned,
+    /\ UNCHANGED <<up, run, epoch, knows, st, saved, hints, fenced, answers, closed, learned,
                    net, past>>
 
 (* Answer: replica n freezes a dead actor, durably, and says which dots of it it has. *)
 Answer(n, a) ==
     /\ Serves(n) /\ Dead(a) /\ a \notin st[n].frozen
-    /\ ~\E r \in answers : r.by = n /\ r.actor = a
-    /\ answers' = answers \cup {[by |-> n, actor |-> a, dots |-> OfActor(st[n].seen, a)]}
+    /\ ~\E r \in answers : r.by = n /\ r.actor = a /\ r.run = Actor(n).run
+    /\ answers' = answers \cup {[by |-> n, run |-> Actor(n).run, knows |-> knows[n], actor |-> a,
+                                 dots |-> OfActor(st[n].seen, a)]}
     /\ st' = IF "no freeze" \in Naive THEN st ELSE [st EXCEPT ![n].frozen = @ \cup {a}]
     /\ saved' = IF n = Mortal THEN st'[n] ELSE saved
     /\ UNCHANGED <<life, hints, fenced, closed, learned, net, past>>
@@ -195,18 +199,21 @@ Answer(n, a) ==
 Fence(f, a) ==
     /\ Dead(a) /\ a \notin fenced /\ ~\E r \in answers : r.by = f /\ r.actor = a
     /\ answers' = answers \cup
-          {[by |-> f, actor |-> a, dots |-> OfActor(UNION {Names(o) : o \in hints}, a)]}
+          {[by |-> f, run |-> 0, knows |-> 0, actor |-> a, dots |-> OfActor(UNION {Names(o) : o \in hints}, a)]}
     /\ fenced' = IF "no freeze" \in Naive THEN fenced ELSE fenced \cup {a}
     /\ UNCHANGED <<life, st, saved, hints, closed, learned, net, past>>
 
-(* Close: all have answered; the actor's dots are those that somebody has.     *)
+(* Close: all have answered, and no answer names a later life of another's node; the   *)
+(* actor's dots are those that somebody has.                                  *)
 Close(a) ==
     LET asked == (IF "down unasked" \in Naive THEN {n \in Node : Serves(n)} ELSE Members)
                  \cup (IF "hints unasked" \in Naive THEN {} ELSE Fallback)
+        old(r) == r.by = Mortal /\ "old answers" \notin Naive
+                  /\ \E q \in answers : q.actor = a /\ r.run < q.knows
         held == UNION {r.dots : r \in {q \in answers : q.actor = a}}
         below == {d \in {w.dot : w \in past} : d.actor = a /\ \E e \in held : d.n < e.n}
     IN  /\ Dead(a) /\ ~\E c \in closed : c.actor = a
-        /\ \A n \in asked : \E r \in answers : r.by = n /\ r.actor = a
+        /\ \A n \in asked : \E r \in answers : r.by = n /\ r.actor = a /\ ~old(r)
         /\ closed' = closed \cup {[actor |-> a, dots |-> held, void |-> below \ held]}
         /\ UNCHANGED <<life, st, saved, hints, fenced, answers, learned, net, past>>
 
