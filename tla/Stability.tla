@@ -30,6 +30,7 @@ EXTENDS Dots, Sequences, TLC
 CONSTANTS
     Node,
     Writes,       \* what is written in turn: "put", "delete", or "any" of the two
+    Seeded,       \* TRUE: the first put is everywhere already, and on every backup
     MaxCrashes, MaxRestores, MaxCuts, MaxRemovals,
     SyncAlways,   \* TRUE: a commit is durable at once
     Writers,      \* the nodes that coordinate writes
@@ -66,6 +67,10 @@ vars == <<mem, disk, old, up, run, mode, heard, layout, net, past, faults>>
 nodes == <<old, up, run, mode, layout, faults>>
 
 Empty == [sib |-> {}, ctx |-> {}, seen |-> {}, log |-> {}, know |-> {}, in |-> {}]
+First == [actor |-> <<"earlier", 0>>, n |-> 1]
+Begin == IF Seeded THEN [sib |-> {First}, ctx |-> {First}, seen |-> {First}, log |-> {First},
+                         know |-> {}, in |-> {First}]
+         ELSE Empty
 NoClaim == [seen |-> {}, know |-> {}]
 Actor(n) == IF "same actor" \in Naive THEN <<n, 0>> ELSE <<n, run[n]>>
 Past(d) == UNION {w.saw : w \in {v \in past : v.dot = d}}
@@ -78,11 +83,12 @@ Commit(n, s) ==
     /\ disk' = IF SyncAlways THEN [disk EXCEPT ![n] = s] ELSE disk
 
 Init ==
-    /\ mem = [n \in Node |-> Empty] /\ disk = mem /\ old = mem
+    /\ mem = [n \in Node |-> Begin] /\ disk = mem /\ old = mem
     /\ up = [n \in Node |-> TRUE] /\ run = [n \in Node |-> 0]
     /\ mode = [n \in Node |-> "ok"]
     /\ heard = [m \in Node |-> [n \in Node |-> NoClaim]]
-    /\ layout = Node /\ net = {} /\ past = {}
+    /\ layout = Node /\ net = {}
+    /\ past = IF Seeded THEN {[dot |-> First, saw |-> {}, del |-> FALSE]} ELSE {}
     /\ faults = [crash |-> 0, backup |-> 0, restore |-> 0, cut |-> 0, removal |-> 0]
 
 -----------------------------------------------------------------------------
@@ -157,7 +163,7 @@ Forgettable(m) ==
 Pulse(n, m) ==
     LET claims == [heard[m] EXCEPT ![n] = Claim(n)]
         stable == Stable(m, [claims EXCEPT ![m] = Claim(m)])
-    IN  /\ Serves(n) /\ Serves(m) /\ n # m
+    IN  /\ Serves(n) /\ Serves(m) /\ (n # m \/ layout = {n})
         /\ heard[m] # claims \/ ~(stable \subseteq mem[m].know)
         /\ heard' = [heard EXCEPT ![m] = claims]
         /\ Commit(m, [mem[m] EXCEPT !.know = @ \cup stable])
@@ -232,7 +238,7 @@ Compare(n, peers) ==
 
 (* Backup: somebody copies n's disk.                                          *)
 Backup(n) ==
-    /\ old[n] # disk[n] /\ n \in Faulty /\ Budget("backup", MaxRestores)
+    /\ ~Seeded /\ old[n] # disk[n] /\ n \in Faulty /\ Budget("backup", MaxRestores)
     /\ old' = [old EXCEPT ![n] = disk[n]]
     /\ UNCHANGED <<mem, disk, up, run, mode, layout, heard, net, past>>
 
