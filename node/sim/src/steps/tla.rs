@@ -219,17 +219,55 @@ fn without(context: &VersionVector, actor: Actor, counter: u64) -> VersionVector
     less
 }
 
-/// The module `TraceData`: the traces, each with what it is from, in words.
+/// A trace for one specification.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// What it is from, in words.
+    pub origin: String,
+    /// Its steps.
+    pub records: Records,
+    /// The number of the step, from 1, that must be refused at the latest; one more than there are
+    /// if none is to be.
+    pub mistake: usize,
+}
+
+impl Told {
+    /// A trace without a mistake.
+    #[must_use]
+    pub fn good(origin: String, records: Records) -> Told {
+        let mistake = records.len() + 1;
+        Told { origin, records, mistake }
+    }
+
+    /// A trace with a mistake somewhere.
+    #[must_use]
+    pub fn bad(origin: String, records: Records) -> Told {
+        let mistake = records.len();
+        Told { origin, records, mistake }
+    }
+
+    /// A trace with one step changed: that is the one to be refused.
+    #[must_use]
+    pub fn altered(origin: String, good: &Records, records: Records) -> Told {
+        let same = good.iter().zip(&records).take_while(|(good, bad)| good == bad).count();
+        Told { origin, records, mistake: same + 1 }
+    }
+}
+
+/// The module `TraceData`.
 #[must_use]
-pub fn module(traces: &[(String, Records)]) -> String {
-    let origins: Vec<String> = traces.iter().map(|(origin, _)| format!("\"{origin}\"")).collect();
-    let origins = origins.join(",\n  ");
-    let mut text = format!(
-        "---- MODULE TraceData ----\n(* Written by the simulator. *)\nOrigins == <<\n  {origins}>>\n"
-    );
-    for (at, (_, records)) in traces.iter().enumerate() {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "T{} == <<\n  {}\n>>\n", at + 1, records.join(",\n  "));
+pub fn module(traces: &[Told]) -> String {
+    let list = |each: &dyn Fn(&Told) -> String| -> String {
+        traces.iter().map(each).collect::<Vec<_>>().join(",\n  ")
+    };
+    let origins = list(&|told| format!("\"{}\"", told.origin));
+    let mistakes = list(&|told| told.mistake.to_string());
+    let mut text = String::from("---- MODULE TraceData ----\n(* Written by the simulator. *)\n");
+    // Writing to a string cannot fail.
+    let _ = write!(text, "Origins == <<\n  {origins}>>\nMistakes == <<\n  {mistakes}>>\n");
+    for (at, told) in traces.iter().enumerate() {
+        let records = told.records.join(",\n  ");
+        let _ = write!(text, "T{} == <<\n  {records}\n>>\n", at + 1);
     }
     let names: Vec<String> = (1..=traces.len()).map(|at| format!("T{at}")).collect();
     let _ = write!(text, "Traces == <<{}>>\n====\n", names.join(", "));

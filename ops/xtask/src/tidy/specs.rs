@@ -23,6 +23,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         let line_number = index + 1;
         if let Some(model) = line.strip_prefix("| `").and_then(|it| it.split('`').next())
             && model.contains('-')
+            && !model.contains(' ')
             && !tree.has(&format!("tla/models/{model}.cfg"))
         {
             findings.push(Finding::new(README, line_number, format!("no model `{model}`")));

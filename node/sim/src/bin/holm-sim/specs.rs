@@ -8,9 +8,9 @@ use std::path::Path;
 
 use holm_sim::plan::Plan;
 use holm_sim::sim::{Sim, Standing};
-use holm_sim::steps::Trace;
 use holm_sim::steps::alter::Alteration;
-use holm_sim::steps::tla::{Records, module};
+use holm_sim::steps::tla::{Records, Told, module};
+use holm_sim::steps::{Step, Trace};
 use holm_sim::tamper::Tamper;
 
 use crate::Verdict;
@@ -57,10 +57,19 @@ pub(crate) fn run(directory: &Path, from: u64, count: u64) -> Result<Verdict, St
         good.extend(trace.filter(|it| counts && it.is_usable()).map(|trace| (seed, trace)));
         seed += 1;
     }
-    let steps: usize = good.iter().map(|(_, trace)| trace.steps.len()).sum();
-    println!("traces: {count} with {steps} steps, from seeds {from} to {}", seed - 1);
-    let all = |of: fn(&Trace) -> Records| -> Vec<(String, Records)> {
-        good.iter().map(|(seed, trace)| (format!("seed {seed}"), of(trace))).collect()
+    let of = |is: fn(&Step) -> bool| -> usize {
+        good.iter().flat_map(|(_, trace)| &trace.steps).filter(|step| is(step)).count()
+    };
+    println!(
+        "traces: {count} with {} steps from seeds {from} to {}: {} writes, {} joins, {} starts",
+        of(|_| true),
+        seed - 1,
+        of(|step| matches!(step, Step::Write { .. })),
+        of(|step| matches!(step, Step::Join { .. })),
+        of(|step| matches!(step, Step::Start { .. })),
+    );
+    let all = |of: fn(&Trace) -> Records| -> Vec<Told> {
+        good.iter().map(|(seed, trace)| Told::good(format!("seed {seed}"), of(trace))).collect()
     };
     write(directory, "causality", &all(Trace::causality))?;
     write(directory, "replication", &all(Trace::replication))?;
@@ -82,26 +91,22 @@ fn altered(
     good: &[(u64, Trace)],
     kinds: &[Alteration],
     records: fn(&Trace) -> Records,
-) -> Vec<(String, Records)> {
+) -> Vec<Told> {
     let mut bad = Vec::new();
     for kind in kinds {
-        let changed = good.iter().filter_map(|(seed, trace)| Some((seed, kind.apply(trace)?)));
-        let changed: Vec<_> = changed.take(ALTERED).collect();
-        println!("altered ({kind:?}): {} traces", changed.len());
-        bad.extend(
-            changed
-                .into_iter()
-                .map(|(seed, trace)| (format!("seed {seed}, altered: {kind:?}"), records(&trace))),
-        );
+        let altered = good.iter().filter_map(|(seed, trace)| {
+            let origin = format!("seed {seed}, altered: {kind:?}");
+            Some(Told::altered(origin, &records(trace), records(&kind.apply(trace)?)))
+        });
+        let altered: Vec<Told> = altered.take(ALTERED).collect();
+        println!("altered ({kind:?}): {} traces", altered.len());
+        bad.extend(altered);
     }
     bad
 }
 
 /// Traces of runs in which a bug was put back and broke a rule of the referee's.
-fn with_bugs(
-    bugs: &[Tamper],
-    records: fn(&Trace) -> Records,
-) -> Result<Vec<(String, Records)>, String> {
+fn with_bugs(bugs: &[Tamper], records: fn(&Trace) -> Records) -> Result<Vec<Told>, String> {
     let mut bad = Vec::new();
     for bug in bugs {
         let mut found = 0;
@@ -112,7 +117,7 @@ fn with_bugs(
             else {
                 continue;
             };
-            bad.push((format!("seed {seed}, bug: {}", bug.name()), records(&trace)));
+            bad.push(Told::bad(format!("seed {seed}, bug: {}", bug.name()), records(&trace)));
             found += 1;
             if found == TRACES_OF_BUG {
                 break;
@@ -126,7 +131,7 @@ fn with_bugs(
     Ok(bad)
 }
 
-fn write(directory: &Path, name: &str, traces: &[(String, Records)]) -> Result<(), String> {
+fn write(directory: &Path, name: &str, traces: &[Told]) -> Result<(), String> {
     let directory = directory.join(name);
     std::fs::create_dir_all(&directory)
         .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
