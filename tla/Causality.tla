@@ -107,6 +107,13 @@ Answer(own, clock, x, y) ==
     IN  IF AnswersCarryClocks THEN JoinUnderClocks(x, y)
         ELSE IF late = {} THEN both ELSE Join(both, own)
 
+(* What does as well without clocks in answers, where the coordinator is a    *)
+(* replica that stability counts: it looks at the whole merge once more, when *)
+(* it answers, with what it has then. Models put this in Answer's place.      *)
+AnswerCheckedLast(own, clock, x, y) ==
+    LET both == Join(x, y)
+    IN  Join([both EXCEPT !.sib = @ \ Late(own, clock, both)], own)
+
 (* Up to which counter a clock has seen every dot of an actor.                *)
 Prefix(clock, a) ==
     CHOOSE n \in 0..MaxWrites :
