@@ -286,6 +286,7 @@ impl Bench {
             config: &model.path,
             simulate: model.simulate,
             stands_still: true,
+            is_short: model.kind.must_fail && !model.kind.is_long,
             limit: if model.kind.is_long { LONG_LIMIT } else { LIMIT },
         })?;
         let mut row = self.row(&model.name, &model.kind.to_string(), &model.expect, &done)?;
@@ -315,6 +316,7 @@ impl Bench {
             config: &config,
             simulate: mutation.model.simulate,
             stands_still: true,
+            is_short: true,
             limit: LIMIT,
         })?;
         self.row(&name, "mutation", &mutation.breaks, &done)

@@ -16,7 +16,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         let name = file.rsplit_once('.').map_or(file, |(name, _)| name);
         let is_named = path == README || readme.contains(&format!("`{name}`"));
         if !is_named {
-            findings.push(Finding::new(README, None, format!("does not name `{name}` ({path})")));
+            findings.push(Finding::new(README, None, format!("does not name `{name}` ({path}): `cargo xtask tla NAME --record` writes the models")));
         }
     }
     for (index, line) in readme.lines().enumerate() {

