@@ -37,6 +37,7 @@ ASSUME Naive \subseteq {
     "down unasked",  \* a replica that is down is not asked
     "old answers",   \* an answer counts though the node has lost the disk that promised
     "no freeze",     \* an answer is no promise: what arrives later is taken
+    "siblings only", \* what a state names in its context alone is not looked at
     "joined",        \* a state that shows a voided dot is joined without that dot
     "dropped",       \* a folded actor is forgotten altogether
     "epoch"}         \* a fold keeps the node's last epoch, not the actor
@@ -87,10 +88,11 @@ Init ==
     /\ net = {} /\ past = {} /\ faults = [death |-> 0, wipe |-> 0, removal |-> 0]
 
 -----------------------------------------------------------------------------
-(* What of a state's siblings n must not take: of an actor that it has frozen, *)
-(* any that it does not have; of one whose end it knows, any that is void.     *)
+(* What of the dots that a state names n must not take: of an actor that it has *)
+(* frozen, any that it does not have; of one whose end it knows, any void one. *)
+(* A tombstone's dot stands in its context alone, so contexts count.           *)
 Barred(n, o) ==
-    {d \in o.sib :
+    {d \in IF "siblings only" \in Naive THEN o.sib ELSE Names(o) :
         IF d.actor \in learned[n] THEN d \notin DotsOf(d.actor)
         ELSE d.actor \in st[n].frozen /\ d \notin st[n].seen}
 Meet(mine, o, theirs) ==
@@ -102,9 +104,18 @@ Meet(mine, o, theirs) ==
                      !.seen = @ \cup {d \in Names(o) : ~Has(mine, d)}, !.in = @ \cup o.in]
 State(s) == [sib |-> s.sib, ctx |-> s.ctx, in |-> s.in]
 
-(* Write: n coordinates a put or a delete by a client that read `t`.           *)
-Write(n, t, del) ==
-    LET a == Actor(n)
+(* A client's context names what it read, perhaps of a run that lost it since. What *)
+(* is void is cut down to the greatest dot below that is not.                  *)
+Cut(n, ctx) ==
+    Tops({e \in ctx : e.actor \notin learned[n]}
+         \cup UNION {{d \in DotsOf(e.actor) : d.n <= e.n} :
+                        e \in {k \in ctx : k.actor \in learned[n]}})
+
+(* Write: n coordinates a put or a delete with the context `read` that a client has; *)
+(* one that names what n may not take yet is sent to another node.           *)
+Write(n, read, del) ==
+    LET t == [ctx |-> Cut(n, read.ctx), in |-> read.in]
+        a == Actor(n)
         d == [actor |-> a, n |-> Cardinality({w \in past : w.dot.actor = a}) + 1]
         kept == {e \in st[n].sib : ~Covers(t.ctx, e)}
         o == [st[n] EXCEPT
@@ -114,7 +125,8 @@ Write(n, t, del) ==
                 !.in = @ \cup t.in \cup {d}]
     IN  /\ Serves(n) /\ n \in Writers /\ Cardinality(past) < Len(Writes)
         /\ Writes[Cardinality(past) + 1] \in {"any", IF del THEN "delete" ELSE "put"}
-        /\ del => t.ctx # {}
+        /\ del => read.ctx # {}
+        /\ "siblings only" \in Naive \/ Barred(n, [sib |-> {}, ctx |-> t.ctx]) = {}
         /\ st' = [st EXCEPT ![n] = o]
         /\ past' = past \cup {[dot |-> d, saw |-> t.in, del |-> del]}
         /\ net' = net \cup {State(o)}
@@ -131,7 +143,7 @@ Receive(n, o) ==
 (* Hint: a fallback durably keeps a state that a replica should have.          *)
 Hint(o) ==
     /\ Fallback # {} /\ o \notin hints
-    /\ \A d \in o.sib : d.actor \in fenced => \E h \in hints : d \in Names(h)
+    /\ \A d \in Names(o) : d.actor \in fenced => \E h \in hints : d \in Names(h)
     /\ hints' = hints \cup {o}
     /\ UNCHANGED <<life, st, saved, fenced, answers, closed, learned, net, past>>
 
@@ -242,7 +254,8 @@ Fold(n, a) ==
 Next ==
     \/ \E n \in Node :
         \/ \E t \in {[ctx |-> {}, in |-> {}]}
-                    \cup {[ctx |-> st[m].ctx, in |-> st[m].in] : m \in {k \in Node : Serves(k)}},
+                    \cup {[ctx |-> st[m].ctx, in |-> st[m].in] : m \in {k \in Node : Serves(k)}}
+                    \cup {[ctx |-> o.ctx, in |-> o.in] : o \in net},
               del \in BOOLEAN : Write(n, t, del)
         \/ \E o \in net : Receive(n, o) \/ Handoff(n, o)
         \/ \E m \in Node, w \in past : Repair(n, m, w.dot)
@@ -281,10 +294,10 @@ NothingVanishes ==
         \A d \in st[n].in \ Deletes :
             d \in st[n].sib \/ \E e \in st[n].in : d \in Past(e)
 
-(* I5: what a replica or a hint shows is not void.                            *)
+(* I5: what a replica or a hint names is not void.                            *)
 NothingHeldIsVoid ==
     \A c \in closed : \A o \in hints \cup {st[n] : n \in {k \in Node : Serves(k)}} :
-        OfActor(o.sib, c.actor) \subseteq c.dots
+        OfActor(Names(o), c.actor) \subseteq c.dots
 
 (* I3. *)
 EqualClocksEqualStates ==
