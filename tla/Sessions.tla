@@ -115,6 +115,7 @@ Brings(c, n, k) == Join(tok[c], JoinAll({EntryOf(i) : i \in Shown(n, k)} \cup
 (* Whether n may answer client c's read of key k.                             *)
 Answers(c, n, k) ==
     /\ n \in home[PartOf[k]]
+    /\ \A i \in Shown(n, k) : W(i).by = n => i \in synced
     /\ IF Guarantee = "session" THEN CoversSession(n, PartOf[k], sess[c])
        ELSE Covers(n, PartOf[k], IF ReadDeps = "first" THEN Brings(c, n, k) ELSE tok[c])
 
