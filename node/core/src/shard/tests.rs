@@ -50,6 +50,8 @@ pub(super) struct Disk {
     staged: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     /// What the next commits say, once as many as `sound` have succeeded.
     pub(super) commit: Option<StoreError>,
+    /// Whether what such a commit held can be read all the same.
+    pub(super) failed_shows: bool,
     pub(super) sound: usize,
     /// What reads say.
     pub(super) read: Option<StoreError>,
@@ -94,19 +96,20 @@ impl Store for Disk {
 
     fn commit(&mut self) -> Result<(), StoreError> {
         let staged = std::mem::take(&mut self.staged);
-        if let Some(error) = &self.commit
-            && self.commits >= self.sound
+        let failure = self.commit.clone().filter(|_| self.commits >= self.sound);
+        if let Some(error) = &failure
+            && !self.failed_shows
         {
             return Err(error.clone());
         }
-        self.commits += 1;
+        self.commits += usize::from(failure.is_none());
         for (table, key, value) in staged {
             match value {
                 Some(value) => self.rows.insert((table, key), value),
                 None => self.rows.remove(&(table, key)),
             };
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 }
 

@@ -43,7 +43,10 @@ pub(super) fn begin(fault: &Fault, cluster: &mut Cluster) {
         FaultKind::SlowNode => cluster.slow_node(node, 1_000 * u64::from(strength)),
         FaultKind::SlowDisk => cluster.slow_disk(node, 2 + u64::from(strength)),
         FaultKind::FullDisk => cluster.set_free(node, Some(20 * strength as usize)),
-        FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = true),
+        // At the last step of a commit, or before it: then nothing of it can be read.
+        FaultKind::CommitError => cluster.set_store_faults(node, |f| {
+            (f.commits_fail, f.failed_shows) = (true, strength.is_multiple_of(2));
+        }),
         FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = true),
         FaultKind::Damage => cluster.damage(node),
         FaultKind::Skew => cluster.set_skew(node, (i64::from(strength) - 50) * 40),
