@@ -49,6 +49,8 @@ pub struct StoreFaults {
     pub failed_shows: bool,
     /// Reads and scans fail with an I/O error.
     pub reads_fail: bool,
+    /// Scans do, and reads of single rows do not: what is read often is in memory.
+    pub scans_fail: bool,
     /// A sync reports success and does nothing: the disk that lies.
     pub syncs_lie: bool,
     /// Power fails in the middle of the next commit, of which nobody will hear.
@@ -407,6 +409,10 @@ impl Store for SimStore {
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
         self.check_read()?;
+        if self.faults.scans_fail {
+            self.tally.reads_failed += 1;
+            return Err(StoreError::Io("simulated read error".to_owned()));
+        }
         if from >= to {
             return Ok(Vec::new());
         }

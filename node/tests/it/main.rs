@@ -27,3 +27,4 @@ mod overload;
 mod peers;
 mod repeats;
 mod silence;
+mod zz_dump;

@@ -55,6 +55,8 @@ pub(super) struct Disk {
     pub(super) sound: usize,
     /// What reads say.
     pub(super) read: Option<StoreError>,
+    /// What scans say, also where reads of single rows succeed.
+    pub(super) scan: Option<StoreError>,
     /// What the question whether there is room is answered with.
     pub(super) room: Option<StoreError>,
     pub(super) commits: usize,
@@ -75,7 +77,7 @@ impl Store for Disk {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        if let Some(error) = &self.read {
+        if let Some(error) = self.read.as_ref().or(self.scan.as_ref()) {
             return Err(error.clone());
         }
         let range = self.rows.range((table, from.to_vec())..(table, to.to_vec()));
