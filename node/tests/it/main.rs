@@ -27,4 +27,3 @@ mod overload;
 mod peers;
 mod repeats;
 mod silence;
-mod zz_dump;

@@ -47,7 +47,7 @@ pub(super) fn begin(fault: &Fault, cluster: &mut Cluster) {
         // that goes, what is not in memory cannot be read either.
         FaultKind::CommitError => cluster.set_store_faults(node, |f| {
             (f.commits_fail, f.failed_shows) = (true, strength.is_multiple_of(2));
-            f.scans_fail = strength.is_multiple_of(3);
+            f.scans_fail = !strength.is_multiple_of(3);
         }),
         FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = true),
         FaultKind::Damage => cluster.damage(node),
