@@ -95,7 +95,9 @@ pub trait Store: fmt::Debug {
     fn stage_delete(&mut self, table: Table, key: &[u8]);
 
     /// Makes everything staged durable, as far as the node's `sync` setting promises, all or
-    /// nothing. Nothing is staged afterwards, also after an error.
+    /// nothing. Nothing is staged afterwards, also after an error. After an [`StoreError::Io`] what
+    /// was staged may be read or not, and may be there or not after a restart: whoever reads it must
+    /// not vouch for it.
     ///
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`].

@@ -4,7 +4,8 @@
 //! (in the page cache); [`SimStore::sync`] makes it safe, which `sync = always` does within the
 //! commit. A process that is killed loses nothing that was committed; a power cut loses the
 //! volatile batches, newest first, all or some of them. After an I/O error nobody knows whether
-//! the batch is on the disk: it shows after the next [`SimStore::reopen`].
+//! the batch is on the disk: that shows after the next [`SimStore::reopen`]. Until then the batch may
+//! be read or not, depending on which step of the commit failed.
 //!
 //! A batch that power interrupts is *torn*: half of it is on the disk. A store that checks its log as
 //! strictly as the node's does finds that and leaves the batch out, whole, when it is reopened.
@@ -43,8 +44,13 @@ pub enum SyncMode {
 pub struct StoreFaults {
     /// Commits fail with an I/O error. The batch may turn out to be on the disk after all.
     pub commits_fail: bool,
+    /// What fails shows at once: all but the last step of the commit succeeded, such as noting it in
+    /// the second place. Whether it is on the disk is as uncertain.
+    pub failed_shows: bool,
     /// Reads and scans fail with an I/O error.
     pub reads_fail: bool,
+    /// Scans do, and reads of single rows do not: what is read often is in memory.
+    pub scans_fail: bool,
     /// A sync reports success and does nothing: the disk that lies.
     pub syncs_lie: bool,
     /// Power fails in the middle of the next commit, of which nobody will hear.
@@ -78,6 +84,8 @@ pub struct StoreTally {
     pub full: u64,
     /// Commits that failed with an I/O error.
     pub commits_failed: u64,
+    /// Those of them whose batch showed all the same.
+    pub failed_shown: u64,
     /// Reads that failed with an I/O error.
     pub reads_failed: u64,
     /// Damaged values that were read.
@@ -102,6 +110,8 @@ pub struct SimStore {
     volatile: Vec<Vec<Changed>>,
     /// A batch whose commit failed and which may be on the disk.
     uncertain: Option<Vec<Staged>>,
+    /// Batches whose commits failed, which show, and which may not be on the disk; oldest first.
+    shown: Vec<Vec<Changed>>,
     /// A batch of which half is on the disk.
     torn: Option<Vec<Staged>>,
     damaged: BTreeSet<(Table, Vec<u8>)>,
@@ -130,6 +140,7 @@ impl SimStore {
             last: Vec::new(),
             volatile: Vec::new(),
             uncertain: None,
+            shown: Vec::new(),
             torn: None,
             damaged: BTreeSet::new(),
             bytes: 0,
@@ -252,15 +263,13 @@ impl SimStore {
     pub fn power_cut(&mut self, keep: usize) -> Vec<Changed> {
         self.take_last();
         self.uncertain = None;
+        self.unshow();
         let mut lost = Vec::new();
         let keep = keep.min(self.volatile.len());
         let batches = self.volatile.split_off(keep).into_iter().enumerate();
         for (at, batch) in batches.rev() {
             for row in batch.into_iter().rev() {
-                // What a later batch wrote stays if that batch is safe.
-                if self.row(row.table, &row.key) == row.after.as_deref() {
-                    self.write(row.table, row.key.clone(), row.before.clone());
-                }
+                self.undo(&row);
                 // What was reported as safe may not be lost.
                 if keep + at >= self.promised {
                     lost.push(row);
@@ -270,6 +279,21 @@ impl SimStore {
         self.volatile.clear();
         self.promised = 0;
         lost
+    }
+
+    /// Takes back what a batch wrote to a row. What a later batch wrote there stays, if that batch
+    /// is safe.
+    fn undo(&mut self, row: &Changed) {
+        if self.row(row.table, &row.key) == row.after.as_deref() {
+            self.write(row.table, row.key.clone(), row.before.clone());
+        }
+    }
+
+    /// Takes back what showed although its commit had failed: it is not on the disk.
+    fn unshow(&mut self) {
+        for row in std::mem::take(&mut self.shown).into_iter().flatten().rev() {
+            self.undo(&row);
+        }
     }
 
     /// What is on the disk now.
@@ -296,6 +320,7 @@ impl SimStore {
         self.promised = 0;
         self.last.clear();
         self.uncertain = None;
+        self.shown.clear();
         self.torn = None;
         self.damaged.clear();
         lost
@@ -313,6 +338,10 @@ impl SimStore {
         self.staged.clear();
         self.take_last();
         self.faults.tears = false;
+        if uncertain_is_there {
+            self.shown.clear();
+        }
+        self.unshow();
         let mut found = self.uncertain.take().filter(|_| uncertain_is_there).unwrap_or_default();
         if let Some(mut torn) = self.torn.take().filter(|_| self.faults.torn_shows) {
             torn.truncate(torn.len().div_ceil(2));
@@ -380,6 +409,10 @@ impl Store for SimStore {
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
         self.check_read()?;
+        if self.faults.scans_fail {
+            self.tally.reads_failed += 1;
+            return Err(StoreError::Io("simulated read error".to_owned()));
+        }
         if from >= to {
             return Ok(Vec::new());
         }
@@ -410,7 +443,13 @@ impl Store for SimStore {
         let batch = self.tampered(batch);
         if self.faults.commits_fail && !self.hides_failures() {
             self.tally.commits_failed += 1;
-            self.uncertain = Some(batch);
+            if self.faults.failed_shows {
+                self.tally.failed_shown += 1;
+                self.apply(batch);
+                self.shown.push(std::mem::take(&mut self.last));
+            } else {
+                self.uncertain = Some(batch);
+            }
             return Err(StoreError::Io("simulated write error".to_owned()));
         }
         if self.faults.tears && !batch.is_empty() {

@@ -48,11 +48,12 @@ const SHARD_COUNTERS: [ShardFigure; 14] = [
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 4] = [
+const SHARD_GAUGES: [ShardFigure; 5] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
     ("relays", "Writes being passed on to other replicas of the region.", |c| c.relays),
+    ("held_bytes", "Bytes that requests and lingering writes hold.", |c| c.held_bytes),
 ];
 
 /// What a node says of itself, under the prefix `holm`.

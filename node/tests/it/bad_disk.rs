@@ -94,7 +94,7 @@ impl Diary {
 }
 
 /// The log that RocksDB appends to.
-fn wal(node: &Holmd) -> PathBuf {
+pub(crate) fn wal(node: &Holmd) -> PathBuf {
     let entries = fs::read_dir(node.file("data").join("db")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.filter(|path| path.extension().is_some_and(|kind| kind == "log")).max().unwrap()

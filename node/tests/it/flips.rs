@@ -188,7 +188,8 @@ impl Rig {
         if words.contains(damaged.to_str().unwrap()) {
             return Outcome::Refused;
         }
-        assert!(words.contains(data.to_str().unwrap()), "no file is named: {story}\n{log}");
+        let below = format!("{}/", data.display());
+        assert!(words.contains(&below), "no file is named: {story}\n{log}");
         Outcome::RefusedByOther
     }
 

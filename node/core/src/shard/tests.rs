@@ -50,9 +50,13 @@ pub(super) struct Disk {
     staged: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     /// What the next commits say, once as many as `sound` have succeeded.
     pub(super) commit: Option<StoreError>,
+    /// Whether what such a commit held can be read all the same.
+    pub(super) failed_shows: bool,
     pub(super) sound: usize,
     /// What reads say.
     pub(super) read: Option<StoreError>,
+    /// What scans say, also where reads of single rows succeed.
+    pub(super) scan: Option<StoreError>,
     /// What the question whether there is room is answered with.
     pub(super) room: Option<StoreError>,
     pub(super) commits: usize,
@@ -73,7 +77,7 @@ impl Store for Disk {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        if let Some(error) = &self.read {
+        if let Some(error) = self.read.as_ref().or(self.scan.as_ref()) {
             return Err(error.clone());
         }
         let range = self.rows.range((table, from.to_vec())..(table, to.to_vec()));
@@ -94,19 +98,20 @@ impl Store for Disk {
 
     fn commit(&mut self) -> Result<(), StoreError> {
         let staged = std::mem::take(&mut self.staged);
-        if let Some(error) = &self.commit
-            && self.commits >= self.sound
+        let failure = self.commit.clone().filter(|_| self.commits >= self.sound);
+        if let Some(error) = &failure
+            && !self.failed_shows
         {
             return Err(error.clone());
         }
-        self.commits += 1;
+        self.commits += usize::from(failure.is_none());
         for (table, key, value) in staged {
             match value {
                 Some(value) => self.rows.insert((table, key), value),
                 None => self.rows.remove(&(table, key)),
             };
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 }
 

@@ -40,6 +40,7 @@ use crate::shard::acknowledge::{Change, WriteOp, write_message};
 use crate::shard::cache::Place;
 use crate::shard::event::Effect;
 use crate::shard::proxy::Passed;
+use crate::shard::relay::Votes;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
 use crate::store::Store;
@@ -259,11 +260,20 @@ impl Shard {
             let fan_out = replicas.iter().copied().filter(|&node| node != relay).collect();
             out.push(Effect::Send { to: vec![relay], message: write_message(id, &op, fan_out) });
         }
-        self.own_votes.push(OwnVote::Durable(id));
         self.in_flight += 1;
         self.held_bytes += op.change.object.len();
         self.timers.set(op.wake, id);
         self.ops.insert(id.0, Op::Write(Box::new(op)));
+        match self.stopped {
+            None => self.own_votes.push(OwnVote::Durable(id)),
+            // What is read here may be of the batch whose commit failed, and gone after a restart:
+            // this disk vouches for nothing any more (I2).
+            Some(_) => {
+                let me = self.boot.node;
+                let refused = [(me, Refusal::StoreIo)];
+                self.on_write_votes(id, me, Votes { durable: &[], refused: &refused }, turn);
+            }
+        }
     }
 
     /// Answers a repeated request from the idempotence window. Says whether it was one.

@@ -6,6 +6,7 @@
 //! shown, or a writer before it; and whatever its writer was shown, it drops. Here the vectors of
 //! the database meet the event sets of [`crate::history`].
 
+use holm_protocol::dot::Dot;
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{Property, Verdict, Violation};
@@ -82,8 +83,13 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
             continue;
         }
         if !is_shown && !is_explained(history, id, answer) {
-            let how =
-                format!("not shown, covered, and overwritten by nobody: {}", history.describe(id));
+            let how = format!(
+                "not shown, covered, and overwritten by nobody: {}; the answer shows {} and covers {:?}; {}",
+                history.describe(id),
+                dots(answer.shown.iter().copied()),
+                dots(answer.covers.iter()),
+                who_saw(history, id),
+            );
             return Err(Violation::new(&VISIBLE_OR_OVERWRITTEN, how));
         }
         if is_shown && !key.is_lww {
@@ -91,6 +97,24 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Dots in a row, for people.
+fn dots(dots: impl Iterator<Item = Dot>) -> String {
+    let dots: Vec<String> = dots.map(|dot| dot.to_string()).collect();
+    if dots.is_empty() { "nothing".to_owned() } else { dots.join(", ") }
+}
+
+/// Names the writes whose writers saw one.
+fn who_saw(history: &History, id: EventId) -> String {
+    let place = history.event(id).place;
+    let by = history.events_of(history.event(id).key).filter(|(_, by)| by.saw.contains(place));
+    let by: Vec<String> = by.map(|(by, _)| history.describe(by)).collect();
+    if by.is_empty() {
+        "nobody who wrote had seen it".to_owned()
+    } else {
+        format!("seen by the writers of {}", by.join(", "))
+    }
 }
 
 fn is_explained(history: &History, id: EventId, answer: &Answer) -> bool {

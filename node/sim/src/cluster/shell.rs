@@ -291,7 +291,8 @@ impl Cluster {
         let rows = node.store.take_last();
         let dies = node.dies_in_commit && !rows.is_empty();
         if let Err(error) = &result {
-            node.is_doubtful |= node.store.faults().reads_fail;
+            let faults = node.store.faults();
+            node.is_doubtful |= faults.reads_fail || faults.scans_fail;
             self.commit_failed(id, run, shard, error);
         } else if !rows.is_empty() {
             self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });

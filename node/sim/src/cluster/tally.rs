@@ -69,6 +69,8 @@ tally! {
     resumed: "resumptions after full disks",
     /// Commits that failed with an I/O error.
     commits_failed: "commits failed",
+    /// Those of them whose batch could be read all the same.
+    failed_shown: "failed commits that could be read",
     /// Reads that failed with an I/O error.
     reads_failed: "reads failed",
     /// Damaged values that were read.
@@ -132,6 +134,7 @@ impl FaultTally {
     pub(super) fn store(&mut self, store: StoreTally) {
         self.full += store.full;
         self.commits_failed += store.commits_failed;
+        self.failed_shown += store.failed_shown;
         self.reads_failed += store.reads_failed;
         self.damaged_reads += store.damaged_reads;
     }

@@ -43,7 +43,12 @@ pub(super) fn begin(fault: &Fault, cluster: &mut Cluster) {
         FaultKind::SlowNode => cluster.slow_node(node, 1_000 * u64::from(strength)),
         FaultKind::SlowDisk => cluster.slow_disk(node, 2 + u64::from(strength)),
         FaultKind::FullDisk => cluster.set_free(node, Some(20 * strength as usize)),
-        FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = true),
+        // At the last step of a commit, or before it: then nothing of it can be read. And with a disk
+        // that goes, what is not in memory cannot be read either.
+        FaultKind::CommitError => cluster.set_store_faults(node, |f| {
+            (f.commits_fail, f.failed_shows) = (true, strength.is_multiple_of(2));
+            f.scans_fail = !strength.is_multiple_of(3);
+        }),
         FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = true),
         FaultKind::Damage => cluster.damage(node),
         FaultKind::Skew => cluster.set_skew(node, (i64::from(strength) - 50) * 40),
@@ -87,7 +92,9 @@ pub(super) fn end(fault: &Fault, cluster: &mut Cluster) {
         FaultKind::SlowNode => cluster.slow_node(node, 0),
         FaultKind::SlowDisk => cluster.slow_disk(node, 1),
         FaultKind::FullDisk => cluster.set_free(node, None),
-        FaultKind::CommitError => cluster.set_store_faults(node, |f| f.commits_fail = false),
+        FaultKind::CommitError => {
+            cluster.set_store_faults(node, |f| (f.commits_fail, f.scans_fail) = (false, false));
+        }
         FaultKind::ReadError => cluster.set_store_faults(node, |f| f.reads_fail = false),
         // Ends by itself; stays until the row is written again or all faults end.
         FaultKind::Pause | FaultKind::Damage => {}

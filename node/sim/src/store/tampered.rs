@@ -22,7 +22,7 @@ impl SimStore {
     pub fn safe_row(&self, table: Table, key: &[u8]) -> Option<&[u8]> {
         let unsynced = self.volatile.iter().flatten();
         let open = self.last.iter().filter(|_| self.is_volatile());
-        let mut changes = unsynced.chain(open);
+        let mut changes = unsynced.chain(self.shown.iter().flatten()).chain(open);
         match changes.find(|change| change.table == table && change.key == key) {
             Some(first) => first.before.as_deref(),
             None => self.row(table, key),

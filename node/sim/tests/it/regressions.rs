@@ -1,5 +1,6 @@
 //! What once broke a rule, told as stories: seeds found these, and their numbers mean other runs
-//! whenever plans are drawn in another way.
+//! whenever plans are drawn in another way. Later ones are kept as they were found, in
+//! `tests/schedules`.
 //!
 //! A fourth one stands among the [`stories`](crate::stories): a read that a write overtakes.
 

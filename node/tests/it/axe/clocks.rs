@@ -40,6 +40,7 @@ pub(crate) async fn start() -> Option<(Rig, Vec<FakeClock>)> {
 /// not go back.
 pub(crate) async fn strike(clocks: &[FakeClock], rig: &mut Rig, load: &Load, dice: &mut Dice) {
     let victim = dice.below(clocks.len());
+    rig.clocks_ran_ahead = true;
     for ahead_s in [FAR_S, 0, -FAR_S, dice.below(FAR_S as usize) as i64, 0] {
         clocks[victim].set(ahead_s);
         load.more(BETWEEN).await;

@@ -3,7 +3,9 @@
 
 use super::load::Load;
 use super::rig::{Rig, Setup};
+use crate::bad_disk::wal;
 use crate::harness::Dice;
+use crate::harness::holmd::Holmd;
 use crate::harness::strace::Strace;
 
 /// Acknowledged writes while the disk is in trouble, and after it.
@@ -20,13 +22,20 @@ pub(crate) enum Trouble {
     SlowFsync,
     /// Every read of a table fails.
     FailedRead,
+    /// The log that is written takes no more, as on a full disk; a new one would.
+    NoRoom,
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Trouble; 4] =
-        [Trouble::FailedFsync, Trouble::SomeFailedFsyncs, Trouble::SlowFsync, Trouble::FailedRead];
+    pub(crate) const ALL: [Trouble; 5] = [
+        Trouble::FailedFsync,
+        Trouble::SomeFailedFsyncs,
+        Trouble::SlowFsync,
+        Trouble::FailedRead,
+        Trouble::NoRoom,
+    ];
 
-    fn args(self) -> [&'static str; 4] {
+    fn args(self, node: &Holmd) -> Vec<String> {
         let (trace, inject) = match self {
             Trouble::FailedFsync => ("trace=fsync,fdatasync", "inject=fsync,fdatasync:error=EIO"),
             Trouble::SomeFailedFsyncs => {
@@ -36,8 +45,15 @@ impl Trouble {
                 ("trace=fsync,fdatasync", "inject=fsync,fdatasync:delay_enter=300000")
             }
             Trouble::FailedRead => ("trace=pread64", "inject=pread64:error=EIO"),
+            Trouble::NoRoom => {
+                ("trace=write,pwrite64,writev", "inject=write,pwrite64,writev:error=ENOSPC")
+            }
         };
-        ["-e", trace, "-e", inject]
+        let mut args = vec!["-e".to_owned(), trace.to_owned(), "-e".to_owned(), inject.to_owned()];
+        if self == Trouble::NoRoom {
+            args.extend(["-P".to_owned(), wal(node).to_str().unwrap().to_owned()]);
+        }
+        args
     }
 
     fn is_lasting(self) -> bool {
@@ -64,7 +80,9 @@ pub(crate) async fn strike(trouble: Trouble, rig: &mut Rig, load: &Load, dice: &
         rig.spawn(victim);
         rig.until_whole().await;
     }
-    let Some(strace) = Strace::attach(&rig.nodes[victim], &trouble.args()).await else {
+    let args = trouble.args(&rig.nodes[victim]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let Some(strace) = Strace::attach(&rig.nodes[victim], &args).await else {
         return false;
     };
     load.more(BETWEEN).await;

@@ -83,6 +83,9 @@ pub(crate) struct Rig {
     seed: u64,
     pub(crate) earlier: Vec<Referee>,
     pub(crate) tally: Tally,
+    /// Whether a node's clock was set ahead: its last-writer-wins values then win before their time
+    /// has come, and the others do not take them until then.
+    pub(crate) clocks_ran_ahead: bool,
 }
 
 impl Rig {
@@ -137,6 +140,7 @@ impl Rig {
             seed: 0,
             earlier,
             tally,
+            clocks_ran_ahead: false,
         };
         rig.until_whole().await;
         Ok(rig)

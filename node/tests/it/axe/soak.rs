@@ -190,6 +190,7 @@ async fn play_alone(fault: Fault, first_seed: u64, bound: Bound) -> Option<u64> 
                 if !is_played {
                     return None;
                 }
+                nothing_is_lost(&mut rig).await;
                 println!("{}: seed {seed}, {trouble:?}: {}", fault.name(), rig.tally);
             }
             Fault::Clock => {
@@ -198,12 +199,14 @@ async fn play_alone(fault: Fault, first_seed: u64, bound: Bound) -> Option<u64> 
                     clocks::strike(&clocks, rig, load, dice).await;
                 })
                 .await;
+                nothing_is_lost(&mut rig).await;
                 println!("{}: seed {seed}: {}", fault.name(), rig.tally);
             }
             Fault::Cut => {
                 let (harm, regions) = HARMS[seed as usize % HARMS.len()];
                 let mut net = Net::start(regions).await?;
                 net.round(seed, harm).await;
+                nothing_is_lost(&mut net.rig).await;
                 println!("{}: seed {seed}, {harm:?}: {}", fault.name(), net.rig.tally);
             }
             _ => flips::soak_round(seed).await,
@@ -211,6 +214,12 @@ async fn play_alone(fault: Fault, first_seed: u64, bound: Bound) -> Option<u64> 
         rounds += 1;
     }
     Some(rounds)
+}
+
+/// What faults like these may never take: a write that was acknowledged, or one copy of it.
+async fn nothing_is_lost(rig: &mut Rig) {
+    rig.look_back().await;
+    assert_eq!((rig.tally.excused, rig.tally.lost_on_disks), (0, 0), "{}", rig.tally);
 }
 
 /// Goal: what the short forms show in a few rounds, for as long as asked, on clusters of several

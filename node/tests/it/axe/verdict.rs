@@ -49,7 +49,9 @@ pub(crate) async fn judge(rig: &mut Rig) -> u64 {
             world.settle();
         }
         let mut replicas = look(rig, &places).await;
-        replicas.retain(|_, held| !is_of_the_future(held));
+        if rig.clocks_ran_ahead {
+            replicas.retain(|_, held| !is_of_the_future(held));
+        }
         if is_converged(&replicas) || Instant::now() > deadline {
             break replicas;
         }
@@ -79,7 +81,9 @@ pub(crate) async fn judge_earlier(rig: &mut Rig) {
             }
         }
         let mut replicas = look(rig, &places).await;
-        replicas.retain(|_, held| !is_of_the_future(held));
+        if rig.clocks_ran_ahead {
+            replicas.retain(|_, held| !is_of_the_future(held));
+        }
         finish(&mut rig.earlier[at], &places, &replicas);
     }
 }
