@@ -26,6 +26,7 @@ use holm_protocol::ids::BucketId;
 use holm_protocol::level::Level;
 use holm_protocol::message::{Delete, Get, Put, Reply, Request, Values};
 use tempfile::TempDir;
+use tokio::time::{Duration, timeout};
 
 use crate::harness::cluster::Cluster;
 use crate::harness::holmd::metric;
@@ -48,6 +49,8 @@ const OBSERVERS_STORE: u128 = 900;
 const EXCUSES: [u16; 6] = [6, 15, 16, 17, 18, 20];
 /// The same for a write: also unknown or unavailable.
 const WRITE_EXCUSES: [u16; 8] = [6, 14, 15, 16, 17, 18, 20, 26];
+/// Far longer than a node that lives takes to accept a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Damages on one data set before another is made, whose tables lie differently.
 const ROUNDS_PER_SET: usize = 100;
 
@@ -274,7 +277,9 @@ impl Rig {
         let me = self.cluster.pki.client("read,write", VALID);
         let victim = &self.cluster.nodes[VICTIM];
         let quic = self.cluster.pki.quic(Some(&me), ALPN_CLIENT);
-        let Ok(conn) = Conn::open(victim.quic, victim.id, quic).await else { return KEYS };
+        // A process that has just ended answers nothing at all.
+        let open = timeout(CONNECT_WITHIN, Conn::open(victim.quic, victim.id, quic)).await;
+        let Ok(Ok(conn)) = open else { return KEYS };
         let mut lane = conn.open_lane().await;
         let hello = client_hello(None);
         if lane.send.write_all(&hello).await.is_err() || lane.frame().await.is_none() {
