@@ -317,6 +317,13 @@ impl Shard {
         self.partitions.get(&partition)
     }
 
+    /// The object under an object key as the open batch has made it, if it is in memory; what is
+    /// not, is as the store has it. For who watches the protocol from outside.
+    #[must_use]
+    pub fn in_memory(&self, object_key: &[u8]) -> Option<&crate::object::Object> {
+        self.cache.peek(object_key)
+    }
+
     /// Gives up an uncommitted batch. Its dots may be known elsewhere: this run draws no more.
     fn roll_back<S: Store>(&mut self, error: &StoreError, turn: &mut Turn<'_, S>) {
         let (fault, refusal) = match error {

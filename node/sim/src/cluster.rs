@@ -17,6 +17,7 @@ mod node;
 mod queue;
 mod shell;
 mod tally;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::net::{Delay, Net};
 use crate::plan::{Shape, Timing};
 use crate::referee::Referee;
 use crate::rng::stream;
+use crate::steps::Recorder;
 use crate::store::{SimStore, SyncMode};
 use crate::tamper::Tamper;
 use crate::trace::{Trace, What};
@@ -137,6 +139,8 @@ pub struct Cluster {
     counters_of_the_dead: Counters,
     /// What a bug that was put back remembers.
     bugs: bugs::Bugs,
+    /// Records the protocol's steps, if somebody wants them.
+    recorder: Option<Recorder>,
 }
 
 impl Cluster {
@@ -183,6 +187,7 @@ impl Cluster {
             tally: FaultTally::default(),
             counters_of_the_dead: Counters::default(),
             bugs: bugs::Bugs::default(),
+            recorder: None,
             setup,
         };
         for (id, region) in cluster.setup.shape.nodes() {

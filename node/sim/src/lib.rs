@@ -9,7 +9,8 @@
 //! [`sim`] plays a plan: [`client`]s act on a [`cluster`] (a [`world`]) while faults come and go; the [`referee`]
 //! keeps the [`history`] of what clients were told and calls the rules in [`check`]. [`script`]
 //! tells single stories instead, step by step, with traces ([`trace`]) that can be read.
-//! [`tamper`] puts bugs back, to see that they are found.
+//! [`tamper`] puts bugs back, to see that they are found. [`steps`] records what the protocol does to
+//! a key, for the specifications.
 //!
 //! Left out: layouts that change, and everything below the core (QUIC, TLS, RocksDB), which have
 //! tests of their own.
@@ -28,6 +29,7 @@ pub mod schedule;
 pub mod script;
 pub mod shrink;
 pub mod sim;
+pub mod steps;
 pub mod store;
 pub mod tamper;
 pub mod trace;

@@ -8,6 +8,7 @@
 mod draw;
 mod fault;
 mod links;
+mod short;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -190,6 +191,13 @@ impl Plan {
     #[must_use]
     pub fn from_seed(seed: u64) -> Plan {
         Plan::with_mode(seed, Mode::of_seed(seed))
+    }
+
+    /// A short plan with one key and few nodes, whose protocol steps are recorded for the
+    /// specifications: what these leave out does not happen in it.
+    #[must_use]
+    pub fn short(seed: u64) -> Plan {
+        short::plan(seed)
     }
 
     /// The plan of a seed in a given mode.

@@ -26,6 +26,7 @@ use crate::history::{EventId, KeyId};
 use crate::hostile::Hostile;
 use crate::plan::{FaultKind, Mode, Plan};
 use crate::referee::OutcomeTally;
+use crate::steps::Trace;
 use crate::trace::STEPS_KEPT;
 
 /// Between two comparisons of replicas, simulated microseconds.
@@ -177,6 +178,22 @@ impl Sim {
     #[must_use]
     pub fn run(self) -> Report {
         self.run_and_tell(|| ())
+    }
+
+    /// Plays a plan with one key, and records what the protocol does to it.
+    #[must_use]
+    pub fn run_recorded(mut self) -> (Report, Option<Trace>) {
+        let key = self.cluster.referee().history().keys().next().map(|(key, _)| key);
+        if let Some(key) = key {
+            self.cluster.record(key);
+        }
+        let played = catch_unwind(AssertUnwindSafe(|| self.play(|| ())));
+        if let Err(payload) = played {
+            let violation = panics::violation(payload.as_ref());
+            self.cluster.referee_mut().judge(Err(violation));
+        }
+        let trace = self.cluster.take_steps();
+        (self.report(), trace)
     }
 
     /// Plays the plan, and tells when clients have done what they had to: what follows is the

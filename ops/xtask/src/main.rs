@@ -22,6 +22,7 @@ mod soak;
 mod suite;
 mod tally;
 mod tidy;
+mod tla;
 mod tool;
 
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ const HELP: &str = "\
 cargo xtask COMMAND [ARGS...]
 
   demo [ARGS]    build, then start a cluster of three regions on this machine (`holm demo ARGS`)
-  test           format, tidy, clippy, deny, docs, simulator seeds, all tests
+  test           format, tidy, clippy, deny, docs, simulator seeds, specifications, all tests
   sim [ARGS]     run the simulator: --seed S --trace repeats one run, --seeds N plays N,
                  --replay FILE plays a schedule, --self-test puts bugs back, --help tells all
   soak [ARGS]    real processes under the axe: --minutes N, --rounds N of each fault, --only FAULT,
@@ -41,6 +42,9 @@ cargo xtask COMMAND [ARGS...]
   fuzz [TARGET]  run libFuzzer over all targets or one: --seconds N for each, --keep to renew the
                  kept inputs; `fuzz TARGET FILE` repeats one input
   mutants [ARGS] change the core line by line and see whether tests notice (hours; ARGS to cargo-mutants)
+  tla [NAME]     check the specifications with TLC, all or one specification or model: --long adds
+                 the long models, --mutations breaks each property instead, --show MODEL tells the
+                 counterexample of a model, --record writes figures into tla/README.md
   bench [ARGS]   build, then measure a local cluster and the baselines (`holm-bench local ARGS`)
   bin-dir        print where the built programs are
   setup          check what a build and the tests need and install what is missing
@@ -70,7 +74,8 @@ fn main() -> ExitCode {
 /// they become the program they start.
 fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
     let place = Place::find()?;
-    let takes_arguments = matches!(command, "demo" | "sim" | "soak" | "bench" | "fuzz" | "mutants");
+    let takes_arguments =
+        matches!(command, "demo" | "sim" | "soak" | "bench" | "fuzz" | "mutants" | "tla");
     if let Some(extra) = rest.first().filter(|_| !takes_arguments) {
         return Err(Failure::new(
             format!("`{command}` takes no arguments, got `{extra}`"),
@@ -96,6 +101,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             setup::machine()?;
             fuzz::run(&place, rest)
         }
+        "tla" => tla::run(&place, rest),
         "mutants" => mutants::run(&place, rest),
         "test" => suite::run(&place),
         "setup" => {

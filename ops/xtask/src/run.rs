@@ -3,12 +3,17 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::place::Place;
+
+/// How often a child with a time limit is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Why a command of xtask failed, for the person who ran it.
 #[derive(Debug)]
@@ -65,7 +70,7 @@ impl Child {
     }
 
     /// Runs the child in `directory`.
-    pub(crate) fn directory(mut self, directory: &std::path::Path) -> Self {
+    pub(crate) fn directory(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);
         self
     }
@@ -131,6 +136,34 @@ impl Child {
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(Failure::new(format!("`{}`: {}\n{said}", self.line, output.status), "see above"))
+    }
+
+    /// Runs to the end, all output going into a file. Returns whether it came to its end: after
+    /// `limit` it is killed.
+    ///
+    /// # Errors
+    /// The child could not be started, or the file not written.
+    pub(crate) fn run_into(mut self, file: &Path, limit: Duration) -> Result<bool, Failure> {
+        let log = File::create(file).and_then(|log| Ok((log.try_clone()?, log)));
+        let (output, errors) = log.map_err(|error| {
+            Failure::new(format!("cannot write {}: {error}", file.display()), "make room or access")
+        })?;
+        let spawned = self.command.stdout(output).stderr(errors).spawn();
+        let mut child = spawned.map_err(|error| self.not_started(&error))?;
+        let began = Instant::now();
+        loop {
+            match child.try_wait() {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) if began.elapsed() < limit => std::thread::sleep(POLL),
+                Ok(None) => {
+                    // Gone by itself in between, if it cannot be killed.
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Ok(false);
+                }
+                Err(error) => return Err(self.not_started(&error)),
+            }
+        }
     }
 
     /// Whether the child can be started and succeeds. Its output is thrown away.

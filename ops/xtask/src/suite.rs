@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::place::Place;
 use crate::run::{self, Child, Failure, cargo};
 use crate::tally::Tally;
-use crate::{deny, setup, tidy};
+use crate::{deny, setup, tidy, tla};
 
 /// Builds every program.
 pub(crate) const BUILD: [&str; 5] = ["build", "--locked", "--release", "--workspace", "--bins"];
@@ -89,6 +89,10 @@ impl Suite {
             let schedules = place.schedules().display().to_string();
             let args = ["--minutes", &minutes, "--schedules", &schedules];
             Child::new(place.sim_binary(), &args).directory(&place.root)
+        })?;
+        self.step("specs", "the models and mutations of tla/", |tally| {
+            tally.passed += tla::all_short(place)?;
+            Ok(())
         })?;
         self.cargo("build", "fix the errors above", || cargo(place, &BUILD))?;
         self.cargo(

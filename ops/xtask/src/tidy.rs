@@ -10,6 +10,7 @@ mod code;
 mod documents;
 mod manifests;
 mod sources;
+mod specs;
 mod tree;
 
 use std::fmt;
@@ -58,6 +59,7 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
     let mut findings = manifests::check(&tree);
     findings.extend(sources::check(&tree));
     findings.extend(documents::check(&tree));
+    findings.extend(specs::check(&tree));
     findings.extend(closure::check(place)?);
     for finding in &findings {
         println!("{finding}");

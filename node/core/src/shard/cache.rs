@@ -118,6 +118,18 @@ impl ObjectCache {
         Ok(Place(place))
     }
 
+    /// The object under an object key, if it is in memory: as the open batch has made it. Changes
+    /// nothing, the order of generations included.
+    #[must_use]
+    pub fn peek(&self, key: &[u8]) -> Option<&Object> {
+        let of = |generation: &Generation| generation.places.get(key).copied();
+        let cached = match of(&self.young) {
+            Some(place) => self.young.objects[place].as_ref(),
+            None => self.old.objects[of(&self.old)?].as_ref(),
+        };
+        cached.map(|cached| &cached.object)
+    }
+
     /// The object at a place.
     ///
     /// # Panics

@@ -18,7 +18,7 @@ pub const VISIBLE_OR_OVERWRITTEN: Property = Property {
     invariant: "I5",
     statement: "an answer whose context covers a value shows it, or its context covers a write that saw it",
     source: "Preguica et al., PODC 2012; concurrent writes survive until a writer saw them",
-    tla: Some("tla/Causality.tla!NoLostSibling"),
+    tla: Some("tla/Causality.tla!NothingVanishes"),
     file: file!(),
 };
 
@@ -28,7 +28,7 @@ pub const NOTHING_DOMINATED: Property = Property {
     invariant: "I4",
     statement: "an answer whose context covers a write shows nothing that this write saw",
     source: "TESTING 1, P6: siblings are exactly the causally maximal writes",
-    tla: Some("tla/Causality.tla!SiblingsAreConcurrent"),
+    tla: Some("tla/Causality.tla!NoResurrection"),
     file: file!(),
 };
 
@@ -48,7 +48,7 @@ pub const CONTEXT_CLOSED: Property = Property {
     invariant: "I4",
     statement: "a context covers every write that the writers of the values beside it saw",
     source: "Preguica et al., PODC 2012: causal histories are closed; Riak kv679 and its kin",
-    tla: Some("tla/Causality.tla!ContextIsClosed"),
+    tla: Some("tla/Causality.tla!ContextsCoverWhatIsShown"),
     file: file!(),
 };
 
@@ -58,7 +58,7 @@ pub const WRITERS_CONTEXT: Property = Property {
     invariant: "I5",
     statement: "the context given to a writer covers its own write, what it saw, and else only what was overwritten by a write that is covered too",
     source: "Preguica et al., PODC 2012; DESIGN 3",
-    tla: Some("tla/Causality.tla!WriterDropsOnlySeen"),
+    tla: Some("tla/Causality.tla!ContextsClaimNoMore"),
     file: file!(),
 };
 

@@ -11,7 +11,7 @@ pub const SAME_EVERYWHERE: Property = Property {
     invariant: "I6",
     statement: "after faults stop and every key was read at all its replicas, these hold equal objects",
     source: "Dynamo (SOSP 2007) 5: read repair; until gap repair, client reads are the only repair",
-    tla: Some("tla/Replication.tla!Convergence"),
+    tla: Some("tla/Replication.tla!Converges"),
     file: file!(),
 };
 

@@ -17,7 +17,7 @@ pub const ELEMENTS_KEPT: Property = Property {
     invariant: "I5",
     statement: "in the end the union of a set's siblings has every element whose writer was acknowledged",
     source: "Dynamo (SOSP 2007) 4.4: the shopping cart; TESTING 2, W3",
-    tla: Some("tla/Causality.tla!NoLostSibling"),
+    tla: Some("tla/Causality.tla!NothingVanishes"),
     file: file!(),
 };
 

@@ -14,7 +14,7 @@ pub const EQUAL_STATES: Property = Property {
     invariant: "I3",
     statement: "replicas with equal partition clocks hold the same live dots under every key",
     source: "DottedDB (SRDS 2017): clocks beside objects; DESIGN 7",
-    tla: Some("tla/Replication.tla!EqualClocksEqualStates"),
+    tla: Some("tla/Stability.tla!EqualClocksEqualStates"),
     file: file!(),
 };
 

@@ -12,7 +12,7 @@ pub const ACKNOWLEDGED_KEPT: Property = Property {
     invariant: "I2",
     statement: "in the end an acknowledged write is a sibling, or was overwritten by a write that saw it",
     source: "TESTING 2, W2: the union of siblings; Jepsen's set workload",
-    tla: Some("tla/Replication.tla!AcknowledgedIsKept"),
+    tla: Some("tla/Replication.tla!AcknowledgedSurvives"),
     file: file!(),
 };
 

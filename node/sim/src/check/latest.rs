@@ -12,7 +12,7 @@ pub const LATEST_WINS: Property = Property {
     invariant: "I3",
     statement: "in the end a last-writer-wins key holds no write that ranks below an acknowledged one",
     source: "TESTING 2, W10; Kulkarni et al., OPODIS 2014 for the clock",
-    tla: Some("tla/Causality.tla!LatestWins"),
+    tla: None,
     file: file!(),
 };
 

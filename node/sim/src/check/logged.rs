@@ -18,7 +18,7 @@ pub const LOG_HAS_OBJECT: Property = Property {
     invariant: "I3",
     statement: "after a commit the object of every logged write's key covers the write's dot",
     source: "DESIGN 7: object and log entry are written in the same batch",
-    tla: Some("tla/Replication.tla!LoggedIsStored"),
+    tla: Some("tla/Causality.tla!SeenIsIncluded"),
     file: file!(),
 };
 
@@ -28,7 +28,7 @@ pub const CLOCK_HONEST: Property = Property {
     invariant: "I3",
     statement: "a replica whose clock contains a write has an object that covers it",
     source: "DottedDB (SRDS 2017): node clocks never run ahead of the data",
-    tla: Some("tla/Replication.tla!ClockIsHonest"),
+    tla: Some("tla/Causality.tla!SeenIsIncluded"),
     file: file!(),
 };
 

@@ -14,7 +14,7 @@ pub const CONTEXT_NAMES_WRITES: Property = Property {
     invariant: "I10",
     statement: "each entry of a context is the dot of a write to its key that may have happened, so contexts are bounded and cover nothing of the future",
     source: "DESIGN 3: each entry is itself a dot of this key; TESTING 1, P7",
-    tla: Some("tla/Causality.tla!ContextNamesWrites"),
+    tla: Some("tla/Causality.tla!TypeOK"),
     file: file!(),
 };
 

@@ -13,7 +13,7 @@ pub const STEPS_ASIDE: Property = Property {
     invariant: "I11",
     statement: "no read asked for after a node lost its disk includes that node, and no such write is coordinated by it",
     source: "DESIGN 7, resync: a replica behind what it once claimed is quarantined",
-    tla: Some("tla/Stability.tla!AmnesiacIsQuarantined"),
+    tla: Some("tla/Stability.tla!NoResurrection"),
     file: file!(),
 };
 

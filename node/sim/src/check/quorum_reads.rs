@@ -16,7 +16,7 @@ pub const INTERSECTION: Property = Property {
     invariant: "I2",
     statement: "a read covers every write that was acknowledged before it began, by a replica that it includes, or at a level whose quorums meet its own",
     source: "Gifford, SOSP 1979; Dynamo (SOSP 2007) 4.5: R + W > N",
-    tla: Some("tla/Replication.tla!QuorumsIntersect"),
+    tla: Some("tla/Layout.tla!ReadsAreComplete"),
     file: file!(),
 };
 

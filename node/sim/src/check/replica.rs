@@ -17,7 +17,7 @@ pub const NOTHING_RETURNS: Property = Property {
     invariant: "I4",
     statement: "a commit never adds a live dot that the object's context covered before, and never shrinks a context",
     source: "TESTING 1, P4; Almeida, Shoker, Baquero, JPDC 2018, section 7",
-    tla: Some("tla/Causality.tla!StateOnlyGrows"),
+    tla: Some("tla/Causality.tla!NoResurrection"),
     file: file!(),
 };
 
@@ -27,7 +27,7 @@ pub const NOTHING_VANISHES: Property = Property {
     invariant: "I5",
     statement: "a commit removes a live dot only if the new context covers a write that saw it",
     source: "TESTING 1, P6: no false dominance",
-    tla: Some("tla/Causality.tla!NoLostSibling"),
+    tla: Some("tla/Causality.tla!NothingVanishes"),
     file: file!(),
 };
 
@@ -37,7 +37,7 @@ pub const CLOCK_NAMES_ALL: Property = Property {
     invariant: "I3",
     statement: "after a commit and after a restart the partition clock contains every dot that an object names",
     source: "DESIGN 7: object and log entry are of one commit",
-    tla: Some("tla/Replication.tla!ClockNamesObjects"),
+    tla: Some("tla/Causality.tla!EqualClocksEqualStates"),
     file: file!(),
 };
 

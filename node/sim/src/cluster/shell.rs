@@ -16,7 +16,7 @@ use rand::RngExt;
 
 use super::node::{Node, Slot};
 use super::queue::Event;
-use super::{CallId, CallResult, Cluster, add_counters};
+use super::{CallId, CallResult, Cluster, add_counters, watch};
 use crate::check::{Violation, values};
 use crate::rng::stream;
 use crate::store::SyncMode;
@@ -78,6 +78,7 @@ impl Cluster {
         }
         self.links_change(id);
         self.audit_restart(id);
+        self.watch_start(id);
     }
 
     /// The next run's actor, as random as a real one.
@@ -246,14 +247,14 @@ impl Cluster {
         let Some(slot) = node.slots.get_mut(shard) else { return };
         slot.is_busy = true;
         slot.wake_us = None;
+        let batch = slot.inbox.len().min(BATCH_MAX);
+        let inputs: Vec<Input> = slot.inbox.drain(..batch).collect();
         let mut effects = Effects::new();
-        for _ in 0..BATCH_MAX {
-            let Some(input) = slot.inbox.pop_front() else { break };
-            self.tally.slow_inputs += u64::from(node.lag_us > 0);
-            // Only a new layout can fail here, and there is one layout.
-            let _ = slot.shard.handle(now, input, &mut node.store, &mut effects);
+        // The last look is at the time.
+        for input in inputs.into_iter().map(Some).chain([None]) {
+            self.tally.slow_inputs += u64::from(input.is_some() && node.lag_us > 0);
+            watch::handle(node, (shard, now), input, &mut effects, self.recorder.as_mut());
         }
-        slot.shard.tick(now, &mut node.store, &mut effects);
         self.carry_out(id, effects);
         let at_us = self.now_us + self.disk_us(id);
         self.queue.plan(at_us, Event::Commit { node: id, run, shard });
@@ -296,6 +297,7 @@ impl Cluster {
         } else if !rows.is_empty() {
             self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
             self.bug_at_commit(id, &rows);
+            self.watch_commit(id, &rows);
             let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
             let clock = |partition| {
                 let slot = slots.get(shard_of(partition, slots.len()))?;
@@ -471,6 +473,7 @@ impl Cluster {
             None => Some(reply),
         };
         let Some(reply) = reply else { return };
+        self.watch_answer(&reply);
         let mut frame = BytesMut::new();
         reply.encode(call.0, &mut frame);
         let frame = frame.freeze();

@@ -99,14 +99,14 @@ fn suits(shape: &Shape, kinds: &[FaultKind]) -> bool {
     })
 }
 
-fn draw_timing(rng: &mut ChaCha8Rng, regions: usize) -> Timing {
+pub(super) fn draw_timing(rng: &mut ChaCha8Rng, regions: usize) -> Timing {
     let delays = links::draw_delays(rng, regions);
     let disk = Delay { base_us: rng.random_range(20..500), jitter_us: rng.random_range(0..2_000) };
     let link_spread = pick(rng, &[0, 10, 50]);
     Timing { delays, link_spread, disk, detect_us: rng.random_range(10_000..800_000) }
 }
 
-fn draw_config(rng: &mut ChaCha8Rng) -> ShardConfig {
+pub(super) fn draw_config(rng: &mut ChaCha8Rng) -> ShardConfig {
     let in_flight_max = if rng.random_range(0..4) == 0 { rng.random_range(1..4) } else { 64 };
     ShardConfig {
         in_flight_max,
@@ -173,7 +173,7 @@ fn draw_faults(plan: &Plan, rng: &mut ChaCha8Rng) -> Vec<Fault> {
     faults
 }
 
-fn draw_fault(plan: &Plan, rng: &mut ChaCha8Rng, kind: FaultKind) -> Fault {
+pub(super) fn draw_fault(plan: &Plan, rng: &mut ChaCha8Rng, kind: FaultKind) -> Fault {
     let at_us = rng.random_range(FIRST_US..plan.faults_until_us - LAST_US);
     let longest_us = (plan.faults_until_us - at_us).min(LONGEST_US);
     let nodes: Vec<NodeId> = plan.shape.nodes().into_keys().collect();

@@ -2,12 +2,13 @@
 //!
 //! Read [`stories`] first: each is one situation that the design promises something about, with
 //! the messages it takes. [`regressions`] are stories of what once went wrong, [`knobs`] show that
-//! faults are felt. [`runs`] plays seeds, and tests the tester; [`program`] runs `holm-sim`.
+//! faults are felt. [`recorded`] is about traces for the specifications. [`runs`] plays seeds, and tests the tester; [`program`] runs `holm-sim`.
 
 #![expect(clippy::expect_used, reason = "helpers of tests, which fail by panicking")]
 
 mod knobs;
 mod program;
+mod recorded;
 mod regressions;
 mod runs;
 mod stories;

@@ -29,6 +29,24 @@ fn commit(cache: &mut ObjectCache, disk: &mut Disk) {
     cache.committed();
 }
 
+/// Goal: who looks from outside sees what the open batch has made of an object, in either
+/// generation, and moves nothing.
+#[test]
+fn looking_from_outside_moves_nothing() {
+    let (mut cache, mut disk) = (ObjectCache::new(100), Disk::default());
+    assert_eq!(cache.peek(b"key"), None);
+    let place = load(&mut cache, &mut disk, "key");
+    change(&mut cache, place, "v");
+    assert_eq!(cache.peek(b"key"), Some(&object("v")));
+    // The budget is small: the object is old after one commit, and gone after the next that turns.
+    commit(&mut cache, &mut disk);
+    assert_eq!(cache.peek(b"key"), Some(&object("v")), "old");
+    let other = load(&mut cache, &mut disk, "other");
+    change(&mut cache, other, "w");
+    commit(&mut cache, &mut disk);
+    assert_eq!(cache.peek(b"key"), None, "looked at, and gone all the same");
+}
+
 /// Goal: what is counted is what is there: about the size of objects and keys, and nothing of what
 /// was dropped (I10). Method: load, change, move between generations, drop; compare with sums.
 #[test]

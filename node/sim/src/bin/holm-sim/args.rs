@@ -12,6 +12,7 @@ usage: holm-sim [--seeds N] [--minutes M] [--from S]
        holm-sim --replay FILE [--trace]
        holm-sim --self-test
        holm-sim --load [--seconds T]
+       holm-sim --tla DIR [--seeds N] [--from S]
 
   --seeds N      play until N runs count (default 200; no limit with --minutes alone)
   --minutes M    stop after M minutes, 0.5 for half of one
@@ -23,6 +24,8 @@ usage: holm-sim [--seeds N] [--minutes M] [--from S]
   --replay FILE  play the plan in FILE
   --self-test    put each bug back and count the seeds that it takes to find it
   --load         nine nodes in three regions under load: how much faster than real time
+  --tla DIR      play short runs and write what the protocol did, N traces of it, into DIR as
+                 modules for the specifications, and traces with a mistake in them
   --seconds T    of load, simulated (default 60)
   --schedules D  where plans that broke a rule are written, shrunk (default: holm-schedules
                  in the directory for temporary files)
@@ -44,6 +47,7 @@ pub(crate) enum Task {
     One(One),
     SelfTest,
     Load { seconds: u64 },
+    Tla { directory: PathBuf, from: u64, count: u64 },
 }
 
 /// Many seeds.
@@ -73,7 +77,7 @@ pub(crate) enum Source {
 }
 
 /// Arguments that take a value, and those that do not.
-const WITH_VALUE: [&str; 9] = [
+const WITH_VALUE: [&str; 10] = [
     "--seeds",
     "--minutes",
     "--from",
@@ -83,6 +87,7 @@ const WITH_VALUE: [&str; 9] = [
     "--replay",
     "--seconds",
     "--schedules",
+    "--tla",
 ];
 const ALONE: [&str; 5] = ["--trace", "--self-test", "--load", "--help", "-h"];
 
@@ -149,6 +154,11 @@ impl<'a> Given<'a> {
         if self.has("--self-test") {
             return Ok(Task::SelfTest);
         }
+        if let Some(directory) = self.path("--tla") {
+            let count = self.number("--seeds")?.unwrap_or(SEEDS);
+            let from = self.number("--from")?.unwrap_or(0);
+            return Ok(Task::Tla { directory, from, count });
+        }
         if self.has("--load") {
             let seconds = self.number("--seconds")?.unwrap_or(SECONDS);
             let fits = (1..=3_600).contains(&seconds);
@@ -209,6 +219,10 @@ mod tests {
         assert_eq!(parsed("--self-test"), Ok(Task::SelfTest));
         assert_eq!(parsed("--load"), Ok(Task::Load { seconds: 60 }));
         assert_eq!(parsed("--load --seconds 9"), Ok(Task::Load { seconds: 9 }));
+        assert_eq!(
+            parsed("--tla d --seeds 3 --from 4"),
+            Ok(Task::Tla { directory: "d".into(), from: 4, count: 3 })
+        );
         assert_eq!(parsed("--seed 3 --help"), Ok(Task::Help));
         let tamper = Some(Tamper::RepairOverwrites);
         assert_eq!(

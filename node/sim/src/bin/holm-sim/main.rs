@@ -9,6 +9,7 @@ mod figures;
 mod load;
 mod many;
 mod self_test;
+mod specs;
 mod tell;
 
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ fn run(task: Task) -> Result<Verdict, String> {
         Task::Many(task) => many::run(&task),
         Task::One(task) => one(&task),
         Task::SelfTest => Ok(self_test::run()),
+        Task::Tla { directory, from, count } => specs::run(&directory, from, count),
         Task::Load { seconds } => Ok(load::run(seconds)),
     }
 }
