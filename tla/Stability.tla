@@ -35,9 +35,8 @@ CONSTANTS
     SyncAlways,   \* TRUE: a commit is durable at once
     Writers,      \* the nodes that coordinate writes
     Faulty,       \* the nodes that faults may strike
+    Copied,       \* the nodes whose disks somebody copies
     Sending,      \* what may arrive late: "nothing", "writes", or "all": also what replicas hold
-    HeldContexts, \* TRUE: clients write with contexts of any age
-    Ask,          \* whom a started node asks: "one" peer, or "all"
     Rounds,       \* 2; 1: what a node knows to be stable it forgets
     Naive         \* mistakes made, all of which must fail: a subset of the following
 ASSUME Naive \subseteq {
@@ -103,14 +102,14 @@ Meet(mine, o, clock) ==
                      !.seen = @ \cup Names(o), !.log = @ \cup (Names(o) \ mine.seen),
                      !.in = @ \cup o.in]
 
-(* What a client may have read: nothing, a replica's state, an old answer.    *)
+(* What a client may have read: nothing, a replica's state, a state sent ever. *)
 Contexts == {[ctx |-> {}, in |-> {}]}
             \cup {[ctx |-> mem[m].ctx, in |-> mem[m].in] : m \in {k \in Node : Serves(k)}}
-            \cup (IF HeldContexts THEN {[ctx |-> o.ctx, in |-> o.in] : o \in net} ELSE {})
+            \cup {[ctx |-> o.ctx, in |-> o.in] : o \in net}
 State(s) == [sib |-> s.sib, ctx |-> s.ctx, in |-> s.in]
 
 (* Write: n coordinates a put, or a delete, with the context that a client holds. *)
-Write(n, t, del) ==
+Write(n, del) == \E t \in Contexts :
     LET a == Actor(n)
         d == [actor |-> a, n |-> Cardinality(OfActor(mem[n].seen, a)) + 1]
         kept == {e \in mem[n].sib : ~Covers(t.ctx, e)}
@@ -134,7 +133,7 @@ Ship(n) ==
     /\ UNCHANGED <<nodes, mem, disk, heard, past>>
 
 (* Receive: a state that was sent, now or long ago, arrives at n.             *)
-Receive(n, o) ==
+Receive(n) == \E o \in net :
     /\ Serves(n) /\ Meet(mem[n], o, {}) # mem[n]
     /\ Commit(n, Meet(mem[n], o, {}))
     /\ UNCHANGED <<nodes, heard, net, past>>
@@ -187,8 +186,8 @@ CutLog(n) ==
 Clock(n) == IF "one-sided" \in Naive THEN {} ELSE mem[n].seen
 
 (* Repair: m lacks a dot of which n's log has the key; n sends the key's state. *)
-Repair(m, n, d) ==
-    /\ Serves(m) /\ Serves(n) /\ d \in mem[n].seen \ mem[m].seen
+Repair(m, n) == \E d \in mem[n].seen :
+    /\ Serves(m) /\ Serves(n) /\ d \notin mem[m].seen
     /\ d \in mem[n].log \/ "marked" \in Naive
     /\ LET met == IF d \in mem[n].log THEN Meet(mem[m], mem[n], Clock(n)) ELSE mem[m]
        IN  Commit(m, [met EXCEPT !.seen = @ \cup {d}, !.log = @ \cup {d}])
@@ -223,22 +222,17 @@ Start(n) ==
           IF layout = {n} \/ "trusting" \in Naive THEN "ok" ELSE "doubt"]
     /\ UNCHANGED <<mem, disk, old, layout, heard, net, past, faults>>
 
-(* Compare: n asks `peers` what they know to be stable. If it has seen that, it is as *)
-(* good as it ever was. From now on they count the claims of this run alone.  *)
-Compare(n, peers) ==
-    LET known == UNION {disk[m].know : m \in peers}
-    IN  /\ up[n] /\ mode[n] = "doubt" /\ n \in layout /\ \A m \in peers : up[m]
-        /\ peers # {} /\ peers \subseteq layout \ {n}
-        /\ Ask = "all" => peers = layout \ {n}
-        /\ mode' = [mode EXCEPT ![n] = IF known \subseteq mem[n].seen THEN "ok" ELSE "behind"]
-        /\ heard' = IF "old claims" \in Naive THEN heard
-                    ELSE [m \in Node |-> IF m \in peers THEN [heard[m] EXCEPT ![n] = NoClaim]
-                                         ELSE heard[m]]
-        /\ UNCHANGED <<mem, disk, old, up, run, layout, net, past, faults>>
+(* Compare: n asks m what it knows to be stable. If n has seen that, it is as good as *)
+(* it ever was. From now on the claims of this run alone count with m.        *)
+Compare(n, m) ==
+    /\ up[n] /\ mode[n] = "doubt" /\ {n, m} \subseteq layout /\ n # m /\ up[m]
+    /\ mode' = [mode EXCEPT ![n] = IF disk[m].know \subseteq mem[n].seen THEN "ok" ELSE "behind"]
+    /\ heard' = IF "old claims" \in Naive THEN heard ELSE [heard EXCEPT ![m][n] = NoClaim]
+    /\ UNCHANGED <<mem, disk, old, up, run, layout, net, past, faults>>
 
 (* Backup: somebody copies n's disk.                                          *)
 Backup(n) ==
-    /\ ~Seeded /\ old[n] # disk[n] /\ n \in Faulty /\ Budget("backup", MaxRestores)
+    /\ ~Seeded /\ old[n] # disk[n] /\ n \in Copied /\ Budget("backup", MaxRestores)
     /\ old' = [old EXCEPT ![n] = disk[n]]
     /\ UNCHANGED <<mem, disk, up, run, mode, layout, heard, net, past>>
 
@@ -263,15 +257,12 @@ Return(n) ==
     /\ UNCHANGED <<mem, disk, old, up, run, net, past, faults>>
 
 Next ==
+    \/ \E n \in Node, del \in BOOLEAN : Write(n, del)
     \/ \E n \in Node :
-        \/ \E t \in Contexts, del \in BOOLEAN : Write(n, t, del)
-        \/ \E o \in net : Receive(n, o)
-        \/ Ship(n) \/ Sync(n) \/ Forget(n) \/ CutLog(n)
+        \/ Receive(n) \/ Ship(n) \/ Sync(n) \/ Forget(n) \/ CutLog(n)
         \/ Crash(n) \/ Start(n) \/ Backup(n) \/ Remove(n) \/ Return(n)
-        \/ \E m \in Node : Pulse(n, m) \/ Resync(n, m) \/ Restore(n, m)
-        \/ \E m \in Node, w \in past : Repair(n, m, w.dot)
-        \/ \E peers \in (IF Ask = "all" THEN {layout \ {n}} ELSE {{m} : m \in layout \ {n}}) :
-              Compare(n, peers)
+        \/ \E m \in Node : \/ Pulse(n, m) \/ Repair(n, m) \/ Resync(n, m)
+                           \/ Compare(n, m) \/ Restore(n, m)
 
 Spec == Init /\ [][Next]_vars
 
@@ -284,9 +275,8 @@ PutPutDelete == <<"put", "put", "delete">>
 Fair ==
     /\ \A n \in Node : WF_vars(Sync(n)) /\ WF_vars(Forget(n))
                        /\ WF_vars(Start(n)) /\ WF_vars(Return(n))
-    /\ \A n, m \in Node : WF_vars(Pulse(n, m)) /\ WF_vars(Resync(n, m))
-                          /\ WF_vars(\E w \in past : Repair(n, m, w.dot))
-                          /\ WF_vars(Compare(n, {m}))
+    /\ \A n, m \in Node : WF_vars(Pulse(n, m)) /\ WF_vars(Repair(n, m))
+                          /\ WF_vars(Resync(n, m)) /\ WF_vars(Compare(n, m))
 LiveSpec == Spec /\ Fair
 
 -----------------------------------------------------------------------------
