@@ -10,8 +10,8 @@
 (* new actor. Two rounds lead to forgetting: by pulses a node hears what the *)
 (* others have durably seen, and so what is stable (`know`); by pulses it    *)
 (* hears what the others know to be stable, and forgets only what all know.  *)
-(* So any one peer can tell a returning node that it is older than what      *)
-(* somebody, somewhere, has already forgotten.                               *)
+(* So any one peer can tell a returning node that it is too old, if no other  *)
+(* disk is too old at that time (three nodes: shown in part, see the models). *)
 (*                                                                         *)
 (* Every state that was sent may arrive anywhere, late, or twice: a hint of  *)
 (* a fallback is such a state, and so is what a client has read. `in` and    *)
@@ -48,7 +48,9 @@ ASSUME Naive \subseteq {
     "marked",     \* a dot whose log entry is gone is marked seen without its state
     "one-sided",  \* a resync drops nothing that the peer has overwritten
     "trusting",   \* a started node serves without asking
-    "old claims", \* the claims of a node's earlier run still count after it was asked
+    "old claims", \* the claims of a node's earlier run still count with whom it asked
+    "unfilled",   \* a node that was added again answers before it has resynced
+    "old layout", \* claims still count though the layout has changed since
     "same actor"} \* a restarted node goes on under its old actor
 
 VARIABLES
@@ -219,13 +221,15 @@ Start(n) ==
     /\ ~up[n]
     /\ up' = [up EXCEPT ![n] = TRUE] /\ run' = [run EXCEPT ![n] = @ + 1]
     /\ mode' = [mode EXCEPT ![n] =
-          IF layout = {n} \/ "trusting" \in Naive THEN "ok" ELSE "doubt"]
+          IF "trusting" \in Naive \/ \A m \in layout \ {n} : mode[m] = "behind" THEN "ok"
+          ELSE IF @ = "behind" THEN @ ELSE "doubt"]
     /\ UNCHANGED <<mem, disk, old, layout, heard, net, past, faults>>
 
 (* Compare: n asks m what it knows to be stable. If n has seen that, it is as good as *)
 (* it ever was. From now on the claims of this run alone count with m.        *)
 Compare(n, m) ==
-    /\ up[n] /\ mode[n] = "doubt" /\ {n, m} \subseteq layout /\ n # m /\ up[m]
+    /\ up[n] /\ mode[n] = "doubt" /\ {n, m} \subseteq layout /\ n # m
+    /\ up[m] /\ mode[m] # "behind"
     /\ mode' = [mode EXCEPT ![n] = IF disk[m].know \subseteq mem[n].seen THEN "ok" ELSE "behind"]
     /\ heard' = IF "old claims" \in Naive THEN heard ELSE [heard EXCEPT ![m][n] = NoClaim]
     /\ UNCHANGED <<mem, disk, old, up, run, layout, net, past, faults>>
@@ -242,17 +246,21 @@ Restore(n, from) ==
     /\ disk' = [disk EXCEPT ![n] = old[from]] /\ mem' = [mem EXCEPT ![n] = old[from]]
     /\ UNCHANGED <<old, up, run, mode, layout, heard, net, past>>
 
-(* Remove: the operator declares that n, which is down, never comes back.     *)
+(* Remove: the operator declares that n, which is down, never comes back. Whom n told *)
+(* of a new run may be gone with it, so what was claimed before counts no more. *)
 Remove(n) ==
     /\ ~up[n] /\ n \in layout /\ layout # {n} /\ Budget("removal", MaxRemovals)
     /\ layout' = layout \ {n}
-    /\ UNCHANGED <<mem, disk, old, up, run, mode, heard, net, past>>
+    /\ heard' = IF "old layout" \in Naive THEN heard
+                ELSE [m \in Node |-> [k \in Node |-> NoClaim]]
+    /\ UNCHANGED <<mem, disk, old, up, run, mode, net, past>>
 
-(* Return: a removed node is added again, with the disk it has; it must ask first. *)
+(* Return: a removed node is added again, with the disk it has; it must resync first. *)
 Return(n) ==
     /\ n \notin layout /\ up[n]
     /\ layout' = layout \cup {n}
-    /\ mode' = [mode EXCEPT ![n] = IF "trusting" \in Naive THEN "ok" ELSE "doubt"]
+    /\ mode' = [mode EXCEPT ![n] = IF "trusting" \in Naive THEN "ok"
+                                   ELSE IF "unfilled" \in Naive THEN "doubt" ELSE "behind"]
     /\ heard' = [m \in Node |-> [heard[m] EXCEPT ![n] = NoClaim]]
     /\ UNCHANGED <<mem, disk, old, up, run, net, past, faults>>
 
@@ -266,11 +274,21 @@ Next ==
 
 Spec == Init /\ [][Next]_vars
 
-Symmetry == Permutations(Node)
-Three == <<"any", "any", "any">>
+Symmetry == {p \in Permutations(Node) :
+               \A s \in {Writers, Faulty, Copied} : {p[n] : n \in s} = s}
 PutDelete == <<"put", "delete">>
 PutDeletePut == <<"put", "delete", "put">>
 PutPutDelete == <<"put", "put", "delete">>
+
+(* Three nodes are many states. This looks where the trouble is: the writes but the last *)
+(* are everywhere before pulses, known to be stable before faults, and the last comes last. *)
+Directed ==
+    LET claims == {heard[n][m] : n, m \in Node} IN
+    /\ faults.crash = 0 /\ claims # {NoClaim} =>
+          \A n \in Node : Cardinality(mem[n].seen) = Len(Writes) - 1
+    /\ faults.crash > 0 => faults.removal > 0 \/ \E c \in claims : ~(c.know \subseteq {First})
+    /\ Cardinality(past) = Len(Writes) =>
+          faults.restore = MaxRestores /\ faults.removal = MaxRemovals
 
 Fair ==
     /\ \A n \in Node : WF_vars(Sync(n)) /\ WF_vars(Forget(n))
