@@ -111,9 +111,13 @@ Cut(n, ctx) ==
          \cup UNION {{d \in DotsOf(e.actor) : d.n <= e.n} :
                         e \in {k \in ctx : k.actor \in learned[n]}})
 
+Contexts == {[ctx |-> {}, in |-> {}]}
+            \cup {[ctx |-> st[m].ctx, in |-> st[m].in] : m \in {k \in Node : Serves(k)}}
+            \cup {[ctx |-> o.ctx, in |-> o.in] : o \in net}
+
 (* Write: n coordinates a put or a delete with the context `read` that a client has; *)
 (* one that names what n may not take yet is sent to another node.           *)
-Write(n, read, del) ==
+Write(n, del) == \E read \in Contexts :
     LET t == [ctx |-> Cut(n, read.ctx), in |-> read.in]
         a == Actor(n)
         d == [actor |-> a, n |-> Cardinality({w \in past : w.dot.actor = a}) + 1]
@@ -133,7 +137,7 @@ Write(n, read, del) ==
         /\ UNCHANGED <<life, saved, hints, fenced, answers, closed, learned>>
 
 (* Receive: a state that was sent, now or long ago, arrives at replica n.      *)
-Receive(n, o) ==
+Receive(n) == \E o \in net :
     LET taken == IF "joined" \in Naive THEN [o EXCEPT !.sib = @ \ Barred(n, o)] ELSE o
     IN  /\ Serves(n) /\ ("joined" \in Naive \/ Barred(n, o) = {})
         /\ Meet(st[n], taken, Empty) # st[n]
@@ -141,23 +145,23 @@ Receive(n, o) ==
         /\ UNCHANGED <<life, saved, hints, fenced, answers, closed, learned, net, past>>
 
 (* Hint: a fallback durably keeps a state that a replica should have.          *)
-Hint(o) ==
+Hint == \E o \in net :
     /\ Fallback # {} /\ o \notin hints
     /\ \A d \in Names(o) : d.actor \in fenced => \E h \in hints : d \in Names(h)
     /\ hints' = hints \cup {o}
     /\ UNCHANGED <<life, st, saved, fenced, answers, closed, learned, net, past>>
 
 (* Handoff: a hint comes home, and is deleted when it is durable there.        *)
-Handoff(n, o) ==
-    /\ o \in hints /\ Serves(n) /\ n # Mortal /\ Barred(n, o) = {}
+Handoff(n) == \E o \in hints :
+    /\ Serves(n) /\ n # Mortal /\ Barred(n, o) = {}
     /\ st' = [st EXCEPT ![n] = Meet(@, o, Empty)]
     /\ hints' = hints \ {o}
     /\ UNCHANGED <<life, saved, fenced, answers, closed, learned, net, past>>
 
 (* Repair: m lacks a dot that n has, and takes n's state under n's clock.       *)
-Repair(m, n, d) ==
+Repair(m, n) == \E d \in st[n].seen :
     /\ Serves(m) /\ Serves(n) /\ Has(st[n], d) /\ ~Has(st[m], d)
-    /\ Barred(m, st[n]) = {} /\ d \in st[n].seen
+    /\ Barred(m, st[n]) = {}
     /\ d.actor \in st[m].frozen => d.actor \in learned[m]
     /\ st' = [st EXCEPT ![m] = [Meet(@, st[n], st[n]) EXCEPT !.seen = @ \cup {d}]]
     /\ UNCHANGED <<life, saved, hints, fenced, answers, closed, learned, net, past>>
@@ -198,7 +202,7 @@ Remove ==
                    net, past>>
 
 (* Answer: replica n freezes a dead actor, durably, and says which dots of it it has. *)
-Answer(n, a) ==
+Answer(n) == \E a \in Actors :
     /\ Serves(n) /\ Dead(a) /\ a \notin st[n].frozen
     /\ ~\E r \in answers : r.by = n /\ r.actor = a /\ r.run = Actor(n).run
     /\ answers' = answers \cup {[by |-> n, run |-> Actor(n).run, knows |-> knows[n], actor |-> a,
@@ -208,7 +212,7 @@ Answer(n, a) ==
     /\ UNCHANGED <<life, hints, fenced, closed, learned, net, past>>
 
 (* Fence: a fallback freezes a dead actor, and says which dots of it its hints name. *)
-Fence(f, a) ==
+Fence(f) == \E a \in Actors :
     /\ Dead(a) /\ a \notin fenced /\ ~\E r \in answers : r.by = f /\ r.actor = a
     /\ answers' = answers \cup
           {[by |-> f, run |-> 0, knows |-> 0, actor |-> a, dots |-> OfActor(UNION {Names(o) : o \in hints}, a)]}
@@ -217,7 +221,7 @@ Fence(f, a) ==
 
 (* Close: all have answered, and no answer names a later life of another's node; the   *)
 (* actor's dots are those that somebody has.                                  *)
-Close(a) ==
+Close == \E a \in Actors :
     LET asked == (IF "down unasked" \in Naive THEN {n \in Node : Serves(n)} ELSE Members)
                  \cup (IF "hints unasked" \in Naive THEN {} ELSE Fallback)
         old(r) == r.by = Mortal /\ "old answers" \notin Naive
@@ -230,7 +234,7 @@ Close(a) ==
         /\ UNCHANGED <<life, st, saved, hints, fenced, answers, learned, net, past>>
 
 (* Learn: replica n learns a dead actor's end, and marks what is void as seen.  *)
-Learn(n, a) ==
+Learn(n) == \E a \in Actors :
     /\ Serves(n) /\ a \notin learned[n] /\ \E c \in closed : c.actor = a
     /\ learned' = [learned EXCEPT ![n] = @ \cup {a}]
     /\ st' = [st EXCEPT ![n].seen = @ \cup VoidOf(a)]
@@ -241,7 +245,7 @@ Durable(n) == Whole(IF n = Mortal THEN saved ELSE st[n])
 
 (* Fold: all replicas have all of a dead actor; n moves its entry out of the clock, and  *)
 (* reduces the context if all of that is stable.                              *)
-Fold(n, a) ==
+Fold(n) == \E a \in Actors :
     LET stable == \A m \in Members : st[n].ctx \subseteq Prefix(Durable(m)) IN
     /\ Serves(n) /\ a \in learned[n] \ st[n].retired
     /\ \A m \in Members : a \in learned[m] /\ DotsOf(a) \cup VoidOf(a) \subseteq Durable(m)
@@ -252,18 +256,13 @@ Fold(n, a) ==
     /\ UNCHANGED <<life, hints, fenced, answers, closed, net, past>>
 
 Next ==
+    \/ \E n \in Node, del \in BOOLEAN : Write(n, del)
     \/ \E n \in Node :
-        \/ \E t \in {[ctx |-> {}, in |-> {}]}
-                    \cup {[ctx |-> st[m].ctx, in |-> st[m].in] : m \in {k \in Node : Serves(k)}}
-                    \cup {[ctx |-> o.ctx, in |-> o.in] : o \in net},
-              del \in BOOLEAN : Write(n, t, del)
-        \/ \E o \in net : Receive(n, o) \/ Handoff(n, o)
-        \/ \E m \in Node, w \in past : Repair(n, m, w.dot)
-        \/ \E a \in Actors : Answer(n, a) \/ Learn(n, a) \/ Fold(n, a)
-        \/ Wiped(n)
-    \/ \E o \in net : Hint(o)
-    \/ \E a \in Actors : Close(a) \/ \E f \in Fallback : Fence(f, a)
-    \/ Save \/ Die \/ Start \/ Remove
+        \/ Receive(n) \/ Handoff(n) \/ Answer(n) \/ Learn(n) \/ Fold(n) \/ Wiped(n)
+        \/ \E m \in Node : Repair(n, m)
+    \/ \E f \in Fallback : Fence(f)
+    \/ Hint \/ Close \/ Save \/ Die \/ Start \/ Remove
+
 Spec == Init /\ [][Next]_vars
 
 Puts == <<"put", "put">>
@@ -272,12 +271,10 @@ PutPutDelete == <<"put", "put", "delete">>
 ThreePuts == <<"put", "put", "put">>
 
 Fair ==
-    /\ WF_vars(Start) /\ WF_vars(Save) /\ WF_vars(\E a \in Actors : Close(a))
-    /\ WF_vars(\E a \in Actors, f \in Fallback : Fence(f, a))
+    /\ WF_vars(Start) /\ WF_vars(Save) /\ WF_vars(Close) /\ WF_vars(\E f \in Fallback : Fence(f))
     /\ \A n \in Node :
-        /\ WF_vars(\E a \in Actors : Answer(n, a)) /\ WF_vars(\E a \in Actors : Learn(n, a))
-        /\ WF_vars(\E a \in Actors : Fold(n, a)) /\ WF_vars(\E o \in net : Handoff(n, o))
-        /\ \A m \in Node : WF_vars(\E w \in past : Repair(n, m, w.dot))
+        /\ WF_vars(Answer(n)) /\ WF_vars(Learn(n)) /\ WF_vars(Fold(n)) /\ WF_vars(Handoff(n))
+        /\ \A m \in Node : WF_vars(Repair(n, m))
 LiveSpec == Spec /\ Fair
 
 -----------------------------------------------------------------------------

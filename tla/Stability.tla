@@ -10,8 +10,7 @@
 (* new actor. Two rounds lead to forgetting: by pulses a node hears what the *)
 (* others have durably seen, and so what is stable (`know`); by pulses it    *)
 (* hears what the others know to be stable, and forgets only what all know.  *)
-(* So any one peer can tell a returning node that it is older than what      *)
-(* somebody, somewhere, has already forgotten.                               *)
+(* So any one peer can tell a returning node that it is too old.              *)
 (*                                                                         *)
 (* Every state that was sent may arrive anywhere, late, or twice: a hint of  *)
 (* a fallback is such a state, and so is what a client has read. `in` and    *)
@@ -22,8 +21,9 @@
 (* III-IV (its watermarks are the first round here; the second is ours), and *)
 (* Baquero, Almeida, Shoker: Pure operation-based CRDTs, 2017 (stability).   *)
 (*                                                                         *)
-(* Left out: holes of dead runs and the folding of clocks (Retirement),      *)
-(* quorums and hints' ends (Replication), several keys, two layouts (Layout).*)
+(* Left out: holes of dead runs, folding of clocks (Retirement), quorums and  *)
+(* hints' ends (Replication), several keys, two layouts (Layout). With two    *)
+(* older disks at a time asking one peer does not do: Stability-two-older-disks. *)
 (***************************************************************************)
 EXTENDS Dots, Sequences, TLC
 
@@ -48,7 +48,9 @@ ASSUME Naive \subseteq {
     "marked",     \* a dot whose log entry is gone is marked seen without its state
     "one-sided",  \* a resync drops nothing that the peer has overwritten
     "trusting",   \* a started node serves without asking
-    "old claims", \* the claims of a node's earlier run still count after it was asked
+    "old claims", \* the claims of a node's earlier run still count with whom it asked
+    "unfilled",   \* a node that was added again answers before it has resynced
+    "old layout", \* claims still count though the layout has changed since
     "same actor"} \* a restarted node goes on under its old actor
 
 VARIABLES
@@ -71,6 +73,7 @@ Begin == IF Seeded THEN [sib |-> {First}, ctx |-> {First}, seen |-> {First}, log
                          know |-> {}, in |-> {First}]
          ELSE Empty
 NoClaim == [seen |-> {}, know |-> {}]
+Unheard == [m \in Node |-> [n \in Node |-> NoClaim]]
 Actor(n) == IF "same actor" \in Naive THEN <<n, 0>> ELSE <<n, run[n]>>
 Past(d) == UNION {w.saw : w \in {v \in past : v.dot = d}}
 Deletes == {w.dot : w \in {v \in past : v.del}}
@@ -83,17 +86,14 @@ Commit(n, s) ==
 
 Init ==
     /\ mem = [n \in Node |-> Begin] /\ disk = mem /\ old = mem
-    /\ up = [n \in Node |-> TRUE] /\ run = [n \in Node |-> 0]
-    /\ mode = [n \in Node |-> "ok"]
-    /\ heard = [m \in Node |-> [n \in Node |-> NoClaim]]
-    /\ layout = Node /\ net = {}
+    /\ up = [n \in Node |-> TRUE] /\ run = [n \in Node |-> 0] /\ mode = [n \in Node |-> "ok"]
+    /\ heard = Unheard /\ layout = Node /\ net = {}
     /\ past = IF Seeded THEN {[dot |-> First, saw |-> {}, del |-> FALSE]} ELSE {}
     /\ faults = [crash |-> 0, backup |-> 0, restore |-> 0, cut |-> 0, removal |-> 0]
 
 -----------------------------------------------------------------------------
-(* Two states meet. A sibling stays if both have it, or if the other side has *)
-(* not seen it: by its context, or by its clock, which remembers what the     *)
-(* object has forgotten. `clock` is {} where a state came without one.        *)
+(* Two states meet. A sibling stays if both have it, or the other side has not seen it: *)
+(* by its context, or by its clock, if it came with one (else {}).            *)
 Meet(mine, o, clock) ==
     LET keep == {d \in mine.sib : d \in o.sib \/ ~(Covers(o.ctx, d) \/ d \in clock)}
         late(d) == Covers(mine.ctx, d) \/ ("blind" \notin Naive /\ d \in mine.seen)
@@ -193,8 +193,7 @@ Repair(m, n) == \E d \in mem[n].seen :
        IN  Commit(m, [met EXCEPT !.seen = @ \cup {d}, !.log = @ \cup {d}])
     /\ UNCHANGED <<nodes, heard, net, past>>
 
-(* Resync: m takes the whole partition from n, and n's clock: m is behind, or lacks *)
-(* a dot whose log entry n no longer has.                                     *)
+(* Resync: m, behind or without a dot whose log entry n lacks, takes all of n and its clock. *)
 Resync(m, n) ==
     /\ up[m] /\ m \in layout /\ Serves(n)
     /\ \/ mode[m] = "behind"
@@ -219,13 +218,14 @@ Start(n) ==
     /\ ~up[n]
     /\ up' = [up EXCEPT ![n] = TRUE] /\ run' = [run EXCEPT ![n] = @ + 1]
     /\ mode' = [mode EXCEPT ![n] =
-          IF layout = {n} \/ "trusting" \in Naive THEN "ok" ELSE "doubt"]
+          IF "trusting" \in Naive \/ \A m \in layout \ {n} : mode[m] = "behind" THEN "ok"
+          ELSE IF @ = "behind" THEN @ ELSE "doubt"]
     /\ UNCHANGED <<mem, disk, old, layout, heard, net, past, faults>>
 
-(* Compare: n asks m what it knows to be stable. If n has seen that, it is as good as *)
-(* it ever was. From now on the claims of this run alone count with m.        *)
+(* Compare: n asks m what it knows to be stable, and has it or not; m drops n's old claims. *)
 Compare(n, m) ==
-    /\ up[n] /\ mode[n] = "doubt" /\ {n, m} \subseteq layout /\ n # m /\ up[m]
+    /\ up[n] /\ mode[n] = "doubt" /\ {n, m} \subseteq layout /\ n # m
+    /\ up[m] /\ mode[m] # "behind"
     /\ mode' = [mode EXCEPT ![n] = IF disk[m].know \subseteq mem[n].seen THEN "ok" ELSE "behind"]
     /\ heard' = IF "old claims" \in Naive THEN heard ELSE [heard EXCEPT ![m][n] = NoClaim]
     /\ UNCHANGED <<mem, disk, old, up, run, layout, net, past, faults>>
@@ -242,17 +242,20 @@ Restore(n, from) ==
     /\ disk' = [disk EXCEPT ![n] = old[from]] /\ mem' = [mem EXCEPT ![n] = old[from]]
     /\ UNCHANGED <<old, up, run, mode, layout, heard, net, past>>
 
-(* Remove: the operator declares that n, which is down, never comes back.     *)
+(* Remove: n, which is down, leaves the layout. Somebody may have told n alone of a new *)
+(* run, so no claim of before counts any more.                                *)
 Remove(n) ==
     /\ ~up[n] /\ n \in layout /\ layout # {n} /\ Budget("removal", MaxRemovals)
     /\ layout' = layout \ {n}
-    /\ UNCHANGED <<mem, disk, old, up, run, mode, heard, net, past>>
+    /\ heard' = IF "old layout" \in Naive THEN heard ELSE Unheard
+    /\ UNCHANGED <<mem, disk, old, up, run, mode, net, past>>
 
-(* Return: a removed node is added again, with the disk it has; it must ask first. *)
+(* Return: a removed node is added again, with the disk it has; it must resync first. *)
 Return(n) ==
     /\ n \notin layout /\ up[n]
     /\ layout' = layout \cup {n}
-    /\ mode' = [mode EXCEPT ![n] = IF "trusting" \in Naive THEN "ok" ELSE "doubt"]
+    /\ mode' = [mode EXCEPT ![n] = IF "trusting" \in Naive THEN "ok"
+                                   ELSE IF "unfilled" \in Naive THEN "doubt" ELSE "behind"]
     /\ heard' = [m \in Node |-> [heard[m] EXCEPT ![n] = NoClaim]]
     /\ UNCHANGED <<mem, disk, old, up, run, net, past, faults>>
 
@@ -266,11 +269,20 @@ Next ==
 
 Spec == Init /\ [][Next]_vars
 
-Symmetry == Permutations(Node)
-Three == <<"any", "any", "any">>
+Symmetry == {p \in Permutations(Node) : \A s \in {Writers, Faulty, Copied} : {p[n] : n \in s} = s}
 PutDelete == <<"put", "delete">>
-PutDeletePut == <<"put", "delete", "put">>
+PutDeletePut == Append(PutDelete, "put")
 PutPutDelete == <<"put", "put", "delete">>
+
+(* For three nodes: all writes but the last are everywhere before pulses come, and known *)
+(* to be stable somewhere before faults come; the last write comes after them. *)
+Directed ==
+    LET claims == {heard[n][m] : n, m \in Node} IN
+    /\ faults.crash = 0 /\ claims # {NoClaim} =>
+          \A n \in Node : Cardinality(mem[n].seen) = Len(Writes) - 1
+    /\ faults.crash > 0 => faults.removal > 0 \/ \E c \in claims : ~(c.know \subseteq {First})
+    /\ Cardinality(past) = Len(Writes) =>
+          faults.restore = MaxRestores /\ faults.removal = MaxRemovals
 
 Fair ==
     /\ \A n \in Node : WF_vars(Sync(n)) /\ WF_vars(Forget(n))
@@ -281,8 +293,7 @@ LiveSpec == Spec /\ Fair
 
 -----------------------------------------------------------------------------
 TypeOK ==
-    /\ \A n \in Node : mem[n].log \subseteq mem[n].seen /\ mem[n].know \subseteq mem[n].seen
-    /\ \A n \in Node : mem[n].sib \subseteq mem[n].seen
+    /\ \A n \in Node : mem[n].log \cup mem[n].know \cup mem[n].sib \subseteq mem[n].seen
     /\ up \in [Node -> BOOLEAN] /\ layout \subseteq Node /\ layout # {}
     /\ mode \in [Node -> {"ok", "doubt", "behind"}]
 
@@ -306,6 +317,5 @@ EqualClocksEqualStates ==
         Serves(n) /\ Serves(m) /\ mem[n].seen = mem[m].seen => mem[n].sib = mem[m].sib
 
 (* Progress: once faults and writes end, all that is dead is forgotten everywhere. *)
-Forgotten == \A n \in Node : mem[n].log = {} /\ mem[n].ctx \subseteq mem[n].sib
-AllIsForgotten == <>[]Forgotten
+AllIsForgotten == <>[](\A n \in Node : mem[n].log = {} /\ mem[n].ctx \subseteq mem[n].sib)
 =============================================================================
