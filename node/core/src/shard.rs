@@ -230,8 +230,8 @@ impl Shard {
     /// Ends a batch: makes everything it changed durable at once, then releases what was held.
     ///
     /// # Errors
-    /// What the store reports. Nothing of the batch that failed is kept, everyone who waited for it is
-    /// told, the shard refuses writes until [`Shard::resume`], and goes on serving reads. If that was
+    /// What the store reports. Nothing of the batch that failed is vouched for, everyone who waited for
+    /// it is told, the shard refuses writes until [`Shard::resume`], and goes on serving reads. If that was
     /// a repair from within this commit, the batch before it is durable and its answers are in `out`.
     pub fn commit<S: Store>(
         &mut self,

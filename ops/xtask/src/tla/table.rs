@@ -12,8 +12,10 @@ const BEGIN: &str = "<!-- models: written by `cargo xtask tla --record` -->";
 const END: &str = "<!-- end of models -->";
 const HEAD: &str = "| model | kind | result | states | depth | seconds | shows | bounds, and what they could hide |\n\
                     | --- | --- | --- | --- | --- | --- | --- | --- |\n";
-/// What stands for the figures of a model that was never run.
+/// What stands for the figures of a model that was never run to its end.
 const NO_FIGURES: &str = "- | - | -";
+/// Its result: what is expected of it has not been seen.
+const NOT_RUN: &str = "not run to its end yet";
 
 /// Writes the table anew.
 ///
@@ -38,7 +40,10 @@ fn with_table(text: &str, models: &[Model], rows: &[Row]) -> Option<String> {
         let figures = ran.map(in_figures).or_else(|| old.get(&*model.name).cloned());
         let figures = figures.unwrap_or_else(|| NO_FIGURES.to_owned());
         let Model { name, kind, shows, hides, .. } = model;
-        let result = told(&model.expect);
+        let result = match &*figures {
+            NO_FIGURES => NOT_RUN.to_owned(),
+            _ => told(&model.expect),
+        };
         let row = format!("| `{name}` | {kind} | {result} | {figures} | {shows} | {hides} |\n");
         table.push_str(&row);
     }
@@ -99,7 +104,7 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| `A-w` | small | passed | - | - | - | s | h |",
+                "| `A-w` | small | not run to its end yet | - | - | - | s | h |",
                 "| `A-x` | small | passed | 1 | 2 | 3 | s | h |",
                 "| `A-y` | small | passed | 7 | - | 4 | s | h |"
             ]
