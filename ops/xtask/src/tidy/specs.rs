@@ -1,11 +1,12 @@
 //! Rules for the specifications and what is written of them: `tla/README.md` names every module,
 //! model and file of mutations, and no model that is gone; what it and the simulator's rules say of
-//! the code and of the modules exists.
+//! the code and of the modules exists. `tla/RULES.md` names every model that must fail.
 
 use super::Finding;
 use super::tree::Tree;
 
 const README: &str = "tla/README.md";
+const RULES: &str = "tla/RULES.md";
 
 /// Checks the specifications' page and every mention of a specification's invariant.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -38,6 +39,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(check_rules(tree));
     for (path, text) in tree.texts().filter(|(path, _)| is_source(path)) {
         for (index, line) in text.lines().enumerate() {
             for (module, name) in mentions(line) {
@@ -48,6 +50,33 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
                     findings.push(Finding::new(path, index + 1, what));
                 }
             }
+        }
+    }
+    findings
+}
+
+/// A mistake that a model shows is told where the rule stands that it breaks.
+fn check_rules(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let rules = tree.text(RULES).unwrap_or_default();
+    for (index, line) in rules.lines().enumerate() {
+        for quoted in line.split('`').skip(1).step_by(2) {
+            let is_model =
+                quoted.contains('-') && quoted.starts_with(|it: char| it.is_ascii_uppercase());
+            if is_model && !tree.has(&format!("tla/models/{quoted}.cfg")) {
+                findings.push(Finding::new(RULES, index + 1, format!("no model `{quoted}`")));
+            }
+        }
+    }
+    for (path, text) in tree.texts() {
+        let model = path.strip_prefix("tla/models/").and_then(|it| it.strip_suffix(".cfg"));
+        if let Some(model) = model
+            && text.contains("kind: must fail")
+            && !rules.contains(&format!("`{model}`"))
+        {
+            let what =
+                format!("does not name `{model}`, which must fail: say which rule it breaks");
+            findings.push(Finding::new(RULES, None, what));
         }
     }
     findings
@@ -102,11 +131,22 @@ fn mentions(line: &str) -> Vec<(&str, &str)> {
 mod tests {
     use super::*;
 
+    /// Goal: a rule that names a model which is gone, and a mistake that no rule names, are found.
+    #[test]
+    fn untrue_rules() {
+        for rules in ["1. `A-wrong`, `A-gone`.", "1. Right."] {
+            let wrong = ("tla/models/A-wrong.cfg", "\\* kind: must fail\n");
+            assert_eq!(check_rules(&Tree::sample(&[wrong, (RULES, rules)])).len(), 1, "{rules}");
+        }
+    }
+
     fn findings(readme: &str) -> Vec<String> {
         let tree = Tree::sample(&[
             (README, readme),
             ("tla/A.tla", "Safe == TRUE"),
             ("tla/models/A-small.cfg", ""),
+            ("tla/models/A-wrong.cfg", "\\* kind: must fail\n"),
+            (RULES, "1. Right (`A-wrong`).\n"),
             ("node/core/src/a.rs", "pub(crate) fn join<T>() {}\n"),
         ]);
         check(&tree).iter().map(ToString::to_string).collect()
@@ -115,7 +155,7 @@ mod tests {
     /// Goal: a page that names all there is, and only that, is well.
     #[test]
     fn a_true_page() {
-        let page = "`A`\n| `A-small` | x |\n| `join` in `node/core/src/a.rs` | `tla/A.tla!Safe` |";
+        let page = "`A` `RULES`\n| `A-small` | x |\n| `A-wrong` | x |\n| `join` in `node/core/src/a.rs` | `tla/A.tla!Safe` |";
         assert_eq!(findings(page), [""; 0]);
     }
 
@@ -123,10 +163,10 @@ mod tests {
     /// its file, and an invariant that is not defined are each found.
     #[test]
     fn untrue_pages() {
-        let page = "`A`\n| `A-small` | x |\n";
+        let page = "`A` `RULES`\n| `A-small` | x |\n| `A-wrong` | x |\n";
         for bad in [
-            "`A`\n".to_owned(),
-            "| `A-small` | x |\n".to_owned(),
+            "`A` `RULES`\n| `A-wrong` | x |\n".to_owned(),
+            "`RULES`\n| `A-small` | x |\n| `A-wrong` | x |\n".to_owned(),
             format!("{page}| `A-gone` | x |"),
             format!("{page}`joins` in `node/core/src/a.rs`"),
             format!("{page}`join` in `node/core/src/b.rs`"),
