@@ -32,6 +32,9 @@ pub struct BucketPolicy {
     pub max_siblings: u16,
     /// Longest value, bytes.
     pub max_value: u32,
+    /// Whether only replicas count, also at the levels at which other nodes of the region could stand
+    /// in for them.
+    pub strict: bool,
 }
 
 impl Default for BucketPolicy {
@@ -45,6 +48,7 @@ impl Default for BucketPolicy {
             // collects more is used without contexts, and should hear of it.
             max_siblings: 64,
             max_value: VALUE_LEN_MAX as u32,
+            strict: false,
         }
     }
 }

@@ -293,6 +293,17 @@ pub enum RequestError {
         /// `max_clock_skew_ms`.
         limit_ms: u64,
     },
+    /// Too few replicas made the write durable, and the nodes that could have stood in for the
+    /// others keep as many hints as they may. It *may* appear later.
+    #[error(
+        "write not acknowledged: {durable} of {needed} required copies are durable, and no other node has room for hints; bring replicas back or raise limits.hint_bytes_max; it may still appear"
+    )]
+    HintsFull {
+        /// How many copies the level needs.
+        needed: u32,
+        /// How many are known to be durable, hints included.
+        durable: u32,
+    },
 }
 
 impl RequestError {
@@ -326,6 +337,7 @@ impl RequestError {
             RequestError::FrameTooLong { .. } => 24,
             RequestError::ClockSkew { .. } => 25,
             RequestError::WriteUnavailable { .. } => 26,
+            RequestError::HintsFull { .. } => 27,
         }
     }
 
@@ -333,9 +345,9 @@ impl RequestError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            RequestError::WriteUnknown { .. } | RequestError::CoordinatorLost => {
-                Outcome::MayHaveHappened
-            }
+            RequestError::WriteUnknown { .. }
+            | RequestError::HintsFull { .. }
+            | RequestError::CoordinatorLost => Outcome::MayHaveHappened,
             _ => Outcome::NothingHappened,
         }
     }
@@ -344,7 +356,9 @@ impl RequestError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            RequestError::WriteUnknown { .. } | RequestError::CoordinatorLost => Retry::SameRequest,
+            RequestError::WriteUnknown { .. }
+            | RequestError::HintsFull { .. }
+            | RequestError::CoordinatorLost => Retry::SameRequest,
             RequestError::Overloaded { .. } => Retry::Later,
             RequestError::NotReady { .. }
             | RequestError::Store { .. }

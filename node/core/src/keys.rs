@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use holm_protocol::ids::{BucketId, Partition};
+use holm_protocol::ids::{BucketId, NodeId, Partition};
 
 /// Bytes before the user's key in an object's key.
 pub const OBJECT_KEY_HEAD_LEN: usize = 8;
@@ -20,6 +20,32 @@ pub fn object_key(out: &mut Vec<u8>, partition: Partition, bucket: BucketId, key
 #[must_use]
 pub fn user_key(object_key: &Bytes) -> Bytes {
     object_key.slice(OBJECT_KEY_HEAD_LEN.min(object_key.len())..)
+}
+
+/// Bytes before the user's key in a hint's key.
+pub const HINT_KEY_HEAD_LEN: usize = 8 + OBJECT_KEY_HEAD_LEN;
+
+/// `replica (8) | partition (4) | bucket (4) | key`: the key in the table `hints` of what is kept
+/// for a replica.
+#[must_use]
+pub fn hint_key(replica: NodeId, partition: Partition, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HINT_KEY_HEAD_LEN + key.len());
+    out.put_u64(replica.0);
+    out.put_u32(partition.to_u32());
+    out.put_u32(bucket.0);
+    out.put_slice(key);
+    out
+}
+
+/// Replica, partition, bucket and the user's key in a hint's key; `None` if it is not one.
+#[must_use]
+pub fn hint_key_parts(key: &[u8]) -> Option<(NodeId, Partition, BucketId, &[u8])> {
+    let (replica, rest) = key.split_first_chunk()?;
+    let (partition, rest) = rest.split_first_chunk()?;
+    let (bucket, key) = rest.split_first_chunk()?;
+    let partition = Partition::from_u32(u32::from_be_bytes(*partition));
+    let bucket = BucketId(u32::from_be_bytes(*bucket));
+    Some((NodeId(u64::from_be_bytes(*replica)), partition, bucket, key))
 }
 
 /// `stream (4) | sequence (8)`: the key of a record in the table `log`.

@@ -7,6 +7,8 @@
 //! Layout: a frame whose id is the operation, whose kind is [`kind::PEER_FIRST`] plus the
 //! variant's number, and whose body starts with the partition (4 bytes, big-endian).
 
+mod hint;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use holm_protocol::admin::{self, ReplicaState};
@@ -15,6 +17,8 @@ use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::limits::{FRAME_LEN_MAX, KEY_LEN_MAX, OBJECT_LEN_MAX, RECEIPT_NODES_MAX};
 use holm_protocol::message::{Reply, Request, kind};
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
+
+pub use hint::HintMessage;
 
 /// One operation of one shard's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,9 +52,21 @@ pub enum Refusal {
     UnknownBucket = 12,
     /// There is no connection to it, as the asking shard or a relay finds.
     Unreachable = 11,
+    /// It keeps as many hints as it may.
+    HintsFull = 20,
 }
 
 impl Refusal {
+    /// Whether it is about the replica and not about what it was sent: another node can take that
+    /// in its place.
+    #[must_use]
+    pub fn is_of_the_node(self) -> bool {
+        !matches!(
+            self,
+            Refusal::Malformed | Refusal::WrongKind | Refusal::TooLarge | Refusal::ClockSkew
+        )
+    }
+
     fn from_byte(byte: u8) -> Result<Refusal, WireError> {
         Ok(match byte {
             1 => Refusal::NotReplica,
@@ -65,6 +81,7 @@ impl Refusal {
             10 => Refusal::Overloaded,
             11 => Refusal::Unreachable,
             12 => Refusal::UnknownBucket,
+            20 => Refusal::HintsFull,
             got => return Err(WireError::Invalid { field: "refusal", got: got.into() }),
         })
     }
@@ -192,6 +209,8 @@ pub enum PeerMessage {
         /// What it holds.
         state: ReplicaState,
     },
+    /// About a hint.
+    Hint(HintMessage),
 }
 
 const WRITE: u8 = kind::PEER_FIRST;
@@ -218,6 +237,7 @@ impl PeerMessage {
             | PeerMessage::ProxyReply { partition, .. }
             | PeerMessage::Inspect { partition, .. }
             | PeerMessage::InspectReply { partition, .. } => *partition,
+            PeerMessage::Hint(message) => message.partition(),
         }
     }
 
@@ -242,6 +262,7 @@ impl PeerMessage {
             PeerMessage::ProxyReply { op, .. } => (PROXY_REPLY, *op),
             PeerMessage::Inspect { op, .. } => (INSPECT, *op),
             PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
+            PeerMessage::Hint(message) => message.kind_and_op(),
         }
     }
 
@@ -273,6 +294,7 @@ impl PeerMessage {
             PeerMessage::ProxyReply { reply, .. } => reply.encode(0, out),
             PeerMessage::Inspect { bucket, key, .. } => put_target(out, *bucket, key),
             PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
+            PeerMessage::Hint(message) => message.encode_rest(out),
         }
     }
 
@@ -329,6 +351,9 @@ impl PeerMessage {
                 let invalid = WireError::Invalid { field: "replica state", got: 0 };
                 let state = admin::decode(bytes).ok_or(invalid)?;
                 PeerMessage::InspectReply { op, partition, state }
+            }
+            kind if HintMessage::is_kind(kind) => {
+                PeerMessage::Hint(HintMessage::decode(kind, op, partition, &mut reader)?)
             }
             got => return Err(WireError::Invalid { field: "frame kind", got: got.into() }),
         };

@@ -20,14 +20,15 @@
 //! - **Late messages change nothing** (I4): see [`replica`].
 //!
 //! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
-//! Left out here, and kept by other parts: fallbacks and hints, pulses and gap repair, removal of
-//! what is stable.
+//! Left out here, and kept by other parts: pulses and gap repair, removal of what is stable.
 
 mod acknowledge;
 pub mod cache;
 pub mod config;
 pub mod event;
 mod explain;
+mod handoff;
+pub mod hints;
 pub mod log;
 pub mod partition;
 mod peers;
@@ -36,6 +37,7 @@ mod read;
 mod relay;
 pub mod replica;
 mod route;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -52,7 +54,7 @@ use holm_protocol::message::{Reply, Request};
 
 use crate::hlc::HlcClock;
 use crate::map::FixedMap;
-use crate::peer::{Found, OpId, PeerMessage, Refusal};
+use crate::peer::{Found, HintMessage, OpId, PeerMessage, Refusal};
 use crate::quorum::Quorum;
 use crate::store::{Store, StoreError};
 use crate::time::{Mono, Now};
@@ -61,6 +63,8 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use config::{Boot, ClusterState, ShardConfig};
 use event::{Caller, Counters, Effect, Effects, Input};
+use handoff::Handoff;
+use hints::Hints;
 use log::ShardLog;
 use partition::PartitionState;
 use peers::Peers;
@@ -128,6 +132,8 @@ pub struct Shard {
     held_bytes: usize,
     lingering: Lingering,
     log: ShardLog,
+    hints: Hints,
+    handoff: Handoff,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -162,6 +168,8 @@ impl Shard {
             held_bytes: 0,
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
+            hints: Hints::default(),
+            handoff: Handoff::default(),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -191,10 +199,17 @@ impl Shard {
             }
             Input::Explain { caller, bucket, key } => self.on_explain(caller, bucket, key, turn),
             Input::Peer { from, message } => self.on_peer(from, message, turn),
-            Input::PeerUp(node) => self.peers.set_up(node, true),
+            Input::PeerUp(node) => {
+                self.peers.set_up(node, true);
+                self.expect_handoff(node, now.mono);
+            }
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::Amnesia => self.boot.amnesia = true,
-            Input::Cluster(cluster) => self.on_cluster(cluster, turn.store)?,
+            Input::Cluster(cluster) => {
+                self.hints.load(&self.boot, turn.store)?;
+                self.on_cluster(cluster, turn.store)?;
+                self.expect_handoffs(now.mono);
+            }
         }
         Ok(())
     }
@@ -212,19 +227,20 @@ impl Shard {
                 None => {}
             }
         }
+        self.tick_handoff(turn);
     }
 
     /// When [`Shard::tick`] has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.handoff.next_wakeup()).min()
     }
 
     /// Whether the open batch has grown so large that [`Shard::commit`] should come before the next
     /// event: what a batch has touched stays in memory until then (I10).
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.cache.is_crowded()
+        self.cache.is_crowded() || self.hints.open_bytes() > self.config.cache_bytes_max
     }
 
     /// Ends a batch: makes everything it changed durable at once, then releases what was held.
@@ -244,17 +260,22 @@ impl Shard {
         // The own votes may have ended a read that found this replica stale: its repair is a batch
         // of its own, which holds no votes. Left open, it would be in the clock and not on the disk
         // when the clocks are written for a stop (I3).
-        if self.cache.has_changes() || self.log.has_pending() {
+        if self.has_changes() {
             self.commit_batch(turn)?;
         }
         self.check_invariants();
         Ok(())
     }
 
+    fn has_changes(&self) -> bool {
+        self.cache.has_changes() || self.log.has_pending() || self.hints.has_changes()
+    }
+
     /// Commits what is open, if anything is, and releases what waited for that.
     fn commit_batch<S: Store>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), StoreError> {
-        if self.cache.has_changes() || self.log.has_pending() {
+        if self.has_changes() {
             self.cache.stage(turn.store);
+            self.hints.stage(turn.store);
             self.log.stage(self.config.checkpoint_every, &self.partitions, turn.store);
             if let Err(error) = turn.store.commit() {
                 self.roll_back(&error, turn);
@@ -263,6 +284,7 @@ impl Shard {
         }
         self.log.committed();
         self.cache.committed();
+        self.hints.committed();
         turn.out.append(&mut self.held);
         for vote in std::mem::take(&mut self.own_votes) {
             match vote {
@@ -307,6 +329,9 @@ impl Shard {
             held_bytes: self.held_bytes as u64,
             relays: self.relays as u64,
             cache_bytes: self.cache.bytes() as u64,
+            hints: self.hints.rows(),
+            hint_bytes: self.hints.bytes() as u64,
+            hints_since_ms: self.hints.since_ms(),
             ..self.counters
         }
     }
@@ -333,6 +358,8 @@ impl Shard {
         self.stopped = Some(fault);
         self.counters.commits_failed += 1;
         self.cache.roll_back();
+        self.hints.roll_back();
+        self.expect_handoffs(turn.now.mono);
         let concerned = self.log.roll_back();
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
@@ -419,12 +446,33 @@ impl Shard {
             PeerMessage::InspectReply { op, state, .. } => {
                 self.on_inspect_reply(op, from, state, turn.out);
             }
+            PeerMessage::Hint(message) => self.on_hint(from, message, turn),
+        }
+    }
+
+    fn on_hint<S: Store>(&mut self, from: NodeId, message: HintMessage, turn: &mut Turn<'_, S>) {
+        match message {
+            HintMessage::Keep { op, partition, replica, bucket, key, object } => {
+                let hint = replica::Incoming { partition, bucket, key, object };
+                self.on_keep((from, op), (replica, hint), turn);
+            }
+            HintMessage::Kept { op, replica, refused, .. } => {
+                self.on_kept(op, (from, Some(replica)), refused, turn);
+            }
+            HintMessage::HandOff { op, partition, bucket, key, object } => {
+                let write = replica::Incoming { partition, bucket, key, object };
+                self.on_hand_off((from, op), &write, turn);
+            }
+            HintMessage::HandedOff { op, refused, window_bytes, .. } => {
+                self.on_handed_off((from, op), refused, window_bytes, turn);
+            }
         }
     }
 
     /// A node cannot be reached: whoever waits for it need not.
     fn on_peer_down<S: Store>(&mut self, node: NodeId, turn: &mut Turn<'_, S>) {
         self.peers.set_up(node, false);
+        self.handoff.lost(node);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();
@@ -434,6 +482,9 @@ impl Shard {
                     let refused = [(node, Refusal::Unreachable)];
                     let votes = Votes { durable: &[], refused: &refused };
                     self.on_write_votes(op, self.boot.node, votes, turn);
+                }
+                Some(Op::Write(write)) if write.waits_for_fallback(node) => {
+                    self.on_kept(op, (node, None), Some(Refusal::Unreachable), turn);
                 }
                 Some(Op::Read(read)) if read.waits_for(node) => {
                     self.on_found(op, node, Found::Refused(Refusal::Unreachable), turn);
@@ -486,7 +537,7 @@ impl Shard {
     /// The same short block after every batch.
     fn check_invariants(&self) {
         debug_assert!(self.held.is_empty() && self.own_votes.is_empty());
-        debug_assert!(!self.cache.has_changes() && !self.log.has_pending());
+        debug_assert!(!self.has_changes());
         debug_assert!(self.in_flight <= self.config.in_flight_max);
         debug_assert!(self.lingering.len() <= self.config.lingering_max);
         debug_assert!(self.relays <= self.config.relays_max);
@@ -522,6 +573,9 @@ fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) ->
         Effect::Send { to, message: PeerMessage::ProxyReply { op, partition, .. } } => {
             let reply = Reply::Error(RequestError::Store { fault });
             Effect::Send { to, message: PeerMessage::ProxyReply { op, partition, reply } }
+        }
+        Effect::Send { to, message: PeerMessage::Hint(message) } => {
+            Effect::Send { to, message: PeerMessage::Hint(message.refused(refusal)) }
         }
         Effect::Reply { caller, since, .. } => {
             Effect::Reply { caller, since, reply: Reply::Error(RequestError::Store { fault }) }

@@ -24,9 +24,9 @@ const FORMAT: u8 = 1;
 /// Damage goes unseen once in 2^128.
 const DIGEST_BYTES: usize = 16;
 
-/// What one bucket takes at most: a name of 64 bytes with its length, an id of 5, a policy of 18
+/// What one bucket takes at most: a name of 64 bytes with its length, an id of 5, a policy of 19
 /// and a version and node of 10 each.
-const BUCKET_BYTES_MAX: usize = 108;
+const BUCKET_BYTES_MAX: usize = 109;
 
 /// The longest encoded metadata, bytes: the longest layout, the most buckets, and 1 KiB for
 /// cluster, secrets, lengths and digest.

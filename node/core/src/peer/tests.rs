@@ -56,6 +56,25 @@ fn samples() -> Vec<PeerMessage> {
         PeerMessage::Inspect { op, partition, bucket, key },
         PeerMessage::InspectReply { op, partition, state: ReplicaState::default() },
     ];
+    let (replica, key) = (NodeId(300), Bytes::from_static(b"key"));
+    let object = Bytes::from_static(b"object");
+    let refused = Some(Refusal::HintsFull);
+    let hints = [
+        HintMessage::Keep {
+            op,
+            partition,
+            replica,
+            bucket,
+            key: key.clone(),
+            object: object.clone(),
+        },
+        HintMessage::Kept { op, partition, replica, refused },
+        HintMessage::Kept { op, partition, replica, refused: None },
+        HintMessage::HandOff { op, partition, bucket, key, object },
+        HintMessage::HandedOff { op, partition, refused, window_bytes: 0 },
+        HintMessage::HandedOff { op, partition, refused: None, window_bytes: u32::MAX },
+    ];
+    samples.extend(hints.map(PeerMessage::Hint));
     samples.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
     samples
 }

@@ -6,6 +6,7 @@
 //!
 //! A vote about a node counts if the node gives it itself, if a replica of its region gives it (a
 //! relay), or if this node finds that it cannot be reached. All other votes are ignored and counted.
+//! Fallbacks vote for replicas of this region: [`super::stand_in`].
 
 use std::collections::VecDeque;
 
@@ -24,6 +25,7 @@ use crate::put::PutCoordinator;
 use crate::quorum::Tally;
 use crate::shard::event::{Effect, Effects};
 use crate::shard::relay::Votes;
+use crate::shard::stand_in::StandIns;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, Shard, Turn, answer};
 use crate::store::Store;
@@ -58,13 +60,30 @@ pub(super) struct WriteOp {
     pub(super) answered: bool,
     pub(super) deadline: Mono,
     pub(super) wake: Mono,
+    /// When it is sent again to who has not acknowledged it.
+    pub(super) resend_at: Mono,
     pub(super) resend_ms: u64,
+    /// Who may stand in for replicas of this region.
+    pub(super) stand_ins: Option<StandIns>,
+    /// When fallbacks are asked to stand in for who has not acknowledged it.
+    pub(super) hint_at: Option<Mono>,
 }
 
 impl WriteOp {
     /// Whether a replica has not answered.
     pub(super) fn waits_for(&self, node: NodeId) -> bool {
         self.everyone.contains(&node) && self.coordinator.waits_for(node)
+    }
+
+    /// Whether a fallback was asked and has not answered.
+    pub(super) fn waits_for_fallback(&self, node: NodeId) -> bool {
+        self.stand_ins.as_ref().is_some_and(|stand_ins| stand_ins.waits_for(node))
+    }
+
+    /// When something is to be done about it.
+    pub(super) fn next_wake(&self) -> Mono {
+        let soonest = self.deadline.min(self.resend_at);
+        self.hint_at.map_or(soonest, |hint_at| hint_at.min(soonest))
     }
 
     fn is_settled(&self) -> bool {
@@ -112,17 +131,28 @@ impl Shard {
                 op.coordinator.durable(node);
             }
         }
-        for &(node, _) in votes.refused {
+        for &(node, refusal) in votes.refused {
             if self.may_speak_for(from, node, &op.everyone) {
-                op.coordinator.refused(node);
+                self.replica_gone(id, &mut op, (node, refusal), turn.out);
             }
         }
+        self.go_on_with_write(id, op, turn);
+    }
+
+    /// Answers a write if it is decided, and lets it go if nobody is waited for any more.
+    pub(super) fn go_on_with_write<S: Store>(
+        &mut self,
+        id: OpId,
+        mut op: Box<WriteOp>,
+        turn: &mut Turn<'_, S>,
+    ) {
         let lingered = op.answered;
         self.answer_write_if_decided(&mut op, false, turn.out);
         if op.answered && op.is_settled() {
             self.timers.clear(op.wake, id);
             self.lingering.count -= usize::from(lingered);
             self.held_bytes -= op.change.object.len();
+            self.note_unhinted(&op);
             return;
         }
         if op.answered && !lingered {
@@ -181,10 +211,14 @@ impl Shard {
             }
             Tally::Open if !expired => return,
             Tally::Open | Tally::Impossible => {
-                let quorum = op.coordinator.quorum();
-                let needed = quorum.needed();
-                let durable = quorum.counted(op.coordinator.durable_nodes());
-                let error = RequestError::WriteUnknown { needed, durable };
+                let needed = op.coordinator.quorum().needed();
+                let durable = op.coordinator.counted();
+                let error = match &op.stand_ins {
+                    Some(stand_ins) if stand_ins.is_full => {
+                        RequestError::HintsFull { needed, durable }
+                    }
+                    _ => RequestError::WriteUnknown { needed, durable },
+                };
                 (Reply::Error(error), Fate::Unknown { dot: op.change.dot, hlc: op.change.hlc })
             }
         };
@@ -202,13 +236,18 @@ impl Shard {
 
     fn written(&self, op: &WriteOp) -> Written {
         let nodes = op.coordinator.durable_nodes().iter().copied();
+        let mut receipt = self.receipt(op.coordinator.quorum().level(), nodes);
+        let fallbacks = op.coordinator.fallbacks();
+        let fallbacks = fallbacks.zip(self.region.into_iter().cycle());
+        let entry = |(node, region)| ReceiptEntry { node, region, fallback: true };
+        receipt.replicas.extend(fallbacks.map(entry));
         let Change { bucket, key, covers, .. } = &op.change;
         let seal = |secrets: &ContextSecrets| secrets.seal(*bucket, key, covers);
         Written {
             dot: op.change.dot,
             hlc: op.change.hlc,
             context: self.cluster.secrets.as_ref().map(seal).unwrap_or_default(),
-            receipt: self.receipt(op.coordinator.quorum().level(), nodes),
+            receipt,
         }
     }
 
@@ -231,20 +270,33 @@ impl Shard {
             self.lingering.count -= usize::from(op.answered);
             self.held_bytes -= op.change.object.len();
             self.answer_write_if_decided(&mut op, true, turn.out);
+            self.note_unhinted(&op);
             return;
         }
+        if op.hint_at.is_some_and(|hint_at| turn.now.mono >= hint_at) {
+            op.hint_at = None;
+            self.stand_in_for_late(id, &mut op, turn.out);
+        }
+        if turn.now.mono >= op.resend_at {
+            self.send_again(id, &mut op, turn);
+        }
+        op.wake = op.next_wake();
+        self.timers.set(op.wake, id);
+        self.ops.insert(id.0, Op::Write(op));
+    }
+
+    /// Sends a write again to the replicas that lack it and have nobody in their place.
+    fn send_again<S: Store>(&mut self, id: OpId, op: &mut WriteOp, turn: &mut Turn<'_, S>) {
         let node = self.boot.node;
-        let awaited = |n: &NodeId| *n != node && !op.coordinator.durable_nodes().contains(n);
+        let awaited = |n: &NodeId| *n != node && !op.coordinator.has_vote_of(*n);
         let to: Vec<NodeId> = op.everyone.iter().copied().filter(awaited).collect();
         let to: Vec<NodeId> = to.into_iter().filter(|&n| self.peers.is_up(n)).collect();
         if !to.is_empty() {
             self.counters.writes_resent += to.len() as u64;
-            turn.out.push(Effect::Send { to, message: write_message(id, &op, vec![]) });
+            turn.out.push(Effect::Send { to, message: write_message(id, op, vec![]) });
         }
         op.resend_ms = op.resend_ms.saturating_mul(2);
-        op.wake = op.deadline.min(turn.now.mono.plus_ms(op.resend_ms));
-        self.timers.set(op.wake, id);
-        self.ops.insert(id.0, Op::Write(op));
+        op.resend_at = turn.now.mono.plus_ms(op.resend_ms);
     }
 }
 

@@ -45,6 +45,13 @@ pub struct ShardConfig {
     /// Log records, one a commit, between two checkpoints of the clocks: bounds what is read at
     /// start.
     pub checkpoint_every: u32,
+    /// A replica of the own region that has not acknowledged a write for this long is replaced by a
+    /// fallback, milliseconds.
+    pub hint_after_ms: u64,
+    /// Bytes of hints on the disk. Above it they are refused, and writes need real replicas.
+    pub hint_bytes_max: usize,
+    /// Bytes of hints that may be on their way to this node, from all others together.
+    pub handoff_window_bytes: usize,
 }
 
 impl Default for ShardConfig {
@@ -66,6 +73,12 @@ impl Default for ShardConfig {
             hedge_ms_max: 1_000,
             max_clock_skew_ms: 500,
             checkpoint_every: 1024,
+            // Above a slow sync, far below what a client waits.
+            hint_after_ms: 200,
+            // Some minutes of a busy shard's writes for one replica. Arbitrary.
+            hint_bytes_max: 256 << 20,
+            // A round trip's worth at a gigabit and eight milliseconds.
+            handoff_window_bytes: 1 << 20,
         }
     }
 }
@@ -88,6 +101,9 @@ impl ShardConfig {
             hedge_ms_max: 100,
             max_clock_skew_ms: 500,
             checkpoint_every: 4,
+            hint_after_ms: 60,
+            hint_bytes_max: 16 << 10,
+            handoff_window_bytes: 2 << 10,
         }
     }
 }
@@ -113,6 +129,18 @@ impl Boot {
     #[must_use]
     pub fn owns(&self, partition: holm_protocol::ids::Partition) -> bool {
         shard_of(partition, self.shards) == self.shard
+    }
+
+    /// The next higher partition that does, whether there is such a one or not.
+    #[must_use]
+    pub fn next_owned(
+        &self,
+        partition: holm_protocol::ids::Partition,
+    ) -> Option<holm_protocol::ids::Partition> {
+        let shards = self.shards.max(1) as u64;
+        let above = u64::from(partition.to_u32()) + 1;
+        let next = above + (self.shard as u64 + shards - above % shards) % shards;
+        u32::try_from(next).ok().map(holm_protocol::ids::Partition::from_u32)
     }
 }
 

@@ -88,7 +88,7 @@ pub enum Effect {
 /// Effects in the order in which they came about.
 pub type Effects = Vec<Effect>;
 
-/// What a shard counts. Only ever grows, but for the last four, which are what they are now.
+/// What a shard counts. Only ever grows, but for what is said to be as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Dots assigned to client writes.
@@ -121,6 +121,27 @@ pub struct Counters {
     pub corrupt_objects: u64,
     /// Most siblings in one answer since the start.
     pub siblings_max: u64,
+    /// Objects that were taken for other nodes, as hints.
+    pub hints_kept: u64,
+    /// Hints that were refused, for lack of room or another reason.
+    pub hints_refused: u64,
+    /// Hints that their replicas have now, and that were deleted here.
+    pub hints_handed_off: u64,
+    /// Hints that other nodes had kept for this one, and that were joined here.
+    pub hints_received: u64,
+    /// Hints that their replicas did not take when they were sent.
+    pub handoffs_refused: u64,
+    /// Hints that were sent and not answered in time.
+    pub handoffs_lost: u64,
+    /// Writes that were acknowledged, with a replica of the region lacking them and no hint for it:
+    /// left to repair, which knows from the clocks what is missing.
+    pub writes_unhinted: u64,
+    /// Hints kept now.
+    pub hints: u64,
+    /// Bytes that they take now.
+    pub hint_bytes: u64,
+    /// Wall time since when the oldest of them is kept at most, milliseconds; 0 if there is none.
+    pub hints_since_ms: u64,
     /// Client requests in flight now.
     pub in_flight: u64,
     /// Answered writes whose other replicas are awaited now.

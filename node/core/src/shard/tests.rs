@@ -8,6 +8,8 @@
 mod accounts;
 mod batches;
 mod explaining;
+mod hinted;
+mod stand_ins;
 mod parts;
 mod proxies;
 mod reads;

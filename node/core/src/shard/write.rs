@@ -41,6 +41,7 @@ use crate::shard::cache::Place;
 use crate::shard::event::Effect;
 use crate::shard::proxy::Passed;
 use crate::shard::relay::Votes;
+use crate::shard::stand_in::stand_ins;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
 use crate::store::Store;
@@ -111,7 +112,7 @@ impl Shard {
         self.admit()?;
         self.writable(turn.store)
             .map_err(|refusal| RequestError::Store { fault: fault_of(refusal) })?;
-        self.check_reachable(&quorum)?;
+        self.check_reachable(&route, &quorum)?;
 
         let (place, hlc, next) = self.next_state(&route, &write, &context, turn)?;
         let Some(state) = self.partitions.get_mut(&route.partition) else {
@@ -230,6 +231,9 @@ impl Shard {
         (deadline, turn): (Mono, &mut Turn<'_, S>),
     ) {
         let resend_ms = self.config.resend_ms;
+        let resend_at = turn.now.mono.plus_ms(resend_ms);
+        let stand_ins = stand_ins(route, quorum.level());
+        let hint_at = stand_ins.is_some().then(|| turn.now.mono.plus_ms(self.config.hint_after_ms));
         let mut op = WriteOp {
             coordinator: PutCoordinator::new(quorum),
             origins: vec![origin],
@@ -238,9 +242,13 @@ impl Shard {
             everyone: route.layout.replicas(route.partition).to_vec(),
             answered: false,
             deadline,
-            wake: deadline.min(turn.now.mono.plus_ms(resend_ms)),
+            wake: deadline,
+            resend_at,
             resend_ms,
+            stand_ins,
+            hint_at,
         };
+        op.wake = op.next_wake();
         let out = &mut *turn.out;
         for index in 0..route.layout.regions().len() {
             let region = RegionId(index as u16);
@@ -249,7 +257,9 @@ impl Shard {
             let (up, down): (Vec<NodeId>, Vec<NodeId>) =
                 others.partition(|&node| self.peers.is_up(node));
             if region == route.region || up.is_empty() {
-                down.iter().for_each(|&node| op.coordinator.refused(node));
+                for node in down {
+                    self.replica_gone(id, &mut op, (node, Refusal::Unreachable), out);
+                }
                 if !up.is_empty() {
                     out.push(Effect::Send { to: up, message: write_message(id, &op, vec![]) });
                 }
@@ -358,9 +368,8 @@ impl Shard {
     }
 
     /// Refuses, before anything happens, what cannot be acknowledged by whom can be reached.
-    fn check_reachable(&self, quorum: &Quorum) -> Result<(), RequestError> {
-        let reachable = |node: &NodeId| *node == self.boot.node || self.peers.is_up(*node);
-        let votes = quorum.members().filter(reachable).collect();
+    fn check_reachable(&self, route: &Route, quorum: &Quorum) -> Result<(), RequestError> {
+        let votes = self.within_reach(route, quorum);
         match quorum.tally(&votes, &BTreeSet::new()) {
             Tally::Met => Ok(()),
             _ => Err(RequestError::WriteUnavailable {
