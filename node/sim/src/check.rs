@@ -21,6 +21,7 @@ pub mod ends;
 pub mod equal_clocks;
 pub mod forged;
 pub mod gone;
+pub mod hints;
 pub mod kept;
 pub mod latest;
 pub mod logged;
@@ -54,7 +55,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 33] = [
+pub const PROPERTIES: [&Property; 35] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -69,6 +70,8 @@ pub const PROPERTIES: [&Property; 33] = [
     &receipts::LEVEL_MET,
     &durable::ON_DISK,
     &durable::OUTLIVES_CRASHES,
+    &hints::HOME_FIRST,
+    &hints::GO_HOME,
     &quarantine::STEPS_ASIDE,
     &quorum_reads::INTERSECTION,
     &deadline::IN_TIME,

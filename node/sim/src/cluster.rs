@@ -13,6 +13,7 @@
 mod audit;
 mod bugs;
 mod faults;
+mod hints;
 mod node;
 mod queue;
 mod shell;
@@ -47,6 +48,7 @@ use crate::trace::{Trace, What};
 use node::Node;
 use queue::{Event, Queue};
 
+pub(crate) use hints::covered;
 pub use tally::FaultTally;
 
 /// The bucket that keeps siblings.
@@ -476,5 +478,12 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.lingering_dropped += more.lingering_dropped;
     sum.commits_failed += more.commits_failed;
     sum.corrupt_objects += more.corrupt_objects;
+    sum.hints_kept += more.hints_kept;
+    sum.hints_refused += more.hints_refused;
+    sum.hints_handed_off += more.hints_handed_off;
+    sum.hints_received += more.hints_received;
+    sum.handoffs_refused += more.handoffs_refused;
+    sum.handoffs_lost += more.handoffs_lost;
+    sum.writes_unhinted += more.writes_unhinted;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

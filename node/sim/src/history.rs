@@ -85,6 +85,10 @@ pub struct Event {
     pub region: Option<RegionId>,
     /// The replicas that said they had it on disk when it was acknowledged.
     pub durable: BTreeSet<NodeId>,
+    /// The fallbacks that said so, and keep it for a replica that does not have it yet.
+    pub hinted: BTreeSet<NodeId>,
+    /// Whether fallbacks were needed to acknowledge it.
+    pub is_sloppy: bool,
     /// Those of them, and others, whose disks have lost it since, by faults that may do that.
     pub lost: BTreeSet<NodeId>,
     /// Nodes whose disks had lost it and have it again, and since when, simulated microseconds.
@@ -99,7 +103,8 @@ impl Event {
     /// has not lost it.
     #[must_use]
     pub fn is_owed(&self) -> bool {
-        self.outcome == Outcome::Acknowledged && !self.durable.is_subset(&self.lost)
+        let mut holders = self.durable.iter().chain(&self.hinted);
+        self.outcome == Outcome::Acknowledged && holders.any(|node| !self.lost.contains(node))
     }
 
     /// The replicas that have had it on disk without a break since a moment, or since it was
@@ -194,6 +199,17 @@ pub struct History {
     /// Contexts that were given out, with what those who got them were shown.
     given: BTreeMap<(KeyId, Bytes), EventSet>,
     lost: BTreeMap<(Partition, Dot), BTreeSet<NodeId>>,
+    homes: Vec<Home>,
+}
+
+/// A hint that went home.
+#[derive(Debug, Clone)]
+struct Home {
+    key: KeyId,
+    fallback: NodeId,
+    replica: NodeId,
+    covers: VersionVector,
+    at_us: u64,
 }
 
 /// What learning a dot revealed.
@@ -275,6 +291,8 @@ impl History {
             acknowledged_us: None,
             region: None,
             durable: BTreeSet::new(),
+            hinted: BTreeSet::new(),
+            is_sloppy: false,
             lost: BTreeSet::new(),
             regained: BTreeMap::new(),
             again: None,
@@ -446,6 +464,58 @@ impl History {
         }
     }
 
+    /// A fallback was named when a write was acknowledged: it keeps it for a replica, or that replica
+    /// has it since.
+    pub fn acknowledged_by_fallback(&mut self, id: EventId, fallback: NodeId) {
+        let event = &mut self.events[id.0];
+        event.is_sloppy = true;
+        let is_it = |home: &&Home| {
+            let covers = event.dot.is_some_and(|dot| home.covers.covers(dot));
+            home.key == event.key && home.fallback == fallback && covers
+        };
+        match self.homes.iter().find(is_it) {
+            Some(&Home { replica, at_us, .. }) => owes_from(event, replica, at_us),
+            None => {
+                event.hinted.insert(fallback);
+            }
+        }
+    }
+
+    /// A hint went home: its replica has what it covered, and `kept` is what the fallback keeps of
+    /// the key for others.
+    pub fn went_home(
+        &mut self,
+        (fallback, replica): (NodeId, NodeId),
+        key: KeyId,
+        (covers, kept): (&VersionVector, &[VersionVector]),
+        at_us: u64,
+    ) {
+        for &id in &self.keys[key.0].events {
+            let event = &mut self.events[id.0];
+            let Some(dot) = event.dot.filter(|&dot| covers.covers(dot)) else { continue };
+            if event.hinted.contains(&fallback) {
+                owes_from(event, replica, at_us);
+                if !kept.iter().any(|covers| covers.covers(dot)) {
+                    event.hinted.remove(&fallback);
+                }
+            }
+        }
+        self.homes.push(Home { key, fallback, replica, covers: covers.clone(), at_us });
+    }
+
+    /// The replicas to which a fallback has handed a write.
+    pub fn homes(
+        &self,
+        key: KeyId,
+        fallback: NodeId,
+        dot: Dot,
+    ) -> impl Iterator<Item = NodeId> + '_ {
+        let is_it = move |home: &&Home| {
+            home.key == key && home.fallback == fallback && home.covers.covers(dot)
+        };
+        self.homes.iter().filter(is_it).map(|home| home.replica)
+    }
+
     /// Whether a write's disappearance from a state whose context is `covers` has a reason: a
     /// write that saw it, and that the state accounts for. An event whose dot nobody has seen may
     /// be in any state.
@@ -473,6 +543,13 @@ impl History {
         };
         let dot = event.dot.map_or("no known dot".to_owned(), |dot| dot.to_string());
         format!("write {} ({what}, {dot}, {:?})", id.0, event.outcome)
+    }
+}
+
+/// A replica has a write from now on, unless it had it before.
+fn owes_from(event: &mut Event, replica: NodeId, at_us: u64) {
+    if event.durable.insert(replica) {
+        event.regained.insert(replica, at_us);
     }
 }
 

@@ -13,7 +13,7 @@ use holm_core::context::ContextSecrets;
 use holm_core::keys::OBJECT_KEY_HEAD_LEN;
 use holm_core::layout::Layout;
 use holm_core::object::{Object, State};
-use holm_core::peer::PeerMessage;
+use holm_core::peer::{HintMessage, PeerMessage};
 use holm_core::shard::log::decode_record;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
@@ -222,10 +222,14 @@ impl Referee {
         if event.acknowledged_us.is_none() {
             event.acknowledged_us = Some(now_us);
         }
-        event.durable.extend(written.receipt.replicas.iter().map(|entry| entry.node));
+        let named = written.receipt.replicas.iter();
+        event.durable.extend(named.filter(|entry| !entry.fallback).map(|entry| entry.node));
         let (key, level, asked_us) = (event.key, event.level, event.asked_us);
         let mut shown = event.saw.clone();
         let place = event.place;
+        for entry in written.receipt.replicas.iter().filter(|entry| entry.fallback) {
+            self.history.acknowledged_by_fallback(id, entry.node);
+        }
         let partition = self.history.key(key).partition;
         let verdict = receipts::check(&self.layout, partition, level, &written.receipt);
         self.judge(verdict);
@@ -322,13 +326,32 @@ impl Referee {
     pub fn delivered(&mut self, message: &PeerMessage) {
         let (bucket, key, object) = match message {
             PeerMessage::Write { bucket, key, object, .. }
-            | PeerMessage::Repair { bucket, key, object, .. } => (bucket, key, object),
+            | PeerMessage::Repair { bucket, key, object, .. }
+            | PeerMessage::Hint(
+                HintMessage::Keep { bucket, key, object, .. }
+                | HintMessage::HandOff { bucket, key, object, .. },
+            ) => (bucket, key, object),
             _ => return,
         };
         let Some(key) = self.history.key_id(*bucket, key) else { return };
         if let Ok(object) = Object::decode(object) {
             let verdict = self.saw_object(key, &object, "a message");
             self.judge(verdict);
+        }
+    }
+
+    /// A node's hint for a replica changed. `kept` is what the node keeps of the key now, for anyone.
+    pub fn hint_changed(
+        &mut self,
+        (node, replica): (NodeId, NodeId),
+        key: KeyId,
+        (before, after): (&VersionVector, &VersionVector),
+        kept: &[VersionVector],
+        now_us: u64,
+    ) {
+        self.history.regain(node, key, after, now_us);
+        if after.is_empty() {
+            self.history.went_home((node, replica), key, (before, kept), now_us);
         }
     }
 

@@ -284,6 +284,9 @@ line!("shard" ShardConfig {
     hedge_ms_max,
     max_clock_skew_ms,
     checkpoint_every,
+    hint_after_ms,
+    hint_bytes_max,
+    handoff_window_bytes,
 });
 line!("timing" Timing { delays, link_spread, disk, detect_us });
 line!("client" ClientPlan {

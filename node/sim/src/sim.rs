@@ -3,7 +3,7 @@
 //! 1. *Faults*: clients work while faults come and go. Answers and commits are checked as they
 //!    happen, replicas with equal clocks at intervals.
 //! 2. *Calm*: all faults end, dead nodes start, clients finish.
-//! 3. *Convergence*: every key is read from every region at all its replicas, which repairs them.
+//! 3. *Convergence*: hints go home, nobody helping; every key is read from every region at all its replicas, which repairs them.
 //! 4. *Verdict*: replicas are equal, nothing acknowledged is lost, nothing overwritten is back.
 //!
 //! A node that lost its disk has no way back yet: it refuses reads, so the reads of step 3 ask for
@@ -33,6 +33,8 @@ use crate::trace::STEPS_KEPT;
 const CHECK_EVERY_US: u64 = 150_000;
 /// Time for connections to come back, microseconds.
 const SETTLE_US: u64 = 4_000_000;
+/// Time for hints to go home, microseconds: the longest pause between two tries, three times.
+const HINTS_MAX_US: u64 = 10_000_000;
 /// Rounds of reads after which replicas must be equal: one to repair, more for reads that fail
 /// because writes are still on their way.
 const ROUNDS_MAX: usize = 6;
@@ -223,6 +225,7 @@ impl Sim {
         self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.cluster.check_clocks();
+        self.let_hints_go_home();
         self.converge();
         // What was cut short proves nothing.
         self.check_progress();
@@ -322,6 +325,20 @@ impl Sim {
 
     fn end_faults(&mut self) {
         self.cluster.heal();
+    }
+
+    /// Waits until nobody keeps anything for anybody, or for too long.
+    fn let_hints_go_home(&mut self) {
+        let until_us = self.cluster.now_us() + HINTS_MAX_US;
+        while !self.cluster.hints_left().is_empty() && self.cluster.now_us() < until_us {
+            if !self.goes_on() {
+                return;
+            }
+            self.run_until(self.cluster.now_us() + CHECK_EVERY_US);
+        }
+        if self.goes_on() {
+            self.cluster.check_hints_left();
+        }
     }
 
     /// Reads every key from every region until all are answered and its replicas are equal, or for

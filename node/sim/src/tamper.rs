@@ -11,7 +11,7 @@ pub mod messages;
 
 use crate::check::{
     Property, answers as read, bounds, converged, deadline, dots, durable, equal_clocks, gone,
-    logged, quarantine, quorum_reads, receipts, replica, values,
+    hints, logged, quarantine, quorum_reads, receipts, replica, values,
 };
 
 /// What is known of a bug.
@@ -166,6 +166,16 @@ tampers! {
         None, converged::SAME_EVERYWHERE;
     DeleteKeepsValue, "A delete acknowledges and leaves the value alive.",
         GRACE, gone::OVERWRITTEN_GONE;
+    HintDroppedEarly, "A hint is deleted when its replica has taken it in, not when that is durable.",
+        None, hints::HOME_FIRST;
+    HintDroppedByOldAnswer, "A hint is deleted on the answer to an earlier hand-off of its key.",
+        None, hints::HOME_FIRST;
+    HintsForgotten, "A restarting node has forgotten what it kept for others.",
+        None, durable::OUTLIVES_CRASHES;
+    HintsStay, "A node never hands over what it keeps for others.",
+        None, hints::GO_HOME;
+    FallbackCountedBesideReplica, "A fallback is counted as well as the replica that it stands for.",
+        None, durable::ON_DISK;
     AcknowledgedAndDropped, "A replica acknowledges a write that it has thrown away.",
         None, durable::ON_DISK;
 }

@@ -13,7 +13,7 @@ use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
 use holm_core::object::Object;
-use holm_core::peer::{Found, PeerMessage, Want};
+use holm_core::peer::{Found, HintMessage, PeerMessage, Want};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
 use holm_protocol::ids::{Actor, NodeId, Partition};
@@ -323,6 +323,27 @@ impl Names {
         }
     }
 
+    fn hint(&self, message: &HintMessage, out: &mut String) -> fmt::Result {
+        match message {
+            HintMessage::Keep { replica, key, object, .. } => {
+                write!(out, "keep for {replica} {} {}", text(key), self.object(object))
+            }
+            HintMessage::Kept { replica, refused: None, .. } => write!(out, "kept for {replica}"),
+            HintMessage::Kept { replica, refused: Some(refusal), .. } => {
+                write!(out, "not kept for {replica} ({refusal:?})")
+            }
+            HintMessage::HandOff { key, object, .. } => {
+                write!(out, "hint {} {}", text(key), self.object(object))
+            }
+            HintMessage::HandedOff { refused: None, window_bytes, .. } => {
+                write!(out, "hint is home, {window_bytes} bytes granted")
+            }
+            HintMessage::HandedOff { refused: Some(refusal), .. } => {
+                write!(out, "hint refused ({refusal:?})")
+            }
+        }
+    }
+
     fn peer(&self, frame: &Bytes, out: &mut String) -> fmt::Result {
         let Some(message) = whole_frame(frame).and_then(|f| PeerMessage::decode(&f).ok()) else {
             return out.write_str("undecodable");
@@ -355,6 +376,7 @@ impl Names {
             PeerMessage::Repair { key, object, .. } => {
                 write!(out, "repair {} {}", text(&key), self.object(&object))
             }
+            PeerMessage::Hint(message) => self.hint(&message, out),
             PeerMessage::Proxy { request, .. } => {
                 out.write_str("asks for its client: ")?;
                 self.a_request(&request, out)
@@ -441,7 +463,10 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
             match message {
                 PeerMessage::Write { op, key, .. }
                 | PeerMessage::Read { op, key, .. }
-                | PeerMessage::Inspect { op, key, .. } => {
+                | PeerMessage::Inspect { op, key, .. }
+                | PeerMessage::Hint(
+                    HintMessage::Keep { op, key, .. } | HintMessage::HandOff { op, key, .. },
+                ) => {
                     asked.insert((question, op.0), key);
                     None
                 }
@@ -452,7 +477,10 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 PeerMessage::WriteReply { op, .. }
                 | PeerMessage::ReadReply { op, .. }
                 | PeerMessage::ProxyReply { op, .. }
-                | PeerMessage::InspectReply { op, .. } => asked.get(&(answer, op.0)).cloned(),
+                | PeerMessage::InspectReply { op, .. }
+                | PeerMessage::Hint(
+                    HintMessage::Kept { op, .. } | HintMessage::HandedOff { op, .. },
+                ) => asked.get(&(answer, op.0)).cloned(),
                 PeerMessage::Repair { .. } => None,
             }
         }

@@ -10,6 +10,7 @@
 //!
 //! **Lowest priority**: a shard with much else to do sends nothing for a while; a replica with much
 //! else to do grants nothing, and then gets a single message after a pause, to be asked again.
+//! What a disk that was another node's keeps for this one is joined at the start.
 //! A replica that refuses for a reason of its own is left alone for longer and longer.
 //!
 //! Source: Dynamo (SOSP 2007) 4.6. Credit granted by the receiver: QUIC, RFC 9000, section 4.
@@ -117,7 +118,8 @@ impl Handoff {
 impl Shard {
     /// Sees to it that what is kept for a replica is sent to it, if it can be reached.
     pub(super) fn expect_handoff(&mut self, replica: NodeId, at: Mono) {
-        if self.peers.is_up(replica) && self.hints.total(replica).rows > 0 {
+        let is_there = self.peers.is_up(replica) || replica == self.boot.node;
+        if is_there && self.hints.total(replica).rows > 0 {
             self.handoff.lanes.entry(replica).or_insert_with(|| Lane::new(replica, at));
         }
     }
@@ -147,6 +149,9 @@ impl Shard {
     /// Sends what may be sent to a replica, and says when to look again.
     fn hand_off<S: Store>(&mut self, replica: NodeId, turn: &mut Turn<'_, S>) {
         let Some(mut lane) = self.handoff.lanes.remove(&replica) else { return };
+        if replica == self.boot.node {
+            return self.take_own_hints(turn);
+        }
         let now = turn.now.mono;
         // Clients first. What cannot be deleted would be sent for nothing.
         if self.in_flight > self.config.in_flight_max / 4 || self.stopped.is_some() {
@@ -224,6 +229,30 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// Joins what the disk keeps for this very node: it was another's before.
+    fn take_own_hints<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
+        let me = self.boot.node;
+        let mut from = first_key(me);
+        while let Ok(rows) = turn.store.scan(Table::Hints, &from, &end_key(me), ROWS) {
+            let Some((last, _)) = rows.last() else { return };
+            if self.is_crowded() {
+                // The rest after the commit.
+                return self.expect_handoff(me, Mono(turn.now.mono.0 + 1));
+            }
+            from = [last, &[0][..]].concat();
+            for (key, row) in rows {
+                let Some((_, partition, bucket, name)) = hint_key_parts(&key) else { continue };
+                let (row, name) = (Bytes::from(row), Bytes::copy_from_slice(name));
+                let object = object_of(&row);
+                let write = Incoming { partition, bucket, key: name, object };
+                // In one commit; what cannot be joined stays.
+                if self.boot.owns(partition) && self.join_incoming(&write, turn).is_ok() {
+                    self.hints.set(key, Some(&row), None);
+                }
+            }
+        }
     }
 
     /// A replica has answered whether a hint is home.

@@ -9,7 +9,7 @@ use crate::check::{Property, Verdict, Violation};
 pub const BOUNDED: Property = Property {
     name: "queues and caches are bounded",
     invariant: "I10",
-    statement: "requests in flight, lingering writes, the bytes that both hold, relayed writes, and cached bytes never exceed their limits",
+    statement: "requests in flight, lingering writes, the bytes that both hold, relayed writes, cached bytes and bytes of hints never exceed their limits",
     source: "TigerBeetle: every queue has a limit; DESIGN 5",
     tla: None,
     file: file!(),
@@ -33,6 +33,7 @@ pub fn check(config: &ShardConfig, counters: &Counters, place: &str) -> Verdict 
         // The last request that was admitted may bring a whole object.
         ("held bytes", counters.held_bytes, config.held_bytes_max as u64 + OBJECT_BYTES_MAX),
         ("relayed writes", counters.relays, config.relays_max as u64),
+        ("bytes of hints", counters.hint_bytes, config.hint_bytes_max as u64),
         ("cached bytes", counters.cache_bytes, config.cache_bytes_max as u64 + BATCH_BYTES_MAX),
     ];
     match limits.iter().find(|(_, is, limit)| is > limit) {
@@ -64,6 +65,9 @@ mod tests {
         assert!(check(&config, &more, "n1").is_err());
         let more = Counters { relays: at.relays + 1, ..at };
         assert!(check(&config, &more, "n1").is_err());
+        let hint_bytes = config.hint_bytes_max as u64;
+        assert_eq!(check(&config, &Counters { hint_bytes, ..at }, "n1"), Ok(()));
+        assert!(check(&config, &Counters { hint_bytes: hint_bytes + 1, ..at }, "n1").is_err());
         let held_bytes = config.held_bytes_max as u64 + OBJECT_BYTES_MAX;
         assert_eq!(check(&config, &Counters { held_bytes, ..at }, "n1"), Ok(()));
         assert!(check(&config, &Counters { held_bytes: held_bytes + 1, ..at }, "n1").is_err());

@@ -13,7 +13,7 @@ use crate::history::{EventId, History, KeyId};
 pub const ON_DISK: Property = Property {
     name: "acknowledged is durable",
     invariant: "I2",
-    statement: "when a write is acknowledged, the disk of every replica that its receipt names has it, synced under `sync = always`, or has lost it by a fault that may do that",
+    statement: "when a write is acknowledged, the disk of every replica that its receipt names has it, synced under `sync = always`, or has lost it by a fault that may do that; so has each fallback, for a replica that is not named, or that replica since",
     source: "TESTING 1, P1; Pillai et al., OSDI 2014: what a crash leaves",
     tla: Some("tla/Replication.tla!AcknowledgedIsDurable"),
     file: file!(),
@@ -23,7 +23,7 @@ pub const ON_DISK: Property = Property {
 pub const OUTLIVES_CRASHES: Property = Property {
     name: "what was acknowledged outlives a crash",
     invariant: "I2",
-    statement: "after a restart a node's disk has every write for which a receipt named the node, unless a fault that may do that took it",
+    statement: "after a restart a node's disk has every write for which a receipt named the node, as a hint until it is home if the node stood in for another, unless a fault that may do that took it",
     source: "TESTING 1, P1 and P2; Pillai et al., OSDI 2014",
     tla: Some("tla/Replication.tla!AcknowledgedIsDurable"),
     file: file!(),
@@ -79,6 +79,27 @@ pub fn check_restart(
     Ok(())
 }
 
+/// Checks what a restarted node keeps for others. `kept` are the contexts of its hints for this key.
+///
+/// # Errors
+/// A write that it had acknowledged for another is gone.
+pub fn check_hints_after_restart(
+    history: &History,
+    key: KeyId,
+    node: NodeId,
+    kept: &[VersionVector],
+) -> Verdict {
+    for (id, event) in history.events_of(key) {
+        let Some(dot) = event.dot else { continue };
+        let owes = event.hinted.contains(&node) && !event.lost.contains(&node);
+        if owes && !kept.iter().any(|covers| covers.covers(dot)) {
+            let how = format!("{node} restarts without its hint of {}", history.describe(id));
+            return Err(Violation::new(&OUTLIVES_CRASHES, how));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +133,27 @@ mod tests {
         let partition = told.history.key(told.key).partition;
         told.history.lose(NodeId(1), partition, dot(1, 1));
         assert!(verdict(&told, 1, &[]));
+    }
+
+    /// Goal: a restarted fallback owes its hints, until they are home or lost.
+    #[test]
+    fn restarts_of_fallbacks() {
+        let mut told = Told::default();
+        let a = told.put("a", &[]);
+        told.acknowledge(a, dot(1, 1), &[1]);
+        told.history.acknowledged_by_fallback(a, NodeId(4));
+        let verdict = |told: &Told, kept: &[VersionVector]| {
+            check_hints_after_restart(&told.history, told.key, NodeId(4), kept).is_ok()
+        };
+        let has = [covers(&[]), covers(&[(1, 1)])];
+        assert!(verdict(&told, &has));
+        assert!(!verdict(&told, &has[..1]));
+        let mut home = Told { history: told.history.clone(), key: told.key };
+        home.history.went_home((NodeId(4), NodeId(2)), told.key, (&has[1], &[]), 5);
+        assert!(verdict(&home, &[]));
+        assert!(home.history.event(a).durable.contains(&NodeId(2)), "it owes it now");
+        let partition = told.history.key(told.key).partition;
+        told.history.lose(NodeId(4), partition, dot(1, 1));
+        assert!(verdict(&told, &[]));
     }
 }

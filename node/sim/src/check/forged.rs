@@ -25,7 +25,9 @@ pub const REFUSED: Property = Property {
 /// Somebody made it durable.
 pub fn check(history: &History, id: EventId, result: &CallResult) -> Verdict {
     let is_taken = match result {
-        CallResult::Reply(Reply::Error(RequestError::WriteUnknown { durable, .. })) => *durable > 0,
+        CallResult::Reply(Reply::Error(
+            RequestError::WriteUnknown { durable, .. } | RequestError::HintsFull { durable, .. },
+        )) => *durable > 0,
         CallResult::Reply(Reply::Error(_)) | CallResult::NotSent | CallResult::Disconnected => {
             false
         }

@@ -88,7 +88,10 @@ fn quorums_meet(layout: &Layout, partition: Partition, event: &Event, read: &Rea
             _ => 0,
         }
     };
-    let is_intact = event.lost.is_empty() && event.regained.values().all(|&at| at < read.asked_us);
+    // What a fallback keeps for a replica is at no replica.
+    let is_intact = !event.is_sloppy
+        && event.lost.is_empty()
+        && event.regained.values().all(|&at| at < read.asked_us);
     let have = |members: &[NodeId]| {
         event.had_since(read.asked_us).filter(|node| members.contains(node)).count()
     };
@@ -162,6 +165,25 @@ mod tests {
         stale.asked_us = 100;
         told.history.lose(NodeId(2), Partition::from_u32(0), dot(1, 1));
         assert_eq!(check(&told.history, &layout, &stale), Ok(()));
+    }
+
+    /// Goal: a fallback's vote makes no quorum of replicas, until the hint is home. Method: a write
+    /// by one replica and a fallback; a read of two of three.
+    #[test]
+    fn a_sloppy_quorum_is_no_quorum() {
+        let layout = Shape { regions: vec![(4, 3)], zones: 0, bits: 0, shards: 1 }.layout();
+        let list = layout.preference_list(Partition::from_u32(0), RegionId(0));
+        let mut told = Told::default();
+        let a = told.put("a", &[]);
+        told.history.event_mut(a).level = Level::LocalQuorum;
+        told.acknowledge(a, dot(1, 1), &[list[0].0]);
+        let stale = read(&told, Level::LocalQuorum, 0, false);
+        assert!(check(&told.history, &layout, &stale).is_err());
+        told.history.acknowledged_by_fallback(a, list[3]);
+        assert_eq!(check(&told.history, &layout, &stale), Ok(()));
+        let covers = covers(&[(1, 1)]);
+        told.history.went_home((list[3], list[1]), told.key, (&covers, &[]), 50);
+        assert!(check(&told.history, &layout, &stale).is_err());
     }
 
     /// Goal: what a disk has lost, it owes again once it has it again, to reads asked for later.

@@ -5,7 +5,7 @@
 use holm_core::layout::Layout;
 use holm_protocol::ids::{NodeId, Partition, RegionId};
 use holm_protocol::level::Level;
-use holm_protocol::message::Receipt;
+use holm_protocol::message::{Receipt, ReceiptEntry};
 
 use crate::check::{Property, Verdict, Violation};
 
@@ -13,7 +13,7 @@ use crate::check::{Property, Verdict, Violation};
 pub const LEVEL_MET: Property = Property {
     name: "receipts meet their level",
     invariant: "I2",
-    statement: "an answer's receipt names distinct replicas of its partition, as many as its level needs",
+    statement: "an answer's receipt names distinct replicas of its partition, as many as its level needs; at `one` and `local_quorum` other nodes of the coordinator's region may stand for those of its replicas that are not named",
     source: "Dynamo (SOSP 2007) 4.5; votes by identity",
     tla: Some("tla/Replication.tla!ReceiptMeetsLevel"),
     file: file!(),
@@ -30,17 +30,33 @@ pub fn check(layout: &Layout, partition: Partition, level: Level, receipt: &Rece
     if nodes.windows(2).any(|pair| pair[0] == pair[1]) {
         return broken(format!("a receipt names a node twice: {nodes:?}"));
     }
-    if let Some(stranger) = nodes.iter().find(|node| !layout.is_replica(partition, **node)) {
-        return broken(format!("a receipt names {stranger}, no replica of {partition}"));
+    let entries = receipt.replicas.iter();
+    let stranger = |e: &&ReceiptEntry| layout.is_replica(partition, e.node) == e.fallback;
+    if let Some(ReceiptEntry { node, fallback, .. }) = entries.clone().find(stranger) {
+        let as_what = if *fallback { "a fallback" } else { "a replica" };
+        return broken(format!("a receipt names {node} as {as_what} of {partition}"));
     }
+    let fallbacks: Vec<NodeId> =
+        entries.filter(|entry| entry.fallback).map(|entry| entry.node).collect();
     let Some(region) = layout.region_of(receipt.coordinator) else {
         return broken(format!("coordinator {} is not in the layout", receipt.coordinator));
     };
     let replicas = layout.replicas(partition).len();
+    let home = region;
+    if !fallbacks.is_empty() {
+        let is_far = fallbacks.iter().any(|&node| layout.region_of(node) != Some(home));
+        let local = layout.replicas_in(partition, home);
+        let named = local.iter().filter(|replica| nodes.contains(replica)).count();
+        let is_strict = !matches!(level, Level::One | Level::LocalQuorum);
+        if is_far || is_strict || named + fallbacks.len() > local.len() {
+            return broken(format!("fallbacks at {level} that stand for nobody: {fallbacks:?}"));
+        }
+    }
     let in_region = |region: RegionId| {
         let members = layout.replicas_in(partition, region);
         let named = members.iter().filter(|member| nodes.contains(member)).count();
-        (named, members.len())
+        let stand_ins = if region == home { fallbacks.len() } else { 0 };
+        (named + stand_ins, members.len())
     };
     let is_majority = |(named, of): (usize, usize)| named > of / 2;
     let met = match level {
@@ -61,8 +77,6 @@ pub fn check(layout: &Layout, partition: Partition, level: Level, receipt: &Rece
 
 #[cfg(test)]
 mod tests {
-    use holm_protocol::message::ReceiptEntry;
-
     use super::*;
     use crate::plan::Shape;
 
@@ -95,5 +109,33 @@ mod tests {
             let receipt = Receipt { coordinator: local[0], level: Level::One, replicas };
             assert!(check(&layout, partition, Level::One, &receipt).is_err());
         }
+    }
+
+    /// Goal: fallbacks count at the two levels at which they may, for replicas of their region that
+    /// are not named, and only if they are none themselves.
+    #[test]
+    fn fallbacks_stand_for_somebody() {
+        let shape = Shape { regions: vec![(5, 3), (4, 3)], zones: 0, bits: 0, shards: 1 };
+        let (layout, partition) = (shape.layout(), Partition::from_u32(0));
+        let near = layout.preference_list(partition, RegionId(0));
+        let far = layout.preference_list(partition, RegionId(1));
+        let verdict = |level: Level, named: &[NodeId], fallbacks: &[NodeId]| {
+            let entry = |fallback| move |&node| ReceiptEntry { node, region: RegionId(0), fallback };
+            let named = named.iter().map(entry(false));
+            let replicas = named.chain(fallbacks.iter().map(entry(true))).collect();
+            let receipt = Receipt { coordinator: near[0], level, replicas };
+            check(&layout, partition, level, &receipt).is_ok()
+        };
+        assert!(verdict(Level::LocalQuorum, &near[..1], &near[3..4]));
+        assert!(verdict(Level::LocalQuorum, &[], &near[3..]));
+        assert!(verdict(Level::LocalQuorum, &near[..1], &near[3..]));
+        assert!(verdict(Level::One, &[], &near[3..4]));
+        assert!(!verdict(Level::LocalQuorum, &[], &near[3..4]), "one of three");
+        assert!(!verdict(Level::LocalQuorum, &near[..2], &near[3..]), "four of three");
+        assert!(!verdict(Level::LocalQuorum, &near[..1], &near[1..2]), "a replica");
+        assert!(!verdict(Level::LocalQuorum, &near[..1], &far[3..]), "of another region");
+        assert!(!verdict(Level::LocalQuorum, &near[3..], &[]), "not said to be one");
+        assert!(!verdict(Level::Count(2), &near[..1], &near[3..4]));
+        assert!(!verdict(Level::All, &[&near[..2], &far[..3]].concat(), &near[3..4]));
     }
 }

@@ -36,15 +36,20 @@ impl Cluster {
         // A delete that nobody has seen yet has no event to be found by: any of its key will do to
         // say where it happened.
         let Some(event) = event.or(history.key(id).events.last().copied()) else { return };
-        let named = written.receipt.replicas.iter().map(|entry| entry.node);
-        let copies: Vec<(NodeId, Copy)> =
-            named.map(|node| (node, self.copy(node, (bucket, &key), written.dot))).collect();
+        let of = |fallback| {
+            let entries = written.receipt.replicas.iter();
+            entries.filter(move |entry| entry.fallback == fallback).map(|entry| entry.node)
+        };
+        let (named, fallbacks): (Vec<NodeId>, Vec<NodeId>) = (of(false).collect(), of(true).collect());
+        let at = (bucket, &key[..]);
+        let mut copies = self.fallback_copies((&fallbacks, &named), at, written.dot);
+        copies.extend(named.iter().map(|&node| (node, self.copy(node, at, written.dot))));
         let verdict = durable::check(history, event, &copies);
         self.referee.judge(verdict);
     }
 
     /// What is on a node's disk of a write.
-    fn copy(&self, node: NodeId, (bucket, key): (BucketId, &[u8]), dot: Dot) -> Copy {
+    pub(super) fn copy(&self, node: NodeId, (bucket, key): (BucketId, &[u8]), dot: Dot) -> Copy {
         let Some(partition) = self.partition(bucket, key) else { return Copy::Missing };
         let is_there = self.covered(node, bucket, key).covers(dot);
         if !is_there {
@@ -69,7 +74,10 @@ impl Cluster {
 
     /// A node has started: its disk has what it acknowledged, and its clocks claim nothing else.
     pub(super) fn audit_restart(&mut self, node: NodeId) {
-        let verdict = self.check_restart(node).and_then(|()| self.check_clocks_of(node));
+        let verdict = self
+            .check_restart(node)
+            .and_then(|()| self.check_hints_after_restart(node))
+            .and_then(|()| self.check_clocks_of(node));
         self.referee.judge(verdict);
     }
 

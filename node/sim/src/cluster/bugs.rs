@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
-use holm_core::peer::{Found, OpId, PeerMessage};
+use holm_core::peer::{Found, HintMessage, OpId, PeerMessage};
 use holm_core::shard::config::ShardConfig;
 use holm_core::store::Table;
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
@@ -33,6 +33,12 @@ pub(super) struct Bugs {
     levels: BTreeMap<CallId, Level>,
     /// The context of the last answer.
     earlier: Option<Bytes>,
+    /// Hints that were handed over: by whom, to whom, of which key.
+    handed_over: BTreeSet<(NodeId, NodeId, Bytes)>,
+    /// Those on their way.
+    handing_over: BTreeMap<OpId, (NodeId, NodeId, Bytes)>,
+    /// The replicas for which fallbacks were asked to keep something, where a bug names another.
+    stands_for: BTreeMap<OpId, Vec<(NodeId, NodeId)>>,
 }
 
 impl Cluster {
@@ -130,6 +136,10 @@ impl Cluster {
         (from, to): (NodeId, NodeId),
         message: &PeerMessage,
     ) -> Option<Bytes> {
+        if let PeerMessage::Hint(message) = message {
+            let changed = self.tampered_hint(tamper, (from, to), message)?;
+            return Some(framed(&PeerMessage::Hint(changed)));
+        }
         let partition = message.partition();
         let asked = match message {
             PeerMessage::Write { object, .. }
@@ -186,6 +196,11 @@ impl Cluster {
         to: NodeId,
         message: &PeerMessage,
     ) -> bool {
+        if let PeerMessage::Hint(HintMessage::HandOff { op, partition, .. }) = message
+            && self.setup.tamper == Some(Tamper::HintDroppedEarly)
+        {
+            self.answer_hint((to, from), *op, *partition);
+        }
         let PeerMessage::Write { op, partition, object, fan_out, .. } = message else {
             return false;
         };
@@ -207,6 +222,51 @@ impl Cluster {
             }
             _ => false,
         }
+    }
+
+    /// A replica, or whoever takes an answer for its, says that a hint is home.
+    fn answer_hint(&mut self, (replica, node): (NodeId, NodeId), op: OpId, partition: Partition) {
+        let window_bytes = 1_000;
+        let home = HintMessage::HandedOff { op, partition, refused: None, window_bytes };
+        self.inject(replica, node, framed(&PeerMessage::Hint(home)));
+    }
+
+    /// What becomes of a message about a hint; `None` if it is not sent.
+    fn tampered_hint(
+        &mut self,
+        tamper: Tamper,
+        (from, to): (NodeId, NodeId),
+        message: &HintMessage,
+    ) -> Option<HintMessage> {
+        let mut changed = message.clone();
+        match (tamper, &mut changed) {
+            (Tamper::HintsStay, HintMessage::HandOff { .. }) => return None,
+            (Tamper::HintDroppedByOldAnswer, HintMessage::HandOff { op, partition, key, .. }) => {
+                let hint = (from, to, key.clone());
+                if self.bugs.handed_over.contains(&hint) {
+                    self.answer_hint((to, from), *op, *partition);
+                    return None;
+                }
+                self.bugs.handing_over.insert(*op, hint);
+            }
+            (
+                Tamper::HintDroppedByOldAnswer,
+                HintMessage::HandedOff { op, refused: None, .. },
+            ) => {
+                self.bugs.handed_over.extend(self.bugs.handing_over.remove(op));
+            }
+            // The fallback keeps it for the coordinator, which votes itself.
+            (Tamper::FallbackCountedBesideReplica, HintMessage::Keep { op, replica, .. }) => {
+                self.bugs.stands_for.entry(*op).or_default().push((to, *replica));
+                *replica = from;
+            }
+            (Tamper::FallbackCountedBesideReplica, HintMessage::Kept { op, replica, .. }) => {
+                let asked = self.bugs.stands_for.get(op).into_iter().flatten();
+                *replica = asked.rev().find(|(asked, _)| *asked == from).map_or(*replica, |it| it.1);
+            }
+            _ => {}
+        }
+        Some(changed)
     }
 
     /// A node changed these rows.

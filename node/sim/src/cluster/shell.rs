@@ -298,6 +298,7 @@ impl Cluster {
             self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
             self.bug_at_commit(id, &rows);
             self.watch_commit(id, &rows);
+            self.audit_hints(id, &rows);
             let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
             let clock = |partition| {
                 let slot = slots.get(shard_of(partition, slots.len()))?;

@@ -1,7 +1,7 @@
 //! What the recorder of protocol steps is told ([`crate::steps`]), if there is one.
 
 use holm_core::object::Object;
-use holm_core::peer::PeerMessage;
+use holm_core::peer::{HintMessage, PeerMessage};
 use holm_core::shard::event::{Effects, Input};
 use holm_core::store::Table;
 use holm_core::time::Now;
@@ -91,7 +91,10 @@ fn brought(input: &Input) -> Brought {
             Brought::Request(request.clone())
         }
         Input::Peer {
-            message: PeerMessage::Write { object, .. } | PeerMessage::Repair { object, .. },
+            message:
+                PeerMessage::Write { object, .. }
+                | PeerMessage::Repair { object, .. }
+                | PeerMessage::Hint(HintMessage::HandOff { object, .. }),
             ..
         } => Brought::Object(object.clone()),
         _ => Brought::Other,

@@ -51,6 +51,7 @@ pub(super) fn plan(seed: u64, mode: Mode) -> Plan {
         tamper: None,
         shape,
     };
+    draw_hints(&mut plan.shard, &mut stream(seed, "hints"));
     plan.faults = draw_faults(&plan, &mut stream(seed, "faults"));
     plan
 }
@@ -122,6 +123,13 @@ pub(super) fn draw_config(rng: &mut ChaCha8Rng) -> ShardConfig {
         checkpoint_every: rng.random_range(1..20),
         ..ShardConfig::test_min()
     }
+}
+
+fn draw_hints(config: &mut ShardConfig, rng: &mut ChaCha8Rng) {
+    config.hint_after_ms = rng.random_range(10..300);
+    // So few that some writes find no room, now and then.
+    config.hint_bytes_max = pick(rng, &[300, 3_000, 1 << 20, 1 << 20]);
+    config.handoff_window_bytes = pick(rng, &[1, 1_000, 1 << 20]);
 }
 
 fn draw_client(rng: &mut ChaCha8Rng, id: u64, shape: &Shape) -> ClientPlan {

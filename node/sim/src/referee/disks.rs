@@ -1,5 +1,7 @@
 //! What disks lose.
 
+use bytes::Bytes;
+use holm_core::keys::hint_key_parts;
 use holm_core::object::Object;
 use holm_core::shard::log::decode_record;
 use holm_core::store::Table;
@@ -7,6 +9,7 @@ use holm_protocol::dot::Dot;
 use holm_protocol::ids::NodeId;
 
 use super::Referee;
+use crate::cluster::covered;
 use crate::store::Changed;
 
 impl Referee {
@@ -22,9 +25,20 @@ impl Referee {
                     }
                 }
                 Table::Objects => self.lost_object(node, row),
+                Table::Hints => self.lost_hint(node, row),
                 _ => {}
             }
         }
+    }
+
+    fn lost_hint(&mut self, node: NodeId, row: &Changed) {
+        let Some((_, partition, bucket, name)) = hint_key_parts(&row.key) else { return };
+        let Some(key) = self.history.key_id(bucket, &Bytes::copy_from_slice(name)) else { return };
+        let (had, has) = (covered(row.after.as_deref()), covered(row.before.as_deref()));
+        let dots = self.history.events_of(key).filter_map(|(_, event)| event.dot);
+        let named = had.iter().chain(dots).filter(|&dot| had.covers(dot) && !has.covers(dot));
+        let gone: Vec<Dot> = named.collect();
+        gone.into_iter().for_each(|dot| self.history.lose(node, partition, dot));
     }
 
     fn lost_object(&mut self, node: NodeId, row: &Changed) {

@@ -94,6 +94,13 @@ impl SimStore {
                     self.write(Table::Objects, key, None);
                 }
             }
+            Some(Tamper::HintsForgotten) => {
+                let keys: Vec<Vec<u8>> =
+                    self.rows(Table::Hints).map(|(key, _)| key.to_vec()).collect();
+                for key in keys {
+                    self.write(Table::Hints, key, None);
+                }
+            }
             Some(Tamper::BatchNotAtomic) => {
                 for row in std::mem::take(&mut self.newest) {
                     if row.table == Table::Objects {

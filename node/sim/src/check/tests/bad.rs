@@ -18,7 +18,7 @@ use super::model::{Case, good, live_dots};
 use crate::check::durable::Copy;
 use crate::check::{
     PROPERTIES, Property, Verdict, answers, bounds, converged, deadline, dots, durable, elements,
-    ends, equal_clocks, forged, gone, kept, latest, logged, names, panics, quarantine,
+    ends, equal_clocks, forged, gone, hints, kept, latest, logged, names, panics, quarantine,
     quorum_reads, receipts, replica, same_run, values,
 };
 use crate::cluster::CallResult;
@@ -75,6 +75,11 @@ fn stored(case: &Case) -> Vec<Verdict> {
     let (history, key) = (&case.history, case.key);
     let mut out: Vec<Verdict> =
         case.copies.iter().map(|(id, copies)| durable::check(history, *id, copies)).collect();
+    let nodes = (NodeId(4), NodeId(1));
+    for (before, after, copy) in &case.hints {
+        out.push(hints::check_change(nodes, (before, after), |_| *copy));
+    }
+    out.push(hints::check_left(&vec![nodes; case.hints_left]));
     for change in &case.changes {
         let (before, after) = (&change.before, &change.after);
         out.push(replica::check(history, replica::Change { key, before, after, place: "n1" }));
@@ -110,7 +115,7 @@ type Rng = ChaCha8Rng;
 /// Breaks one rule, if the case offers a chance.
 type Break = fn(&mut Case, &mut Rng) -> Option<()>;
 
-const BREAKS: [(&Property, Break); 35] = [
+const BREAKS: [(&Property, Break); 37] = [
     (&dots::UNIQUE, |case, rng| {
         let (one, other) = (any(rng, &case.learned)?, any(rng, &case.learned)?);
         (one.0 != other.0).then(|| case.learned.push((one.0, other.1)))
@@ -317,9 +322,19 @@ const BREAKS: [(&Property, Break); 35] = [
         case.clocks[at].2.retain_dots(|dot| dot != gone);
         Some(())
     }),
+    (&hints::HOME_FIRST, |case, rng| {
+        let at = index(rng, case.hints.len())?;
+        case.hints[at].2 = any(rng, &[Copy::Missing, Copy::Unsynced])?;
+        Some(())
+    }),
+    (&hints::GO_HOME, |case, rng| {
+        case.hints_left = rng.random_range(1..9);
+        Some(())
+    }),
     (&bounds::BOUNDED, |case, rng| {
         let (config, more) = (ShardConfig::test_min(), rng.random_range(1..1_000));
-        match rng.random_range(0..3) {
+        match rng.random_range(0..4) {
+            3 => case.counters.hint_bytes = config.hint_bytes_max as u64 + more,
             0 => case.counters.relays = config.relays_max as u64 + more,
             1 => case.counters.in_flight = config.in_flight_max as u64 + more,
             _ => case.counters.lingering = config.lingering_max as u64 + more,

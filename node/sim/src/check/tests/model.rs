@@ -62,6 +62,9 @@ pub(super) struct Case {
     pub(super) reads: Vec<(Read, Receipt)>,
     pub(super) forged: Vec<(EventId, CallResult)>,
     pub(super) copies: Vec<(EventId, Vec<(NodeId, Copy)>)>,
+    /// Hints that went: what they covered, what is left of that, what was at home.
+    pub(super) hints: Vec<(VersionVector, VersionVector, Copy)>,
+    pub(super) hints_left: usize,
     pub(super) forgot: BTreeMap<NodeId, u64>,
     /// Asked, ended, allowed, microseconds.
     pub(super) calls: Vec<(u64, u64, u64)>,
@@ -145,6 +148,8 @@ fn empty() -> Case {
         reads: vec![],
         forged: vec![],
         copies: vec![],
+        hints: vec![],
+        hints_left: 0,
         forgot: BTreeMap::new(),
         calls: vec![],
         changes: vec![],
@@ -363,6 +368,10 @@ impl Model {
         let (now_us, node) = (self.now_us, self.node());
         let mut case = self.case;
         let object = case.object(&all);
+        let gone = |&(_, dot): &(EventId, Dot)| {
+            (VersionVector::from_iter([dot]), VersionVector::new(), Copy::Kept)
+        };
+        case.hints = case.learned.iter().map(gone).collect();
         case.replicas = (1..=REPLICAS).map(|node| (NodeId(node), object.clone())).collect();
         case.forgot.insert(NodeId(node), now_us + 1);
         let receipt = case.receipt(Level::All, &[NodeId(1), NodeId(2), NodeId(3)]);
