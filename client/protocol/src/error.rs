@@ -72,6 +72,8 @@ pub enum StoreFault {
     Io,
     /// Stored bytes do not match their checksum.
     Corrupt,
+    /// The node keeps as many hints for other nodes as it may, and holds no replica itself.
+    HintsFull,
 }
 
 /// A permission that a client certificate can carry.

@@ -27,6 +27,7 @@ pub mod cache;
 pub mod config;
 pub mod event;
 mod explain;
+mod fallback;
 mod handoff;
 pub mod hints;
 pub mod log;
@@ -63,6 +64,7 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use config::{Boot, ClusterState, ShardConfig};
 use event::{Caller, Counters, Effect, Effects, Input};
+use fallback::Guest;
 use handoff::Handoff;
 use hints::Hints;
 use log::ShardLog;
@@ -105,6 +107,8 @@ enum Op {
 enum OwnVote {
     /// The write of this operation is in the open batch.
     Durable(OpId),
+    /// So it is, as a hint for another.
+    Kept(OpId),
     /// The read of this operation found this in the open batch.
     Found(OpId, Found),
 }
@@ -133,6 +137,8 @@ pub struct Shard {
     lingering: Lingering,
     log: ShardLog,
     hints: Hints,
+    /// Partitions that others hold and this shard has written to.
+    guests: BTreeMap<Partition, Guest>,
     handoff: Handoff,
     /// Effects that speak of the open batch.
     held: Effects,
@@ -169,6 +175,7 @@ impl Shard {
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
             hints: Hints::default(),
+            guests: BTreeMap::new(),
             handoff: Handoff::default(),
             held: Vec::new(),
             own_votes: Vec::new(),
@@ -292,6 +299,7 @@ impl Shard {
                     let me = self.boot.node;
                     self.on_write_votes(op, me, Votes { durable: &[me], refused: &[] }, turn);
                 }
+                OwnVote::Kept(op) => self.on_kept(op, (self.boot.node, None), None, turn),
                 OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
             }
         }
@@ -311,6 +319,7 @@ impl Shard {
     pub fn resume(&mut self, actor: Actor) {
         self.boot.actor = actor;
         self.partitions.values_mut().for_each(PartitionState::start_run);
+        self.guests.clear();
         self.stopped = None;
     }
 
@@ -386,6 +395,9 @@ impl Shard {
                     let refused = [(self.boot.node, refusal)];
                     let votes = Votes { durable: &[], refused: &refused };
                     self.on_write_votes(op, self.boot.node, votes, turn);
+                }
+                OwnVote::Kept(op) => {
+                    self.on_kept(op, (self.boot.node, None), Some(refusal), turn);
                 }
                 OwnVote::Found(op, _) => {
                     self.on_found(op, self.boot.node, Found::Refused(refusal), turn);

@@ -485,5 +485,7 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.handoffs_refused += more.handoffs_refused;
     sum.handoffs_lost += more.handoffs_lost;
     sum.writes_unhinted += more.writes_unhinted;
+    sum.writes_as_fallback += more.writes_as_fallback;
+    sum.reads_from_hints += more.reads_from_hints;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

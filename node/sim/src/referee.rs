@@ -267,6 +267,10 @@ impl Referee {
         let verdict = answers::check(&self.history, &answer);
         self.judge(verdict);
         self.answers.push(answer);
+        // It says itself that it was answered from hints: it met nobody's quorum.
+        if values.receipt.replicas.iter().any(|entry| entry.fallback) {
+            return;
+        }
         let Some(region) = self.layout.region_of(values.receipt.coordinator) else { return };
         let included = values.receipt.replicas.iter().map(|entry| entry.node).collect();
         let read = quorum_reads::Read { key, asked_us, level, region, included, covers };

@@ -136,6 +136,10 @@ pub struct Counters {
     /// Writes that were acknowledged, with a replica of the region lacking them and no hint for it:
     /// left to repair, which knows from the clocks what is missing.
     pub writes_unhinted: u64,
+    /// Writes taken as a fallback, because no replica of the region could be reached.
+    pub writes_as_fallback: u64,
+    /// Reads answered from hints, because no replica could be reached.
+    pub reads_from_hints: u64,
     /// Hints kept now.
     pub hints: u64,
     /// Bytes that they take now.

@@ -249,6 +249,7 @@ impl Shard {
                 let write = Incoming { partition, bucket, key: name, object };
                 // In one commit; what cannot be joined stays.
                 if self.boot.owns(partition) && self.join_incoming(&write, turn).is_ok() {
+                    self.note_hint_gone(partition, &row);
                     self.hints.set(key, Some(&row), None);
                 }
             }
@@ -307,6 +308,9 @@ impl Shard {
             && xxh3_64(&row) == sent.digest
         {
             self.counters.hints_handed_off += 1;
+            if let Some((_, partition, ..)) = hint_key_parts(&sent.key) {
+                self.note_hint_gone(partition, &row);
+            }
             self.hints.set(sent.key.clone(), Some(&row), None);
         }
     }

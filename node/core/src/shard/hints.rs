@@ -232,8 +232,7 @@ impl Shard {
     ) {
         let partition = hint.partition;
         let refused = self.keep_hint(replica, &hint, turn).err();
-        let message =
-            PeerMessage::Hint(HintMessage::Kept { op, partition, replica, refused });
+        let message = PeerMessage::Hint(HintMessage::Kept { op, partition, replica, refused });
         let effect = Effect::Send { to: vec![from], message };
         match refused {
             Some(refusal) => {

@@ -1,4 +1,5 @@
-//! Requests that come to a node which cannot coordinate them: passed on to a replica.
+//! Requests that come to a node which cannot coordinate them: passed on to a replica, or where a
+//! region has none within reach, to a fallback ([`super::fallback`]).
 //!
 //! The nearest replica that can be reached is tried first. One that refuses without having done
 //! anything is followed by the next; a write whose coordinator is lost after it was asked is
@@ -8,12 +9,15 @@
 
 use std::collections::BTreeSet;
 
+use holm_protocol::bucket::BucketPolicy;
 use holm_protocol::error::{NotReady, Outcome, RequestError, Retry};
 use holm_protocol::ids::{NodeId, Partition, RequestId};
+use holm_protocol::level::Level;
 use holm_protocol::message::{Reply, Request};
 
 use crate::peer::{OpId, PeerMessage};
 use crate::shard::event::Effect;
+use crate::shard::stand_in::{fallbacks, is_sloppy};
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, Route, Shard, Turn, answer};
 use crate::store::Store;
@@ -43,6 +47,8 @@ pub(super) struct ProxyOp {
     candidates: Vec<NodeId>,
     target: NodeId,
     tried: BTreeSet<NodeId>,
+    /// What the first one said that refused.
+    refused: Option<RequestError>,
     deadline: Mono,
     wake: Mono,
 }
@@ -93,10 +99,20 @@ impl Shard {
         let others = route.layout.replicas(route.partition).iter().copied();
         let eligible = |&node: &NodeId| node != me && only.is_none_or(|only| only == node);
         let mut candidates: Vec<NodeId> = others.filter(eligible).collect();
+        let is_far = |node| route.layout.region_of(node) != Some(route.region);
         candidates.sort_by_key(|&node| {
-            let far = route.layout.region_of(node) != Some(route.region);
-            (far, if far { self.peers.srtt_us(node) } else { 0 })
+            (is_far(node), if is_far(node) { self.peers.srtt_us(node) } else { 0 })
         });
+        // After the own region's replicas its other nodes may take a write, before those elsewhere,
+        // and after all replicas one that keeps something may answer a read.
+        let level = level_of(&request, &route.policy);
+        let is_read = matches!(request, Request::Get(_));
+        if is_sloppy(route, level) && (!is_read || level == Level::One) {
+            let at = candidates.iter().position(|&node| is_far(node) && !is_read);
+            let list = fallbacks(&route.layout, route.partition, route.region).filter(eligible);
+            let at = at.unwrap_or(candidates.len());
+            candidates.splice(at..at, list);
+        }
         let op = Box::new(ProxyOp {
             origin,
             request,
@@ -106,6 +122,7 @@ impl Shard {
             candidates,
             target: me,
             tried: BTreeSet::new(),
+            refused: None,
             deadline,
             wake: deadline,
         });
@@ -154,7 +171,7 @@ impl Shard {
         reply: Reply,
         turn: &mut Turn<'_, S>,
     ) {
-        let op = match self.ops.remove(&id.0) {
+        let mut op = match self.ops.remove(&id.0) {
             Some(Op::Proxy(op)) if op.is_answered_by(from, &reply) => op,
             Some(other) => {
                 self.counters.peer_rejections += 1;
@@ -169,9 +186,18 @@ impl Shard {
         };
         match reply {
             Reply::Error(error) if elsewhere(&error) && self.has_untried(&op) => {
+                op.refused.get_or_insert(error);
                 self.try_next(id, op, turn);
             }
-            reply => self.end_proxy(&op, reply, turn),
+            reply => {
+                // Who may not stand in, because it sees a replica, is not the reason.
+                let not_in_layout = RequestError::NotReady { reason: NotReady::NotInLayout };
+                let reply = match op.refused.take() {
+                    Some(first) if reply == Reply::Error(not_in_layout) => Reply::Error(first),
+                    _ => reply,
+                };
+                self.end_proxy(&op, reply, turn);
+            }
         }
     }
 
@@ -221,6 +247,17 @@ impl Shard {
         self.held_bytes -= payload(&op.request);
         answer(op.origin, reply, turn.out);
     }
+}
+
+/// The level of a request.
+fn level_of(request: &Request, policy: &BucketPolicy) -> Level {
+    let (asked, usual) = match request {
+        Request::Put(put) => (put.level, policy.write_level),
+        Request::Delete(delete) => (delete.level, policy.write_level),
+        Request::Get(get) => (get.level, policy.read_level),
+        Request::Admin(_) => (None, Level::All),
+    };
+    asked.unwrap_or(usual)
 }
 
 /// Bytes of value that a request holds.

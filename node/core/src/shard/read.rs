@@ -62,6 +62,9 @@ impl Shard {
         let route = self.route(get.bucket, &get.key)?;
         route.check_region(get.level.unwrap_or(route.policy.read_level))?;
         if !route.replica || self.boot.amnesia {
+            if self.read_hints(origin, (&route, &get), turn) {
+                return Ok(());
+            }
             let passed = Passed { request: Request::Get(get), fingerprint: 0, only: None };
             return self.proxy(origin, &route, passed, turn);
         }
@@ -415,7 +418,7 @@ impl Shard {
         Ok((self.cache.object(place).clone(), self.cache.is_open(place)))
     }
 
-    fn values(
+    pub(super) fn values(
         &mut self,
         key: &[u8],
         bucket: BucketId,

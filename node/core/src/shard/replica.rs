@@ -285,8 +285,8 @@ impl Shard {
 
     /// Only this run can have made this run's dots.
     pub(super) fn check_dots(&self, partition: Partition, object: &Object) -> Result<(), Refusal> {
-        let made = self.partitions.get(&partition).map_or(0, PartitionState::own_counter);
-        let impossible = |dot: Dot| dot.actor == self.boot.actor && dot.counter > made;
+        let impossible =
+            |dot: Dot| self.made_by(partition, dot.actor).is_some_and(|made| dot.counter > made);
         if object.named_dots().any(impossible) {
             return Err(Refusal::Malformed);
         }

@@ -36,6 +36,11 @@ pub(super) struct StandIns {
 }
 
 impl StandIns {
+    /// A fallback is to stand for a replica.
+    pub(super) fn ask(&mut self, fallback: NodeId, replica: NodeId) {
+        self.asked.insert(fallback, replica);
+    }
+
     /// Whether a fallback was asked and has not answered.
     pub(super) fn waits_for(&self, fallback: NodeId) -> bool {
         self.asked.contains_key(&fallback)
@@ -158,7 +163,8 @@ impl Shard {
                 match refused {
                     None => op.coordinator.stands_in(fallback, asked),
                     Some(_) => {
-                        let is_gone = op.stand_ins.as_ref().is_some_and(|s| s.gone.contains(&asked));
+                        let is_gone =
+                            op.stand_ins.as_ref().is_some_and(|s| s.gone.contains(&asked));
                         if !self.stand_in(id, &mut op, asked, turn.out) && is_gone {
                             op.coordinator.refused(asked);
                         }
@@ -174,11 +180,11 @@ impl Shard {
     pub(super) fn within_reach(&self, route: &Route, quorum: &Quorum) -> BTreeSet<NodeId> {
         let reachable = |node: &NodeId| *node == self.boot.node || self.peers.is_up(*node);
         let mut votes: BTreeSet<NodeId> = quorum.members().filter(reachable).collect();
-        if quorum.tally(&votes, &BTreeSet::new()) != Tally::Met
-            && is_sloppy(route, quorum.level())
+        if quorum.tally(&votes, &BTreeSet::new()) != Tally::Met && is_sloppy(route, quorum.level())
         {
             let fallbacks = fallbacks(&route.layout, route.partition, route.region);
-            let fallbacks = fallbacks.filter(|&node| self.peers.is_up(node)).count();
+            let me = self.boot.node;
+            let fallbacks = fallbacks.filter(|&n| n == me || self.peers.is_up(n)).count();
             let local = route.layout.replicas_in(route.partition, route.region).iter().copied();
             let down: Vec<NodeId> =
                 local.filter(|node| !votes.contains(node)).take(fallbacks).collect();

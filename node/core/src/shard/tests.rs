@@ -8,14 +8,15 @@
 mod accounts;
 mod batches;
 mod explaining;
+mod fallbacks;
 mod hinted;
-mod stand_ins;
 mod parts;
 mod proxies;
 mod reads;
 mod relays;
 mod repeats;
 mod replicas;
+mod stand_ins;
 mod votes;
 mod writes;
 

@@ -37,7 +37,6 @@ use crate::peer::{OpId, Refusal};
 use crate::put::PutCoordinator;
 use crate::quorum::{Quorum, Tally};
 use crate::shard::acknowledge::{Change, WriteOp, write_message};
-use crate::shard::cache::Place;
 use crate::shard::event::Effect;
 use crate::shard::proxy::Passed;
 use crate::shard::relay::Votes;
@@ -45,7 +44,7 @@ use crate::shard::stand_in::stand_ins;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
 use crate::store::Store;
-use crate::time::Mono;
+use crate::time::{Mono, Now};
 
 /// Callers that may wait for one write at a time: retries of a client that lost patience.
 const ORIGINS_MAX: usize = 8;
@@ -98,10 +97,12 @@ impl Shard {
         let route = self.route(write.bucket, &write.key)?;
         check_value(&route, &write)?;
         route.check_region(write.level.unwrap_or(route.policy.write_level))?;
-        if !route.replica || self.boot.amnesia {
+        let level = write.level.unwrap_or(route.policy.write_level);
+        if (!route.replica || self.boot.amnesia) && !self.coordinates(origin, &route, &write, level)
+        {
             return self.pass_on(origin, &route, write, turn);
         }
-        let quorum = self.quorum(&route, write.level.unwrap_or(route.policy.write_level))?;
+        let quorum = self.quorum(&route, level)?;
         if self.repeated(origin, (&route, &write, &quorum), turn)? {
             return Ok(());
         }
@@ -114,18 +115,55 @@ impl Shard {
             .map_err(|refusal| RequestError::Store { fault: fault_of(refusal) })?;
         self.check_reachable(&route, &quorum)?;
 
-        let (place, hlc, next) = self.next_state(&route, &write, &context, turn)?;
+        // From here on the write has happened: the dot is taken.
+        let change = match route.replica {
+            true => self.take_write(&route, &write, &context, turn)?,
+            false => self.take_write_for_another(&route, &write, &context, turn)?,
+        };
+        self.counters.writes_coordinated += 1;
+        let id = self.new_op();
+        let request = write.request;
+        self.window.begin(turn.now.mono, request, fingerprint(&write), Fate::InFlight(id));
+        let deadline = self.deadline(turn.now, write.timeout_ms);
+        self.start_write(id, (origin, change), (&route, quorum), (deadline, turn));
+        Ok(())
+    }
+
+    /// Whether this node, which is no replica that remembers, coordinates a write all the same.
+    fn coordinates(&self, origin: Origin, route: &Route, write: &Write, level: Level) -> bool {
+        match self.window.get(write.request).map(|known| &known.fate) {
+            None => self.is_fallback_coordinator(origin, route, level),
+            Some(Fate::PassedOn { .. }) => false,
+            // It did so before.
+            Some(_) => !route.replica,
+        }
+    }
+
+    /// Writes as a replica: the write is in the open batch, and in the clock.
+    fn take_write<S: Store>(
+        &mut self,
+        route: &Route,
+        write: &Write,
+        context: &VersionVector,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<Change, RequestError> {
+        let object_key = self.object_key(route.partition, write.bucket, &write.key);
+        let loaded = self.cache.load(&object_key, route.kind(), turn.store);
+        self.scratch = object_key;
+        let place = loaded
+            .map_err(|error| RequestError::Store { fault: fault_of(self.store_refusal(&error)) })?;
+        let counter = self.partitions.get(&route.partition).map_or(0, |p| p.own_counter());
+        let dot = Dot { actor: self.boot.actor, counter: counter + 1 };
+        let before = self.cache.object(place).clone();
+        let known = before.context.get(dot.actor);
+        let (next, hlc) = self.next_state((route, write, context), (before, dot), turn.now)?;
         let Some(state) = self.partitions.get_mut(&route.partition) else {
             return Err(RequestError::Store { fault: StoreFault::Io });
         };
-        // From here on the write has happened: the dot is taken.
         let dot = state.next_dot(self.boot.actor);
-        let before = self.cache.object(place).context.get(dot.actor);
-        let covers = covered_for_writer(&context, before, &next, dot);
+        let covers = covered_for_writer(context, known, &next, dot);
         let object_key = self.cache.key(place);
-        let mut encoded = Vec::new();
-        next.encode(&mut encoded);
-        let object = Bytes::from(encoded);
+        let object = encoded(&next);
         self.mark_seen(
             route.partition,
             write.bucket,
@@ -134,16 +172,32 @@ impl Shard {
             &[(dot, hlc)],
         );
         self.cache.change(place, next, object.clone());
-        self.counters.writes_coordinated += 1;
-
-        let id = self.new_op();
-        let Write { request, bucket, .. } = write;
-        self.window.begin(turn.now.mono, request, fingerprint(&write), Fate::InFlight(id));
+        let (request, bucket) = (write.request, write.bucket);
         let key = crate::keys::user_key(&object_key);
-        let change = Change { request, bucket, key, object, covers, dot, hlc };
-        let deadline = self.deadline(turn.now, write.timeout_ms);
-        self.start_write(id, (origin, change), (&route, quorum), (deadline, turn));
-        Ok(())
+        Ok(Change { request, bucket, key, object, covers, dot, hlc })
+    }
+
+    /// Writes as a fallback: the write is in the open batch, as a hint.
+    fn take_write_for_another<S: Store>(
+        &mut self,
+        route: &Route,
+        write: &Write,
+        context: &VersionVector,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<Change, RequestError> {
+        let Write { request, bucket, ref key, .. } = *write;
+        let before = self
+            .hinted_object(route, (bucket, key), true, turn.store)
+            .map_err(|refusal| RequestError::Store { fault: fault_of(refusal) })?;
+        let dot = self.next_guest_dot(route.partition);
+        let known = before.context.get(dot.actor);
+        let (next, hlc) = self.next_state((route, write, context), (before, dot), turn.now)?;
+        let covers = covered_for_writer(context, known, &next, dot);
+        let object = encoded(&next);
+        self.keep_own(route, (bucket, key), next, turn)?;
+        self.take_guest_dot(route.partition, dot);
+        self.counters.writes_as_fallback += 1;
+        Ok(Change { request, bucket, key: key.clone(), object, covers, dot, hlc })
     }
 
     /// Passes a write on to a coordinator: a repeated one to the same, or to none.
@@ -171,21 +225,12 @@ impl Shard {
     }
 
     /// The state after the write, and its clock reading; nothing is changed yet.
-    fn next_state<S: Store>(
+    fn next_state(
         &mut self,
-        route: &Route,
-        write: &Write,
-        context: &VersionVector,
-        turn: &mut Turn<'_, S>,
-    ) -> Result<(Place, Hlc, Object), RequestError> {
-        let counter = self.partitions.get(&route.partition).map_or(0, |p| p.own_counter());
-        let dot = Dot { actor: self.boot.actor, counter: counter + 1 };
-        let object_key = self.object_key(route.partition, write.bucket, &write.key);
-        let loaded = self.cache.load(&object_key, route.kind(), turn.store);
-        self.scratch = object_key;
-        let place = loaded
-            .map_err(|error| RequestError::Store { fault: fault_of(self.store_refusal(&error)) })?;
-        let mut next = self.cache.object(place).clone();
+        (route, write, context): (&Route, &Write, &VersionVector),
+        (mut next, dot): (Object, Dot),
+        now: Now,
+    ) -> Result<(Object, Hlc), RequestError> {
         let before = next.siblings().len();
         if let crate::object::State::Latest(latest) = &next.state
             && let Some(latest) = latest.hlc()
@@ -193,10 +238,10 @@ impl Shard {
             // What is stored here must lose against what is written now, also after a restart. A
             // reading too far ahead is not followed: it would spoil all later ones.
             let limit_ms = self.config.max_clock_skew_ms;
-            let skew = self.hlc.observe(latest, turn.now.wall.0, limit_ms);
+            let skew = self.hlc.observe(latest, now.wall.0, limit_ms);
             skew.map_err(|e| RequestError::ClockSkew { ahead_ms: e.ahead_ms, limit_ms })?;
         }
-        let hlc = self.hlc.now(turn.now.wall.0);
+        let hlc = self.hlc.now(now.wall.0);
         match &write.value {
             Some(value) => next.put(context, Sibling::new(dot, hlc, value.clone())),
             None => next.delete(context, dot, hlc),
@@ -218,7 +263,7 @@ impl Shard {
         if !fits {
             return Err(RequestError::Context { fault: ContextFault::TooLong });
         }
-        Ok((place, hlc, next))
+        Ok((next, hlc))
     }
 
     /// Sends a write to its region's other replicas and to one relay in each other region. The own
@@ -249,6 +294,10 @@ impl Shard {
             hint_at,
         };
         op.wake = op.next_wake();
+        let own_charge = self.own_charge(route);
+        if let (Some(replica), Some(stand_ins)) = (own_charge, &mut op.stand_ins) {
+            stand_ins.ask(self.boot.node, replica);
+        }
         let out = &mut *turn.out;
         for index in 0..route.layout.regions().len() {
             let region = RegionId(index as u16);
@@ -275,6 +324,7 @@ impl Shard {
         self.timers.set(op.wake, id);
         self.ops.insert(id.0, Op::Write(Box::new(op)));
         match self.stopped {
+            _ if own_charge.is_some() => self.own_votes.push(OwnVote::Kept(id)),
             None => self.own_votes.push(OwnVote::Durable(id)),
             // What is read here may be of the batch whose commit failed, and gone after a restart:
             // this disk vouches for nothing any more (I2).
@@ -330,20 +380,33 @@ impl Shard {
         (route, write, quorum): (&Route, &Write, &Arc<Quorum>),
         turn: &mut Turn<'_, S>,
     ) -> Result<(), RequestError> {
-        let object_key = self.object_key(route.partition, write.bucket, &write.key);
-        let loaded = self.cache.load(&object_key, route.kind(), turn.store);
-        self.scratch = object_key;
-        let object = loaded.ok().map(|place| self.cache.object(place).clone());
+        let object = match route.replica {
+            true => {
+                let object_key = self.object_key(route.partition, write.bucket, &write.key);
+                let loaded = self.cache.load(&object_key, route.kind(), turn.store);
+                self.scratch = object_key;
+                loaded.ok().map(|place| self.cache.object(place).clone())
+            }
+            false => {
+                let key = (write.bucket, &write.key[..]);
+                self.hinted_object(route, key, true, turn.store).ok()
+            }
+        };
         let object = object.filter(|object| object.context.covers(dot));
-        // Lost with its batch: nothing more can be said about it.
+        // Lost with its batch, or handed over: nothing more can be said about it.
         let Some(object) = object else { return Err(RequestError::CoordinatorLost) };
+        if !route.replica {
+            let stopped = self.writable(turn.store).is_err();
+            let kept = self.keep_own(route, (write.bucket, &write.key), object.clone(), turn);
+            if stopped || kept.is_err() {
+                return Err(RequestError::CoordinatorLost);
+            }
+        }
         let context = self.open_context(write)?;
-        let mut encoded = Vec::new();
-        object.encode(&mut encoded);
         let Write { request, bucket, ref key, .. } = *write;
         // What the run had given the key before is not known any more.
         let covers = covered_for_writer(&context, u64::MAX, &object, dot);
-        let object = encoded.into();
+        let object = encoded(&object);
         let change = Change { request, bucket, key: key.clone(), object, covers, dot, hlc };
         let deadline = self.deadline(turn.now, write.timeout_ms);
         let id = self.new_op();
@@ -390,6 +453,12 @@ impl Write {
             None => Request::Delete(Delete { bucket, key, context, level, request, timeout_ms }),
         }
     }
+}
+
+fn encoded(object: &Object) -> Bytes {
+    let mut encoded = Vec::new();
+    object.encode(&mut encoded);
+    encoded.into()
 }
 
 fn check_value(route: &Route, write: &Write) -> Result<(), RequestError> {

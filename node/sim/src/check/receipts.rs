@@ -120,7 +120,8 @@ mod tests {
         let near = layout.preference_list(partition, RegionId(0));
         let far = layout.preference_list(partition, RegionId(1));
         let verdict = |level: Level, named: &[NodeId], fallbacks: &[NodeId]| {
-            let entry = |fallback| move |&node| ReceiptEntry { node, region: RegionId(0), fallback };
+            let entry =
+                |fallback| move |&node| ReceiptEntry { node, region: RegionId(0), fallback };
             let named = named.iter().map(entry(false));
             let replicas = named.chain(fallbacks.iter().map(entry(true))).collect();
             let receipt = Receipt { coordinator: near[0], level, replicas };

@@ -40,7 +40,8 @@ impl Cluster {
             let entries = written.receipt.replicas.iter();
             entries.filter(move |entry| entry.fallback == fallback).map(|entry| entry.node)
         };
-        let (named, fallbacks): (Vec<NodeId>, Vec<NodeId>) = (of(false).collect(), of(true).collect());
+        let (named, fallbacks): (Vec<NodeId>, Vec<NodeId>) =
+            (of(false).collect(), of(true).collect());
         let at = (bucket, &key[..]);
         let mut copies = self.fallback_copies((&fallbacks, &named), at, written.dot);
         copies.extend(named.iter().map(|&node| (node, self.copy(node, at, written.dot))));

@@ -249,10 +249,7 @@ impl Cluster {
                 }
                 self.bugs.handing_over.insert(*op, hint);
             }
-            (
-                Tamper::HintDroppedByOldAnswer,
-                HintMessage::HandedOff { op, refused: None, .. },
-            ) => {
+            (Tamper::HintDroppedByOldAnswer, HintMessage::HandedOff { op, refused: None, .. }) => {
                 self.bugs.handed_over.extend(self.bugs.handing_over.remove(op));
             }
             // The fallback keeps it for the coordinator, which votes itself.
@@ -262,7 +259,8 @@ impl Cluster {
             }
             (Tamper::FallbackCountedBesideReplica, HintMessage::Kept { op, replica, .. }) => {
                 let asked = self.bugs.stands_for.get(op).into_iter().flatten();
-                *replica = asked.rev().find(|(asked, _)| *asked == from).map_or(*replica, |it| it.1);
+                *replica =
+                    asked.rev().find(|(asked, _)| *asked == from).map_or(*replica, |it| it.1);
             }
             _ => {}
         }

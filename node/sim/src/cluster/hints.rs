@@ -33,7 +33,8 @@ impl Cluster {
             self.referee.judge(verdict);
             let id = self.referee.history().key_id(bucket, &Bytes::copy_from_slice(key));
             let Some(id) = id else { continue };
-            let kept: Vec<VersionVector> = self.hints_of(node, bucket, key).map(|it| it.1).collect();
+            let kept: Vec<VersionVector> =
+                self.hints_of(node, bucket, key).map(|it| it.1).collect();
             let now_us = self.now_us;
             self.referee.hint_changed((node, replica), id, (&before, &after), &kept, now_us);
         }

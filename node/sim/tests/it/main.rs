@@ -1,11 +1,12 @@
 //! The protocol as stories, and the simulator on trial.
 //!
 //! Read [`stories`] first: each is one situation that the design promises something about, with
-//! the messages it takes. [`regressions`] are stories of what once went wrong, [`knobs`] show that
+//! the messages it takes; [`hinted`] goes on with nodes that stand in for others. [`regressions`] are stories of what once went wrong, [`knobs`] show that
 //! faults are felt. [`recorded`] is about traces for the specifications. [`runs`] plays seeds, and tests the tester; [`program`] runs `holm-sim`.
 
 #![expect(clippy::expect_used, reason = "helpers of tests, which fail by panicking")]
 
+mod hinted;
 mod knobs;
 mod program;
 mod recorded;

@@ -34,7 +34,7 @@ fn kept(effects: &[Effect]) -> Vec<Option<Refusal>> {
 }
 
 /// Hints that are sent home: to whom, in which operation, of which key.
-fn sent_home(effects: &[Effect]) -> Vec<(u64, OpId, String)> {
+pub(super) fn sent_home(effects: &[Effect]) -> Vec<(u64, OpId, String)> {
     let home = |(to, message): (Vec<NodeId>, PeerMessage)| match message {
         PeerMessage::Hint(HintMessage::HandOff { op, key, .. }) => {
             Some((to[0].0, op, String::from_utf8_lossy(&key).into_owned()))
@@ -44,7 +44,7 @@ fn sent_home(effects: &[Effect]) -> Vec<(u64, OpId, String)> {
     sends(effects).into_iter().filter_map(home).collect()
 }
 
-fn home(op: OpId, refused: Option<Refusal>, window_bytes: u32) -> PeerMessage {
+pub(super) fn home(op: OpId, refused: Option<Refusal>, window_bytes: u32) -> PeerMessage {
     PeerMessage::Hint(HintMessage::HandedOff { op, partition: PARTITION, refused, window_bytes })
 }
 

@@ -23,7 +23,7 @@ fn region() -> Region {
 }
 
 /// Who is asked to keep something, for whom, in which operation.
-fn keeps(effects: &[Effect]) -> Vec<(u64, u64, OpId)> {
+pub(super) fn keeps(effects: &[Effect]) -> Vec<(u64, u64, OpId)> {
     let keep = |(to, message): (Vec<NodeId>, PeerMessage)| match message {
         PeerMessage::Hint(HintMessage::Keep { op, replica, .. }) => Some((to[0].0, replica.0, op)),
         _ => None,
@@ -31,13 +31,13 @@ fn keeps(effects: &[Effect]) -> Vec<(u64, u64, OpId)> {
     sends(effects).into_iter().filter_map(keep).collect()
 }
 
-fn kept(op: OpId, replica: u64, refused: Option<Refusal>) -> PeerMessage {
+pub(super) fn kept(op: OpId, replica: u64, refused: Option<Refusal>) -> PeerMessage {
     let replica = NodeId(replica);
     PeerMessage::Hint(HintMessage::Kept { op, partition: PARTITION, replica, refused })
 }
 
 /// Nodes of a receipt, and whether each stood in for another.
-fn receipt(answer: &Written) -> Vec<(u64, bool)> {
+pub(super) fn receipt(answer: &Written) -> Vec<(u64, bool)> {
     answer.receipt.replicas.iter().map(|entry| (entry.node.0, entry.fallback)).collect()
 }
 
