@@ -12,6 +12,7 @@
 
 pub mod answers;
 pub mod bounds;
+pub mod claims;
 pub mod converged;
 pub mod deadline;
 pub mod dots;
@@ -54,7 +55,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 33] = [
+pub const PROPERTIES: [&Property; 35] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -80,8 +81,10 @@ pub const PROPERTIES: [&Property; 33] = [
     &logged::LOG_HAS_OBJECT,
     &logged::CLOCK_HONEST,
     &equal_clocks::EQUAL_STATES,
+    &claims::DURABLE,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
+    &converged::SAME_CLOCKS,
     &kept::ACKNOWLEDGED_KEPT,
     &gone::OVERWRITTEN_GONE,
     &latest::LATEST_WINS,

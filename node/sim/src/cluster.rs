@@ -476,5 +476,12 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.lingering_dropped += more.lingering_dropped;
     sum.commits_failed += more.commits_failed;
     sum.corrupt_objects += more.corrupt_objects;
+    sum.pulses_sent += more.pulses_sent;
+    sum.claims_sent += more.claims_sent;
+    sum.gap_asks += more.gap_asks;
+    sum.gap_objects_sent += more.gap_objects_sent;
+    sum.gap_objects_joined += more.gap_objects_joined;
+    sum.gap_bytes_joined += more.gap_bytes_joined;
+    sum.gap_dots_cut += more.gap_dots_cut;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

@@ -284,6 +284,12 @@ line!("shard" ShardConfig {
     hedge_ms_max,
     max_clock_skew_ms,
     checkpoint_every,
+    log_memory_bytes_max,
+    pulse_ms,
+    pulse_wan_ms,
+    seen_ms,
+    gap_asks_max,
+    gap_bytes_max,
 });
 line!("timing" Timing { delays, link_spread, disk, detect_us });
 line!("client" ClientPlan {

@@ -42,9 +42,21 @@ pub struct ShardConfig {
     pub hedge_ms_max: u64,
     /// How far ahead a last-writer-wins value's clock may be, milliseconds.
     pub max_clock_skew_ms: u64,
-    /// Log records, one a commit, between two checkpoints of the clocks: bounds what is read at
-    /// start.
+    /// Log records, one a commit, after which what they say is sorted into segments and checkpoints:
+    /// bounds what is read at start.
     pub checkpoint_every: u32,
+    /// Bytes of the log's entries kept in memory. Above it they are sorted early.
+    pub log_memory_bytes_max: usize,
+    /// Between two pulses to a node of the own region, milliseconds.
+    pub pulse_ms: u64,
+    /// Between two pulses to a node of another region, milliseconds.
+    pub pulse_wan_ms: u64,
+    /// Between two claims of what has been seen, milliseconds.
+    pub seen_ms: u64,
+    /// Questions about gaps under way at a time.
+    pub gap_asks_max: usize,
+    /// Bytes of objects that each may be answered with.
+    pub gap_bytes_max: usize,
 }
 
 impl Default for ShardConfig {
@@ -66,6 +78,13 @@ impl Default for ShardConfig {
             hedge_ms_max: 1_000,
             max_clock_skew_ms: 500,
             checkpoint_every: 1024,
+            log_memory_bytes_max: 16 << 20,
+            pulse_ms: 50,
+            pulse_wan_ms: 200,
+            seen_ms: 1_000,
+            // Enough for a long line: two megabytes in each round trip.
+            gap_asks_max: 8,
+            gap_bytes_max: 256 << 10,
         }
     }
 }
@@ -88,6 +107,12 @@ impl ShardConfig {
             hedge_ms_max: 100,
             max_clock_skew_ms: 500,
             checkpoint_every: 4,
+            log_memory_bytes_max: 1 << 10,
+            pulse_ms: 20,
+            pulse_wan_ms: 60,
+            seen_ms: 200,
+            gap_asks_max: 2,
+            gap_bytes_max: 256,
         }
     }
 }

@@ -88,7 +88,7 @@ pub enum Effect {
 /// Effects in the order in which they came about.
 pub type Effects = Vec<Effect>;
 
-/// What a shard counts. Only ever grows, but for the last four, which are what they are now.
+/// What a shard counts. Only ever grows, but for the last six, which are what they are now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Dots assigned to client writes.
@@ -121,6 +121,20 @@ pub struct Counters {
     pub corrupt_objects: u64,
     /// Most siblings in one answer since the start.
     pub siblings_max: u64,
+    /// Pulses sent.
+    pub pulses_sent: u64,
+    /// Claims sent, repeated ones too.
+    pub claims_sent: u64,
+    /// Questions about gaps sent.
+    pub gap_asks: u64,
+    /// Objects sent to close others' gaps.
+    pub gap_objects_sent: u64,
+    /// Objects joined that closed a gap.
+    pub gap_objects_joined: u64,
+    /// Their bytes.
+    pub gap_bytes_joined: u64,
+    /// Dots asked for whose keys a peer's log did not know any more.
+    pub gap_dots_cut: u64,
     /// Client requests in flight now.
     pub in_flight: u64,
     /// Answered writes whose other replicas are awaited now.
@@ -131,4 +145,8 @@ pub struct Counters {
     pub relays: u64,
     /// Bytes of decoded objects in memory now.
     pub cache_bytes: u64,
+    /// Bytes of the log's entries in memory now.
+    pub log_bytes: u64,
+    /// Questions about gaps under way now.
+    pub gap_asks_open: u64,
 }
