@@ -82,6 +82,7 @@ impl Event {
                     | PeerMessage::Repair { .. }
                     | PeerMessage::Proxy { .. }
                     | PeerMessage::Inspect { .. }
+                    | PeerMessage::GapAsk { .. }
             ),
             Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => false,
         }
@@ -96,6 +97,9 @@ impl Event {
                     object.len()
                 }
                 PeerMessage::ReadReply { found: Found::Object(object), .. } => object.len(),
+                PeerMessage::GapAnswer { objects, .. } => {
+                    objects.iter().map(|object| object.key.len() + object.object.len()).sum()
+                }
                 PeerMessage::Proxy { request, .. } => request_bytes(request),
                 PeerMessage::ProxyReply { reply: Reply::Values(values), .. } => {
                     values.siblings.iter().map(|sibling| sibling.value.len()).sum()

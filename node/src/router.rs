@@ -206,14 +206,13 @@ impl Handler for Router {
     }
 
     fn on_peer_frames(&self, from: NodeId, lane: Lane, frames: &mut Vec<Frame>) {
-        if lane == Lane::Bulk {
-            for frame in frames.drain(..) {
-                self.control.send(Command::Bulk { from, frame });
-            }
-            return;
-        }
         let mut events: Vec<Vec<Event>> = self.inboxes.iter().map(|_| Vec::new()).collect();
         for frame in frames.drain(..) {
+            // What is long and can wait comes on the bulk lane too: answers about gaps.
+            if lane == Lane::Bulk && !PeerMessage::KINDS.contains(&frame.kind) {
+                self.control.send(Command::Bulk { from, frame });
+                continue;
+            }
             match PeerMessage::decode(&frame) {
                 Ok(PeerMessage::Proxy { op, partition, .. })
                     if self.stopping.load(Ordering::Acquire) =>
@@ -224,8 +223,9 @@ impl Handler for Router {
                     self.answer(from, &refused);
                 }
                 Ok(message) => {
-                    let shard = shard_of(message.partition(), self.inboxes.len());
-                    events[shard].push(Event::Peer { from, message });
+                    for (shard, message) in message.split(self.inboxes.len()) {
+                        events[shard].push(Event::Peer { from, message });
+                    }
                 }
                 Err(error) => {
                     self.count_malformed();

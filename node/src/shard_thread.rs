@@ -278,9 +278,14 @@ impl Running {
         message.encode(&mut self.encoded);
         for &node in to {
             let pool = &self.parts.pool;
-            let (_, frames) =
+            let (link, frames) =
                 self.links.entry(node).or_insert_with(|| (pool.link(node), BytesMut::new()));
-            frames.extend_from_slice(&self.encoded);
+            if matches!(message, PeerMessage::GapAnswer { .. }) {
+                // Long, and nobody's request waits for it. Not sent is asked for again.
+                let _ = link.send(Lane::Bulk, &self.encoded);
+            } else {
+                frames.extend_from_slice(&self.encoded);
+            }
         }
     }
 

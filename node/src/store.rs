@@ -420,6 +420,14 @@ impl Store for RocksStore {
         self.stage(table, |batch, family| batch.delete_cf(family, key));
     }
 
+    fn committed(&self) -> u64 {
+        self.owner.engine.durable().written
+    }
+
+    fn durable(&self) -> u64 {
+        self.owner.engine.durable().synced
+    }
+
     fn commit(&mut self) -> Result<(), StoreError> {
         // The next batch will be about as large as this one.
         let room = self.batch.size_in_bytes();

@@ -35,6 +35,9 @@ pub use self::interval_set::{IntervalSet, RANGES_MAX};
 /// room for a hundred nodes that restarted hundreds of times each.
 pub const ACTORS_MAX: usize = 1 << 16;
 
+/// A set of dots of one partition: what a clock is, without saying whose.
+pub type DotSet = PartitionClock;
+
 /// The dots seen on one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionClock {
@@ -77,6 +80,40 @@ impl PartitionClock {
         for (&actor, theirs) in &other.actors {
             self.actors.entry(actor).or_default().merge(theirs);
         }
+    }
+
+    /// Marks as seen what somebody has seen of one actor.
+    pub fn merge_actor(&mut self, actor: Actor, theirs: &IntervalSet) {
+        if !theirs.is_empty() {
+            self.actors.entry(actor).or_default().merge(theirs);
+        }
+    }
+
+    /// What is in this set of dots and not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &PartitionClock) -> PartitionClock {
+        let mut left = PartitionClock::new();
+        for (actor, ranges) in self.difference(other) {
+            for (first, last) in ranges {
+                left.insert_range(actor, first, last);
+            }
+        }
+        left
+    }
+
+    /// The dots as ranges of one actor each, in order.
+    pub fn spans(&self) -> impl Iterator<Item = (Actor, u64, u64)> + '_ {
+        let of =
+            |(&actor, seen): (&Actor, &'_ IntervalSet)| (actor, seen.spans().collect::<Vec<_>>());
+        self.actors.iter().map(of).flat_map(|(actor, spans)| {
+            spans.into_iter().map(move |(first, last)| (actor, first, last))
+        })
+    }
+
+    /// How much memory the set takes, in entries and ranges.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.actors.len() + self.ranges()
     }
 
     /// What this clock has seen and `other` has not: per actor, ranges of counters (both ends

@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 
+use holm_protocol::dot::Dot;
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 
 /// Bytes before the user's key in an object's key.
@@ -63,6 +64,21 @@ pub fn log_key_parts(key: &[u8]) -> Option<(u32, u64)> {
     let (stream, sequence) = key.split_first_chunk()?;
     let sequence = sequence.try_into().ok()?;
     Some((u32::from_be_bytes(*stream), u64::from_be_bytes(sequence)))
+}
+
+/// Where the log's streams end and its segments begin: no node has so many shards.
+pub const SEGMENTS_BEGIN: [u8; 4] = [0xff; 4];
+
+/// `ff ff ff ff | partition (4) | actor (8) | last counter (8)`: the key of a log segment in the
+/// table `log`. By its last counter, so that the first segment from a dot's key on is where it can be.
+#[must_use]
+pub fn segment_key(partition: Partition, last: Dot) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..4].copy_from_slice(&SEGMENTS_BEGIN);
+    key[4..8].copy_from_slice(&partition.to_u32().to_be_bytes());
+    key[8..16].copy_from_slice(&last.actor.0.to_be_bytes());
+    key[16..].copy_from_slice(&last.counter.to_be_bytes());
+    key
 }
 
 /// `log/ | stream (4)`: the key of a log stream's mark in the table `meta`.

@@ -5,7 +5,10 @@
 //! shard, starting from its run's random actor: an answer to an earlier run matches nothing.
 //!
 //! Layout: a frame whose id is the operation, whose kind is [`kind::PEER_FIRST`] plus the
-//! variant's number, and whose body starts with the partition (4 bytes, big-endian).
+//! variant's number, and whose body starts with the partition (4 bytes, big-endian). Pulses and
+//! claims speak of several; the receiver's router cuts them up ([`PeerMessage::split`]).
+
+mod gaps;
 
 mod hint;
 
@@ -13,11 +16,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use holm_protocol::admin::{self, ReplicaState};
 use holm_protocol::frame::{Frame, put_frame};
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition};
 use holm_protocol::limits::{FRAME_LEN_MAX, KEY_LEN_MAX, OBJECT_LEN_MAX, RECEIPT_NODES_MAX};
 use holm_protocol::message::{Reply, Request, kind};
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
+use crate::clock::DotSet;
+
+pub use gaps::GapObject;
 pub use hint::HintMessage;
 
 /// One operation of one shard's run.
@@ -211,6 +217,60 @@ pub enum PeerMessage {
     },
     /// About a hint.
     Hint(HintMessage),
+    /// How far this run has written to the partitions on which that has changed. Speaks only of what
+    /// is durable; nobody answers.
+    Pulse {
+        /// The sender's run.
+        actor: Actor,
+        /// Every write of the run with this reading or an earlier one is among these counters, or
+        /// those of earlier pulses.
+        hlc: Hlc,
+        /// Per partition the last counter; at least one.
+        counters: Vec<(Partition, u64)>,
+    },
+    /// What the sender has seen of the actors of whom that has changed, durably, of any run.
+    /// Repeated until it is noted.
+    Seen {
+        /// The operation.
+        op: OpId,
+        /// Per partition the actors with all that was seen of each; at least one partition.
+        clocks: Vec<(Partition, DotSet)>,
+    },
+    /// A shard has taken in its part of [`PeerMessage::Seen`].
+    Noted {
+        /// The operation.
+        op: OpId,
+        /// A partition of that part.
+        partition: Partition,
+        /// Which shard, of how many: that is the part.
+        shard: u16,
+        /// See there.
+        shards: u16,
+    },
+    /// Send what I am missing.
+    GapAsk {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// What is missing.
+        missing: DotSet,
+        /// How much the asking shard takes now, bytes. One object is taken whatever its length.
+        bytes_max: u32,
+    },
+    /// Some of what was missing. What is not spoken of can be asked for again.
+    GapAnswer {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The current objects of keys to which missing writes were.
+        objects: Vec<GapObject>,
+        /// Seen here, but the log does not know any more which keys these were to.
+        cut: DotSet,
+        /// Not seen here.
+        unknown: DotSet,
+    },
 }
 
 const WRITE: u8 = kind::PEER_FIRST;
@@ -222,9 +282,17 @@ const PROXY: u8 = WRITE + 5;
 const PROXY_REPLY: u8 = WRITE + 6;
 const INSPECT: u8 = WRITE + 7;
 const INSPECT_REPLY: u8 = WRITE + 8;
+const PULSE: u8 = WRITE + 9;
+const SEEN: u8 = WRITE + 10;
+const NOTED: u8 = WRITE + 11;
+const GAP_ASK: u8 = WRITE + 12;
+const GAP_ANSWER: u8 = WRITE + 13;
 
 impl PeerMessage {
-    /// The partition that the message is about.
+    /// The kinds of frames that hold one.
+    pub const KINDS: std::ops::RangeInclusive<u8> = WRITE..=GAP_ANSWER;
+
+    /// The partition that the message is about; of several the first.
     #[must_use]
     pub fn partition(&self) -> Partition {
         match self {
@@ -236,7 +304,12 @@ impl PeerMessage {
             | PeerMessage::Proxy { partition, .. }
             | PeerMessage::ProxyReply { partition, .. }
             | PeerMessage::Inspect { partition, .. }
-            | PeerMessage::InspectReply { partition, .. } => *partition,
+            | PeerMessage::InspectReply { partition, .. }
+            | PeerMessage::Noted { partition, .. }
+            | PeerMessage::GapAsk { partition, .. }
+            | PeerMessage::GapAnswer { partition, .. } => *partition,
+            PeerMessage::Pulse { counters, .. } => gaps::first_of(counters),
+            PeerMessage::Seen { clocks, .. } => gaps::first_of(clocks),
             PeerMessage::Hint(message) => message.partition(),
         }
     }
@@ -263,6 +336,11 @@ impl PeerMessage {
             PeerMessage::Inspect { op, .. } => (INSPECT, *op),
             PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
             PeerMessage::Hint(message) => message.kind_and_op(),
+            PeerMessage::Pulse { .. } => (PULSE, OpId(0)),
+            PeerMessage::Seen { op, .. } => (SEEN, *op),
+            PeerMessage::Noted { op, .. } => (NOTED, *op),
+            PeerMessage::GapAsk { op, .. } => (GAP_ASK, *op),
+            PeerMessage::GapAnswer { op, .. } => (GAP_ANSWER, *op),
         }
     }
 
@@ -295,6 +373,23 @@ impl PeerMessage {
             PeerMessage::Inspect { bucket, key, .. } => put_target(out, *bucket, key),
             PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
             PeerMessage::Hint(message) => message.encode_rest(out),
+            PeerMessage::Pulse { actor, hlc, counters } => {
+                gaps::put_pulse(out, (*actor, *hlc), counters);
+            }
+            PeerMessage::Seen { clocks, .. } => gaps::put_seen(out, clocks),
+            PeerMessage::Noted { shard, shards, .. } => {
+                out.put_u16(*shard);
+                out.put_u16(*shards);
+            }
+            PeerMessage::GapAsk { missing, bytes_max, .. } => {
+                out.put_u32(*bytes_max);
+                missing.encode(out);
+            }
+            PeerMessage::GapAnswer { objects, cut, unknown, .. } => {
+                gaps::put_objects(out, objects);
+                cut.encode(out);
+                unknown.encode(out);
+            }
         }
     }
 
@@ -354,6 +449,23 @@ impl PeerMessage {
             }
             kind if HintMessage::is_kind(kind) => {
                 PeerMessage::Hint(HintMessage::decode(kind, op, partition, &mut reader)?)
+            }
+            PULSE => gaps::pulse(partition, &mut reader)?,
+            SEEN => gaps::seen(op, partition, &mut reader)?,
+            NOTED => {
+                let (shard, shards) = (reader.u16()?, reader.u16()?);
+                PeerMessage::Noted { op, partition, shard, shards }
+            }
+            GAP_ASK => {
+                let bytes_max = reader.u32()?;
+                let missing = DotSet::decode(&mut reader)?;
+                PeerMessage::GapAsk { op, partition, missing, bytes_max }
+            }
+            GAP_ANSWER => {
+                let objects = gaps::objects(&mut reader)?;
+                let cut = DotSet::decode(&mut reader)?;
+                let unknown = DotSet::decode(&mut reader)?;
+                PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
             }
             got => return Err(WireError::Invalid { field: "frame kind", got: got.into() }),
         };

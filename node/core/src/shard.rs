@@ -20,14 +20,19 @@
 //! - **Late messages change nothing** (I4): see [`replica`].
 //!
 //! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
-//! Left out here, and kept by other parts: pulses and gap repair, removal of what is stable.
+//! Between two batches a shard tells others what it has seen ([`claims`]) and asks for what it lacks
+//! ([`gap_repair`]).
+//! Left out here, and kept by other parts: removal of what is stable.
 
 mod acknowledge;
 pub mod cache;
+mod claims;
 pub mod config;
 pub mod event;
 mod explain;
 mod fallback;
+mod gap_repair;
+mod gaps;
 mod handoff;
 pub mod hints;
 pub mod log;
@@ -53,6 +58,7 @@ use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RegionId};
 use holm_protocol::limits::TIMEOUT_MS_MAX;
 use holm_protocol::message::{Reply, Request};
 
+use crate::clock::DotSet;
 use crate::hlc::HlcClock;
 use crate::map::FixedMap;
 use crate::peer::{Found, HintMessage, OpId, PeerMessage, Refusal};
@@ -62,12 +68,14 @@ use crate::time::{Mono, Now};
 
 use acknowledge::Lingering;
 use cache::ObjectCache;
+use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
 use event::{Caller, Counters, Effect, Effects, Input};
 use fallback::Guest;
+use gaps::Gaps;
 use handoff::Handoff;
 use hints::Hints;
-use log::ShardLog;
+use log::{LogLimits, ShardLog};
 use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
@@ -140,6 +148,12 @@ pub struct Shard {
     /// Partitions that others hold and this shard has written to.
     guests: BTreeMap<Partition, Guest>,
     handoff: Handoff,
+    /// What is to be told to other replicas.
+    claims: Claims,
+    /// What other replicas have and this one lacks.
+    gaps: Gaps,
+    /// The partition of the last question about gaps.
+    last_asked: Partition,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -177,6 +191,9 @@ impl Shard {
             hints: Hints::default(),
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
+            claims: Claims::new(),
+            gaps: Gaps::default(),
+            last_asked: Partition::from_u32(0),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -209,6 +226,8 @@ impl Shard {
             Input::PeerUp(node) => {
                 self.peers.set_up(node, true);
                 self.expect_handoff(node, now.mono);
+                self.claims.up(node);
+                self.gaps.look_at(now.mono);
             }
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::Amnesia => self.boot.amnesia = true,
@@ -237,10 +256,12 @@ impl Shard {
         self.tick_handoff(turn);
     }
 
-    /// When [`Shard::tick`] has something to do.
+    /// When [`Shard::tick`], or the [`Shard::commit`] after it, has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
-        self.timers.next().into_iter().chain(self.handoff.next_wakeup()).min()
+        let claims = self.claims.due().filter(|_| self.may_claim());
+        let due = [self.timers.next(), self.handoff.next_wakeup(), claims, self.gaps.due()];
+        due.into_iter().flatten().min()
     }
 
     /// Whether the open batch has grown so large that [`Shard::commit`] should come before the next
@@ -270,6 +291,8 @@ impl Shard {
         if self.has_changes() {
             self.commit_batch(turn)?;
         }
+        self.tell(turn);
+        self.ask_for_gaps(turn);
         self.check_invariants();
         Ok(())
     }
@@ -283,12 +306,14 @@ impl Shard {
         if self.has_changes() {
             self.cache.stage(turn.store);
             self.hints.stage(turn.store);
-            self.log.stage(self.config.checkpoint_every, &self.partitions, turn.store);
+            let (records, bytes) = (self.config.checkpoint_every, self.config.log_memory_bytes_max);
+            self.log.stage(LogLimits { records, bytes }, &self.partitions, turn.store);
             if let Err(error) = turn.store.commit() {
                 self.roll_back(&error, turn);
                 return Err(error);
             }
         }
+        self.claims.committed(self.log.pending(), self.boot.actor);
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
@@ -311,8 +336,14 @@ impl Shard {
     /// # Errors
     /// What the store reports.
     pub fn checkpoint<S: Store>(&mut self, store: &mut S) -> Result<(), StoreError> {
-        self.log.stage_checkpoint(&self.partitions, store);
-        store.commit()
+        loop {
+            let is_all = self.log.stage_rest(&self.partitions, store);
+            store.commit()?;
+            self.log.committed();
+            if is_all {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes up writing again after a failed commit, as a new run: `actor` must be fresh.
@@ -320,6 +351,7 @@ impl Shard {
         self.boot.actor = actor;
         self.partitions.values_mut().for_each(PartitionState::start_run);
         self.guests.clear();
+        self.claims.start_run();
         self.stopped = None;
     }
 
@@ -341,6 +373,8 @@ impl Shard {
             hints: self.hints.rows(),
             hint_bytes: self.hints.bytes() as u64,
             hints_since_ms: self.hints.since_ms(),
+            log_bytes: self.log.bytes() as u64,
+            gap_asks_open: self.gaps.asks() as u64,
             ..self.counters
         }
     }
@@ -369,7 +403,11 @@ impl Shard {
         self.cache.roll_back();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
-        let concerned = self.log.roll_back();
+        let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
+        for entry in self.log.roll_back() {
+            given_up.entry(entry.partition).or_default().insert(entry.dot);
+        }
+        let concerned = given_up.keys().copied().collect();
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
@@ -386,7 +424,13 @@ impl Shard {
                 self.stopped = Some(StoreFault::Io);
             }
         }
+        for (partition, dots) in given_up {
+            self.notice_given_up(partition, &dots, turn.now.mono);
+        }
         for effect in std::mem::take(&mut self.held) {
+            if matches!(effect, Effect::Send { message: PeerMessage::GapAnswer { .. }, .. }) {
+                continue;
+            }
             turn.out.push(refused(effect, self.boot.node, refusal, fault));
         }
         for vote in std::mem::take(&mut self.own_votes) {
@@ -459,6 +503,7 @@ impl Shard {
                 self.on_inspect_reply(op, from, state, turn.out);
             }
             PeerMessage::Hint(message) => self.on_hint(from, message, turn),
+            message => self.on_peer_about_gaps(from, message, turn),
         }
     }
 
@@ -481,10 +526,36 @@ impl Shard {
         }
     }
 
+    fn on_peer_about_gaps<S: Store>(
+        &mut self,
+        from: NodeId,
+        message: PeerMessage,
+        turn: &mut Turn<'_, S>,
+    ) {
+        match message {
+            PeerMessage::Pulse { actor, counters, .. } => {
+                self.on_pulse(from, actor, &counters, turn.now.mono);
+            }
+            PeerMessage::Seen { op, clocks } => self.on_seen((from, op), &clocks, turn),
+            PeerMessage::Noted { op, shard, shards, .. } => {
+                self.on_noted(from, op, (shard, shards), turn.now.mono);
+            }
+            PeerMessage::GapAsk { op, partition, missing, bytes_max } => {
+                self.on_gap_ask((from, op), partition, (&missing, bytes_max), turn);
+            }
+            PeerMessage::GapAnswer { op, partition, objects, cut, unknown } => {
+                self.on_gap_answer((from, op), partition, objects, (&cut, &unknown), turn);
+            }
+            // All others are dealt with before.
+            _ => self.counters.peer_rejections += 1,
+        }
+    }
+
     /// A node cannot be reached: whoever waits for it need not.
     fn on_peer_down<S: Store>(&mut self, node: NodeId, turn: &mut Turn<'_, S>) {
         self.peers.set_up(node, false);
         self.handoff.lost(node);
+        self.gaps.down(node, turn.now.mono);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();
@@ -521,10 +592,15 @@ impl Shard {
             let new: BTreeSet<Partition> =
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
-                self.partitions.append(&mut self.log.load(&new, &self.partitions, store)?);
+                let mut loaded = self.log.load(&new, &self.partitions, store)?;
+                for (&partition, state) in &loaded {
+                    self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
+                }
+                self.partitions.append(&mut loaded);
             }
         }
         self.cluster = cluster;
+        self.find_listeners();
         Ok(())
     }
 

@@ -14,7 +14,8 @@ use std::fmt;
 pub enum Table {
     /// `partition | bucket | key` to an encoded object.
     Objects,
-    /// `stream | sequence` to the dots that one group commit of one shard added.
+    /// `stream | sequence` to the dots that one group commit of one shard added, and
+    /// `partition | actor | counter` to those of one actor that were sorted out of such records.
     Log,
     /// Hints for other nodes.
     Hints,
@@ -102,4 +103,12 @@ pub trait Store: fmt::Debug {
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`].
     fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// A number that covers everything committed so far, by this handle or before it was opened. Only
+    /// grows.
+    fn committed(&self) -> u64;
+
+    /// What is covered by this number survives a power cut. It reaches every
+    /// [`Store::committed`] sooner or later, as the node's `sync` setting says.
+    fn durable(&self) -> u64;
 }

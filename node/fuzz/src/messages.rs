@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 /// Kinds of messages between nodes whose bytes are not all theirs: a forwarded request or reply,
 /// which may be rare, and a description, which is.
 const PEER_POSTCARD: [u8; 3] = [kind::PEER_FIRST + 5, kind::PEER_FIRST + 6, kind::PEER_FIRST + 8];
-/// The message that has no operation: its frame's id says nothing.
-const REPAIR: u8 = kind::PEER_FIRST + 4;
+/// The messages that have no operation, repairs and pulses: their frames' ids say nothing.
+const PEER_WITHOUT_OP: [u8; 2] = [kind::PEER_FIRST + 4, kind::PEER_FIRST + 9];
 
 /// The first byte says how the rest is cut; 0: the rest is one frame's kind and body.
 pub fn run(data: &[u8]) {
@@ -93,7 +93,7 @@ fn message(frame: &Frame) {
     if let Ok(message) = PeerMessage::decode(frame) {
         let mut again = encoded(|out| message.encode(out));
         assert_eq!(PeerMessage::decode(&again).as_ref(), Ok(&message));
-        if frame.kind == REPAIR {
+        if PEER_WITHOUT_OP.contains(&frame.kind) {
             again.id = frame.id;
         }
         let is_rare = PEER_POSTCARD.contains(&frame.kind);

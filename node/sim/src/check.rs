@@ -12,6 +12,7 @@
 
 pub mod answers;
 pub mod bounds;
+pub mod claims;
 pub mod converged;
 pub mod deadline;
 pub mod dots;
@@ -55,7 +56,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 35] = [
+pub const PROPERTIES: [&Property; 37] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -83,8 +84,10 @@ pub const PROPERTIES: [&Property; 35] = [
     &logged::LOG_HAS_OBJECT,
     &logged::CLOCK_HONEST,
     &equal_clocks::EQUAL_STATES,
+    &claims::DURABLE,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
+    &converged::SAME_CLOCKS,
     &kept::ACKNOWLEDGED_KEPT,
     &gone::OVERWRITTEN_GONE,
     &latest::LATEST_WINS,

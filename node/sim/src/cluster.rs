@@ -487,5 +487,12 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.writes_unhinted += more.writes_unhinted;
     sum.writes_as_fallback += more.writes_as_fallback;
     sum.reads_from_hints += more.reads_from_hints;
+    sum.pulses_sent += more.pulses_sent;
+    sum.claims_sent += more.claims_sent;
+    sum.gap_asks += more.gap_asks;
+    sum.gap_objects_sent += more.gap_objects_sent;
+    sum.gap_objects_joined += more.gap_objects_joined;
+    sum.gap_bytes_joined += more.gap_bytes_joined;
+    sum.gap_dots_cut += more.gap_dots_cut;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holm_core::clock::PartitionClock;
 use holm_core::context::ContextSecrets;
-use holm_core::keys::OBJECT_KEY_HEAD_LEN;
+use holm_core::keys::{OBJECT_KEY_HEAD_LEN, SEGMENTS_BEGIN};
 use holm_core::layout::Layout;
 use holm_core::object::{Object, State};
-use holm_core::peer::{HintMessage, PeerMessage};
-use holm_core::shard::log::decode_record;
+use holm_core::peer::{GapObject, HintMessage, PeerMessage};
+use holm_core::shard::log::segment::{self, Place};
+use holm_core::shard::log::{LogEntry, decode_record};
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::Outcome as Told;
-use holm_protocol::ids::{BucketId, Hlc, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Reply, Values, Written};
 use holm_protocol::version_vector::VersionVector;
@@ -328,16 +329,26 @@ impl Referee {
 
     /// A message arrived: learns the dots of the values in it.
     pub fn delivered(&mut self, message: &PeerMessage) {
-        let (bucket, key, object) = match message {
+        match message {
             PeerMessage::Write { bucket, key, object, .. }
             | PeerMessage::Repair { bucket, key, object, .. }
             | PeerMessage::Hint(
                 HintMessage::Keep { bucket, key, object, .. }
                 | HintMessage::HandOff { bucket, key, object, .. },
-            ) => (bucket, key, object),
-            _ => return,
-        };
-        let Some(key) = self.history.key_id(*bucket, key) else { return };
+            ) => {
+                self.delivered_object(*bucket, key, object);
+            }
+            PeerMessage::GapAnswer { objects, .. } => {
+                for GapObject { bucket, key, object, .. } in objects {
+                    self.delivered_object(*bucket, key, object);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn delivered_object(&mut self, bucket: BucketId, key: &Bytes, object: &Bytes) {
+        let Some(key) = self.history.key_id(bucket, key) else { return };
         if let Ok(object) = Object::decode(object) {
             let verdict = self.saw_object(key, &object, "a message");
             self.judge(verdict);
@@ -430,6 +441,12 @@ impl Referee {
         self.history.event_mut(id).lost.extend(nodes);
     }
 
+    /// Checks that the replicas of a key are equal.
+    pub fn check_converged(&mut self, key: KeyId, replicas: &[(NodeId, Object)]) {
+        let name = String::from_utf8_lossy(&self.history.key(key).name).into_owned();
+        self.judge(converged::check(&name, replicas));
+    }
+
     /// Checks a key at the end, on all its replicas that hold what they promised.
     pub fn check_final(&mut self, key: KeyId, replicas: &[(NodeId, Object)]) {
         let verdict = self.final_verdict(key, replicas);
@@ -476,12 +493,27 @@ fn check_log(
     place: &str,
     stored: &impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
 ) -> Verdict {
-    let entries = row.after.as_deref().map(decode_record).and_then(Result::ok).unwrap_or_default();
+    let entries =
+        row.after.as_deref().map(|bytes| log_entries(&row.key, bytes)).unwrap_or_default();
     for entry in &entries {
         let covers = stored(entry.partition, entry.bucket, &entry.key);
         logged::check(entry, covers.as_ref(), place)?;
     }
     Ok(())
+}
+
+/// The entries of a record, or of a segment.
+fn log_entries(key: &[u8], bytes: &[u8]) -> Vec<LogEntry> {
+    let Some(segment) = key.strip_prefix(&SEGMENTS_BEGIN) else {
+        return decode_record(bytes).unwrap_or_default();
+    };
+    let (Some(partition), Some(actor)) = (segment.first_chunk(), segment[4..].first_chunk()) else {
+        return Vec::new();
+    };
+    let partition = Partition::from_u32(u32::from_be_bytes(*partition));
+    let entries = segment::decode(Actor(u64::from_be_bytes(*actor)), bytes).unwrap_or_default();
+    let entry = |(dot, Place { hlc, bucket, key })| LogEntry { partition, dot, hlc, bucket, key };
+    entries.into_iter().map(entry).collect()
 }
 
 /// A key's name, by value.

@@ -287,6 +287,12 @@ line!("shard" ShardConfig {
     hint_after_ms,
     hint_bytes_max,
     handoff_window_bytes,
+    log_memory_bytes_max,
+    pulse_ms,
+    pulse_wan_ms,
+    seen_ms,
+    gap_asks_max,
+    gap_bytes_max,
 });
 line!("timing" Timing { delays, link_spread, disk, detect_us });
 line!("client" ClientPlan {

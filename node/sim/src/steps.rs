@@ -136,6 +136,12 @@ impl Recorder {
         Recorder { bucket, key, row, secrets, runs, steps: Vec::new() }
     }
 
+    /// Whether this is the key that is watched.
+    #[must_use]
+    pub fn watches(&self, bucket: BucketId, key: &[u8]) -> bool {
+        self.bucket == bucket && self.key == key
+    }
+
     /// What was recorded: the runs and the steps.
     #[must_use]
     pub fn into_trace(self) -> Trace {

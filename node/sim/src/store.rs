@@ -127,6 +127,9 @@ pub struct SimStore {
     is_hiding: bool,
     /// The newest batch, where a bug wants it.
     newest: Vec<Changed>,
+    /// Batches written, found ones too; and how many of them were there at the last sync.
+    written: u64,
+    synced: u64,
 }
 
 impl SimStore {
@@ -151,6 +154,8 @@ impl SimStore {
             promised: 0,
             is_hiding: false,
             newest: Vec::new(),
+            written: 0,
+            synced: 0,
         }
     }
 
@@ -247,6 +252,7 @@ impl SimStore {
 
     /// Makes everything committed safe from power cuts.
     pub fn sync(&mut self) {
+        self.synced = self.written;
         if !self.faults.syncs_lie && !self.leaves_unsynced() {
             self.volatile.clear();
         }
@@ -278,6 +284,7 @@ impl SimStore {
         }
         self.volatile.clear();
         self.promised = 0;
+        self.synced = self.written;
         lost
     }
 
@@ -347,6 +354,7 @@ impl SimStore {
             torn.truncate(torn.len().div_ceil(2));
             found.append(&mut torn);
         }
+        self.written += u64::from(!found.is_empty());
         self.apply(found);
         self.take_last();
         self.forget_rows();
@@ -463,11 +471,23 @@ impl Store for SimStore {
             return Err(StoreError::Full);
         }
         self.tally.commits += 1;
+        self.written += 1;
         self.apply(batch);
         if self.tamper == Some(Tamper::BatchNotAtomic) {
             self.newest = self.last.clone();
         }
         Ok(())
+    }
+
+    fn committed(&self) -> u64 {
+        self.written
+    }
+
+    fn durable(&self) -> u64 {
+        match self.mode {
+            SyncMode::Interval { .. } if self.tamper != Some(Tamper::ClaimsUnsynced) => self.synced,
+            _ => self.written,
+        }
     }
 }
 

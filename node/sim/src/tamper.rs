@@ -10,8 +10,8 @@ pub mod answers;
 pub mod messages;
 
 use crate::check::{
-    Property, answers as read, bounds, converged, deadline, dots, durable, equal_clocks, gone,
-    hints, logged, quarantine, quorum_reads, receipts, replica, values,
+    Property, answers as read, bounds, claims, converged, deadline, dots, durable, equal_clocks,
+    gone, hints, logged, quarantine, quorum_reads, receipts, replica, values,
 };
 
 /// What is known of a bug.
@@ -162,8 +162,6 @@ tampers! {
         None, bounds::BOUNDED;
     SilentTimeout, "A call that misses its deadline is never answered.",
         None, deadline::IN_TIME;
-    RepairsNothing, "Read repair finds stale replicas and sends them nothing.",
-        None, converged::SAME_EVERYWHERE;
     DeleteKeepsValue, "A delete acknowledges and leaves the value alive.",
         GRACE, gone::OVERWRITTEN_GONE;
     HintDroppedEarly, "A hint is deleted when its replica has taken it in, not when that is durable.",
@@ -178,6 +176,14 @@ tampers! {
         None, durable::ON_DISK;
     AcknowledgedAndDropped, "A replica acknowledges a write that it has thrown away.",
         None, durable::ON_DISK;
+    ClaimsUnsynced, "Pulses and claims speak of what is committed and not synced.",
+        None, claims::DURABLE;
+    GapsNotAskedFor, "A replica that knows what it lacks does not ask for it.",
+        None, converged::SAME_EVERYWHERE;
+    ClaimsOwnRunOnly, "A node tells others what it has written, and not what it has seen of nodes that are gone.",
+        None, converged::SAME_EVERYWHERE;
+    GapClosedUnsent, "An answer to a gap leaves objects out and says that it closes their gaps.",
+        None, logged::CLOCK_HONEST;
 }
 
 impl Tamper {

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
+use holm_core::clock::DotSet;
 use holm_core::object::Object;
-use holm_core::peer::{Found, HintMessage, PeerMessage, Want};
+use holm_core::peer::{Found, GapObject, HintMessage, PeerMessage, Want};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
 use holm_protocol::ids::{Actor, NodeId, Partition};
@@ -387,7 +388,44 @@ impl Names {
             }
             PeerMessage::Inspect { key, .. } => write!(out, "inspect {}", text(&key)),
             PeerMessage::InspectReply { .. } => out.write_str("inspected"),
+            PeerMessage::Pulse { actor, counters, .. } => {
+                let upto = |(partition, counter): &(Partition, u64)| {
+                    format!("{} of {partition}", self.dot(Dot { actor, counter: *counter }))
+                };
+                write!(out, "has written {}", joined(counters.iter().map(upto)))
+            }
+            PeerMessage::Seen { clocks, .. } => {
+                let clock = |(partition, seen): &(Partition, DotSet)| {
+                    format!("{} of {partition}", self.dots(seen))
+                };
+                write!(out, "has seen {}", joined(clocks.iter().map(clock)))
+            }
+            PeerMessage::Noted { .. } => out.write_str("noted"),
+            PeerMessage::GapAsk { missing, partition, .. } => {
+                write!(out, "lacks {} of {partition}", self.dots(&missing))
+            }
+            PeerMessage::GapAnswer { objects, cut, unknown, .. } => {
+                let object = |it: &GapObject| {
+                    let (key, done) = (text(&it.key), self.dots(&it.done));
+                    format!("{key} {} for {done}", self.object(&it.object))
+                };
+                write!(out, "sends {}", joined(objects.iter().map(object)))?;
+                if !cut.is_empty() {
+                    write!(out, ", has no keys for {}", self.dots(&cut))?;
+                }
+                if !unknown.is_empty() {
+                    write!(out, ", has not seen {}", self.dots(&unknown))?;
+                }
+                Ok(())
+            }
         }
+    }
+
+    fn dots(&self, dots: &DotSet) -> String {
+        joined(dots.spans().map(|(actor, first, counter)| {
+            let last = self.dot(Dot { actor, counter });
+            if first == counter { last } else { format!("{first}..{last}") }
+        }))
     }
 
     fn object(&self, bytes: &[u8]) -> String {
@@ -481,7 +519,12 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::Hint(
                     HintMessage::Kept { op, .. } | HintMessage::HandedOff { op, .. },
                 ) => asked.get(&(answer, op.0)).cloned(),
-                PeerMessage::Repair { .. } => None,
+                PeerMessage::Repair { .. }
+                | PeerMessage::Pulse { .. }
+                | PeerMessage::Seen { .. }
+                | PeerMessage::Noted { .. }
+                | PeerMessage::GapAsk { .. }
+                | PeerMessage::GapAnswer { .. } => None,
             }
         }
         What::Request { frame, .. } => {
@@ -520,6 +563,11 @@ pub fn whole_frame(bytes: &Bytes) -> Option<holm_protocol::frame::Frame> {
 fn list(nodes: &[NodeId]) -> String {
     let names: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
     if names.is_empty() { "nobody".to_owned() } else { names.join(" ") }
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -24,7 +24,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 14] = [
+const SHARD_COUNTERS: [ShardFigure; 21] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -45,15 +45,30 @@ const SHARD_COUNTERS: [ShardFigure; 14] = [
     }),
     ("commits_failed", "Commits that failed.", |c| c.commits_failed),
     ("corrupt_objects", "Objects that did not match their checksum.", |c| c.corrupt_objects),
+    ("pulses_sent", "Pulses: how far this run has written.", |c| c.pulses_sent),
+    ("claims_sent", "Claims of what was seen, repeated ones too.", |c| c.claims_sent),
+    ("gap_asks", "Questions to other replicas for writes that are lacking here.", |c| c.gap_asks),
+    ("gap_objects_sent", "Objects sent to close gaps of other replicas.", |c| c.gap_objects_sent),
+    ("gap_objects_joined", "Objects of other replicas that closed gaps here.", |c| {
+        c.gap_objects_joined
+    }),
+    ("gap_bytes_joined", "Bytes of objects that closed gaps here.", |c| c.gap_bytes_joined),
+    (
+        "gap_dots_cut",
+        "Lacking writes of which a replica's log did not know the keys any more.",
+        |c| c.gap_dots_cut,
+    ),
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 5] = [
+const SHARD_GAUGES: [ShardFigure; 7] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
     ("relays", "Writes being passed on to other replicas of the region.", |c| c.relays),
     ("held_bytes", "Bytes that requests and lingering writes hold.", |c| c.held_bytes),
+    ("log_memory_bytes", "Bytes of the dot log's entries in memory.", |c| c.log_bytes),
+    ("gap_asks_open", "Questions for lacking writes that are under way.", |c| c.gap_asks_open),
 ];
 
 /// What a node says of itself, under the prefix `holm`.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holm_client::{Bucket, Level, Outcome, PutError};
+use holm_protocol::admin::{AdminReply, AdminRequest, ReplicaState};
 use holm_protocol::message::Request;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -177,6 +178,37 @@ async fn acknowledged_writes_survive_kills() {
     for node in &cluster.nodes {
         assert_eq!(node.metric("holm_node_amnesia").await, 0.0, "a kill is no amnesia");
     }
+}
+
+/// Goal: a node that was away becomes whole by itself, with nobody reading (I6). Method: writers
+/// under way, a kill, more writes, a start; then what each replica holds of every key and has seen of
+/// its partition, as `explain` has it, which repairs nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_catches_up_by_itself() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let bucket = cluster.bucket("b", Default::default()).await;
+    let load = Load::start(&bucket);
+    load.more(200).await;
+    cluster.nodes[2].kill();
+    load.more(500).await;
+    let told = load.finish().await;
+    cluster.nodes[2].start().await;
+    cluster.until_whole().await;
+    let (_conn, mut lane) = cluster.lane(0).await;
+    for key in told.keys() {
+        let ask = AdminRequest::Explain { bucket: bucket.id(), key: Bytes::from(key.clone()) };
+        let is_equal = async || {
+            let AdminReply::Explain(explained) = lane.admin(ask.clone()).await else { panic!() };
+            let replicas = explained.members.into_iter().filter(|member| member.replica);
+            let states: Vec<_> = replicas.filter_map(|member| member.state).collect();
+            let same = |one: &ReplicaState, other: &ReplicaState| {
+                (one.digest, &one.clock) == (other.digest, &other.clock)
+            };
+            states.len() == 3 && states.windows(2).all(|pair| same(&pair[0], &pair[1]))
+        };
+        until("a node that was killed has what the others have", is_equal).await;
+    }
+    assert!(cluster.nodes[2].metric("holm_shard_gap_objects_joined_total").await > 0.0);
 }
 
 /// Goal: a stop of one node of three leaves no write behind whose outcome nobody knows, although its

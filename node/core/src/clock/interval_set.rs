@@ -202,8 +202,9 @@ impl IntervalSet {
         Ok(IntervalSet { prefix, ranges })
     }
 
-    /// The prefix, if there is one, and the ranges.
-    fn spans(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    /// The prefix, if there is one, and the ranges: first and last counter of each, both included,
+    /// ascending.
+    pub fn spans(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let prefix = (self.prefix > 0).then_some((1, self.prefix));
         prefix.into_iter().chain(self.ranges.iter().copied())
     }

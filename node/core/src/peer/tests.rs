@@ -75,8 +75,52 @@ fn samples() -> Vec<PeerMessage> {
         HintMessage::HandedOff { op, partition, refused: None, window_bytes: u32::MAX },
     ];
     samples.extend(hints.map(PeerMessage::Hint));
+    samples.extend(about_gaps(op, partition));
     samples.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
     samples
+}
+
+fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
+    let other = Partition { placement: PlacementId(0), index: 2 };
+    let mut dots = DotSet::new();
+    dots.insert_range(Actor(3), 1, 4);
+    dots.insert_range(Actor(3), 9, 10);
+    let object = GapObject {
+        bucket: BucketId(3),
+        key: Bytes::from_static(b"key"),
+        object: Bytes::from_static(b"object"),
+        done: dots.clone(),
+    };
+    let counters = vec![(partition, 300), (other, 1)];
+    let clocks = vec![(partition, dots.clone()), (other, DotSet::new())];
+    let (cut, unknown) = (dots.clone(), DotSet::new());
+    vec![
+        PeerMessage::Pulse { actor: Actor(3), hlc: Hlc(8), counters },
+        PeerMessage::Seen { op, clocks },
+        PeerMessage::Noted { op, partition, shard: 1, shards: 2 },
+        PeerMessage::GapAsk { op, partition, missing: dots, bytes_max: 70_000 },
+        PeerMessage::GapAnswer { op, partition, objects: vec![object], cut, unknown },
+    ]
+}
+
+/// Goal: a receiver with another number of shards gets every partition's part at the shard that owns
+/// it, once.
+#[test]
+fn what_spans_partitions_is_cut_by_shard() {
+    let partition = |index| Partition { placement: PlacementId(0), index };
+    let counters: Vec<(Partition, u64)> = (0..10).map(|at| (partition(at), at.into())).collect();
+    let pulse = PeerMessage::Pulse { actor: Actor(1), hlc: Hlc(1), counters: counters.clone() };
+    let mut found = Vec::new();
+    for (shard, part) in pulse.split(3) {
+        let PeerMessage::Pulse { counters, .. } = part else { panic!("{part:?}") };
+        assert!(counters.iter().all(|(it, _)| it.to_u32() as usize % 3 == shard));
+        found.extend(counters);
+    }
+    found.sort();
+    assert_eq!(found, counters);
+    let op = OpId(1);
+    let whole = PeerMessage::Noted { op, partition: partition(5), shard: 0, shards: 1 };
+    assert_eq!(whole.clone().split(3), vec![(2, whole)]);
 }
 
 #[test]

@@ -130,6 +130,12 @@ impl ObjectCache {
         cached.map(|cached| &cached.object)
     }
 
+    /// Whether the open batch has changed the object under an object key.
+    #[must_use]
+    pub fn is_changed(&self, key: &[u8]) -> bool {
+        self.young.places.get(key).is_some_and(|&place| self.is_open(Place(place)))
+    }
+
     /// The object at a place.
     ///
     /// # Panics

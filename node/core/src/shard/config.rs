@@ -42,8 +42,8 @@ pub struct ShardConfig {
     pub hedge_ms_max: u64,
     /// How far ahead a last-writer-wins value's clock may be, milliseconds.
     pub max_clock_skew_ms: u64,
-    /// Log records, one a commit, between two checkpoints of the clocks: bounds what is read at
-    /// start.
+    /// Log records, one a commit, after which what they say is sorted into segments and checkpoints:
+    /// bounds what is read at start.
     pub checkpoint_every: u32,
     /// A replica of the own region that has not acknowledged a write for this long is replaced by a
     /// fallback, milliseconds.
@@ -52,6 +52,18 @@ pub struct ShardConfig {
     pub hint_bytes_max: usize,
     /// Bytes of hints that may be on their way to this node, from all others together.
     pub handoff_window_bytes: usize,
+    /// Bytes of the log's entries kept in memory. Above it they are sorted early.
+    pub log_memory_bytes_max: usize,
+    /// Between two pulses to a node of the own region, milliseconds.
+    pub pulse_ms: u64,
+    /// Between two pulses to a node of another region, milliseconds.
+    pub pulse_wan_ms: u64,
+    /// Between two claims of what has been seen, milliseconds.
+    pub seen_ms: u64,
+    /// Questions about gaps under way at a time.
+    pub gap_asks_max: usize,
+    /// Bytes of objects that each may be answered with.
+    pub gap_bytes_max: usize,
 }
 
 impl Default for ShardConfig {
@@ -79,6 +91,13 @@ impl Default for ShardConfig {
             hint_bytes_max: 256 << 20,
             // A round trip's worth at a gigabit and eight milliseconds.
             handoff_window_bytes: 1 << 20,
+            log_memory_bytes_max: 16 << 20,
+            pulse_ms: 50,
+            pulse_wan_ms: 200,
+            seen_ms: 1_000,
+            // Enough for a long line: two megabytes in each round trip.
+            gap_asks_max: 8,
+            gap_bytes_max: 256 << 10,
         }
     }
 }
@@ -104,6 +123,12 @@ impl ShardConfig {
             hint_after_ms: 60,
             hint_bytes_max: 16 << 10,
             handoff_window_bytes: 2 << 10,
+            log_memory_bytes_max: 1 << 10,
+            pulse_ms: 20,
+            pulse_wan_ms: 60,
+            seen_ms: 200,
+            gap_asks_max: 2,
+            gap_bytes_max: 256,
         }
     }
 }

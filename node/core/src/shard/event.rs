@@ -146,6 +146,20 @@ pub struct Counters {
     pub hint_bytes: u64,
     /// Wall time since when the oldest of them is kept at most, milliseconds; 0 if there is none.
     pub hints_since_ms: u64,
+    /// Pulses sent.
+    pub pulses_sent: u64,
+    /// Claims sent, repeated ones too.
+    pub claims_sent: u64,
+    /// Questions about gaps sent.
+    pub gap_asks: u64,
+    /// Objects sent to close others' gaps.
+    pub gap_objects_sent: u64,
+    /// Objects joined that closed a gap.
+    pub gap_objects_joined: u64,
+    /// Their bytes.
+    pub gap_bytes_joined: u64,
+    /// Dots asked for whose keys a peer's log did not know any more.
+    pub gap_dots_cut: u64,
     /// Client requests in flight now.
     pub in_flight: u64,
     /// Answered writes whose other replicas are awaited now.
@@ -156,4 +170,8 @@ pub struct Counters {
     pub relays: u64,
     /// Bytes of decoded objects in memory now.
     pub cache_bytes: u64,
+    /// Bytes of the log's entries in memory now.
+    pub log_bytes: u64,
+    /// Questions about gaps under way now.
+    pub gap_asks_open: u64,
 }

@@ -10,15 +10,23 @@
 //! another one. Records lie in a *stream* per shard, named after the number of shards too: with
 //! another number, partitions belong to other shards, which must not mix their records.
 //!
-//! **Checkpoints**: from time to time the clocks of all partitions that have changed are written,
-//! and the stream's *mark*: all before it need not be read again. Reading too much does no harm, as
-//! putting a dot into a clock twice changes nothing. Records may speak of partitions that this shard
-//! does not hold any more, and may hold again: before a mark leaves such records behind, those
-//! partitions' clocks are checkpointed too.
+//! **Segments and checkpoints**: when the records that a start would read grow old, partitions are
+//! dealt with one after the other, a few in each commit, so that none becomes long: a partition's
+//! entries go into [segments](segment), sorted by dot, and its clock is checkpointed in the same commit.
+//! Invariant: what a checkpoint has seen is in segments, so a start reads the records for the rest.
+//! Behind the stream's *mark* every record has been dealt with for every partition that it speaks
+//! of, and is deleted. Records may speak of partitions that this shard does not hold any more, and
+//! may hold again: their clocks are kept and checkpointed in the same way.
+//!
+//! **Questions**: [`ShardLog::find`] says which keys some dots were to, from memory for the records
+//! after the mark and from segments for the rest. That is what gap repair asks for.
 //!
 //! A record: count (varint), then per entry the partition (4 bytes), the dot (actor 8 bytes, counter
 //! varint), the clock reading (8 bytes), the bucket (4 bytes), the key (length, bytes); at the end a
 //! crc32c.
+
+mod recent;
+pub mod segment;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,13 +39,21 @@ use holm_protocol::limits::KEY_LEN_MAX;
 use holm_protocol::message::{dot as read_dot, put_dot};
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
-use crate::clock::PartitionClock;
-use crate::keys::{checkpoint_key, log_key, log_key_parts, log_mark_key};
+use crate::clock::{DotSet, PartitionClock};
+use crate::keys::{SEGMENTS_BEGIN, checkpoint_key, log_key, log_key_parts, log_mark_key};
 use crate::shard::partition::PartitionState;
 use crate::store::{Store, StoreError, Table};
 
+use recent::Recent;
+use segment::Place;
+
 /// Log rows read at a time when clocks are rebuilt. Arbitrary: about a megabyte.
 const REBUILD_ROWS: usize = 256;
+
+/// Bytes of entries that one commit sorts into segments, about, and partitions that it deals with:
+/// a few milliseconds' work, and more than a commit adds.
+const SORTED_BYTES: usize = 128 << 10;
+const SORTED_PARTITIONS: usize = 4;
 
 /// The highest sequence that a record can have: a million commits a second take half a million years
 /// to get there. Above it is damage, and counting on from it would overflow.
@@ -58,20 +74,60 @@ pub struct LogEntry {
     pub key: Bytes,
 }
 
+/// When records are sorted into segments.
+#[derive(Debug, Clone, Copy)]
+pub struct LogLimits {
+    /// So many records, the open batch's included, are left at most to be read at a start, about.
+    pub records: u32,
+    /// Records are dealt with early when their entries take more memory than this.
+    pub bytes: usize,
+}
+
+/// Which keys some dots were to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// The keys, in the order of the dots, each with those of the dots that were to it.
+    pub keys: Vec<(BucketId, Bytes, DotSet)>,
+    /// Dots that the log does not know any more.
+    pub cut: DotSet,
+}
+
+/// What the open batch does to one partition's entries.
+#[derive(Debug)]
+struct Sorted {
+    partition: Partition,
+    /// All of them go into segments, those of the open batch too, and the clock is checkpointed.
+    whole: bool,
+    dots: Vec<Dot>,
+}
+
+/// What the open batch does besides adding entries.
+#[derive(Debug, Default)]
+struct Staged {
+    sorted: Vec<Sorted>,
+    mark: u64,
+    /// Whether the batch has a record.
+    recorded: bool,
+}
+
 /// One shard's stream of the log.
 #[derive(Debug)]
 pub struct ShardLog {
     stream: u32,
     /// The sequence of the last record.
     sequence: u64,
-    records_since_checkpoint: u32,
-    /// Partitions whose clock has changed since its checkpoint.
-    changed: BTreeSet<Partition>,
+    /// Nothing up to this record is needed.
+    mark: u64,
+    /// The records after the mark.
+    records: BTreeSet<u64>,
+    /// What they say and segments do not.
+    recent: Recent,
     /// Clocks of partitions that records of this stream speak of and that this shard did not hold
-    /// when it was read: kept until the next checkpoint.
+    /// when it was read: kept until their next checkpoint.
     others: BTreeMap<Partition, PartitionClock>,
     /// What the open batch adds.
     pending: Vec<LogEntry>,
+    staged: Staged,
 }
 
 impl ShardLog {
@@ -82,10 +138,12 @@ impl ShardLog {
             // Both are small: a node has at most some hundred threads.
             stream: (shards as u32) << 16 | shard as u32 & 0xffff,
             sequence: 0,
-            records_since_checkpoint: 0,
-            changed: BTreeSet::new(),
+            mark: 0,
+            records: BTreeSet::new(),
+            recent: Recent::default(),
             others: BTreeMap::new(),
             pending: Vec::new(),
+            staged: Staged::default(),
         }
     }
 
@@ -104,7 +162,7 @@ impl ShardLog {
         for &partition in partitions {
             clocks.insert(partition, read_checkpoint(partition, store)?);
         }
-        let end = log_key(u32::MAX, u64::MAX);
+        let end = SEGMENTS_BEGIN;
         let mut from = log_key(0, 0);
         let mut stream = None;
         loop {
@@ -125,17 +183,19 @@ impl ShardLog {
                 }
                 if of == self.stream {
                     self.sequence = self.sequence.max(sequence);
-                    self.records_since_checkpoint += 1;
+                    self.records.insert(sequence);
                 }
-                self.replay(record, (&mut clocks, held), (of, store))?;
+                self.replay(record, (&mut clocks, held), ((of, sequence), store))?;
             }
         }
         // Also where all records before the mark are gone: a sequence is never used again.
-        self.sequence = self.sequence.max(read_mark(self.stream, store)?);
+        self.mark = self.mark.max(read_mark(self.stream, store)?);
+        self.sequence = self.sequence.max(self.mark);
         if self.sequence > SEQUENCE_MAX {
             let (stream, sequence) = (self.stream, self.sequence);
             return Err(StoreError::Corrupt(format!("dot log stream {stream}: record {sequence}")));
         }
+        self.others.retain(|partition, _| !clocks.contains_key(partition));
         let state = |(partition, clock)| (partition, PartitionState::new(clock));
         Ok(clocks.into_iter().map(state).collect())
     }
@@ -147,21 +207,26 @@ impl ShardLog {
             &mut BTreeMap<Partition, PartitionClock>,
             &BTreeMap<Partition, PartitionState>,
         ),
-        (stream, store): (u32, &mut S),
+        ((stream, sequence), store): ((u32, u64), &mut S),
     ) -> Result<(), StoreError> {
+        let is_own = stream == self.stream;
         let entries = decode_record(record)
             .map_err(|error| StoreError::Corrupt(format!("dot log record: {error}")))?;
         for entry in entries {
-            if let Some(clock) = clocks.get_mut(&entry.partition) {
-                if clock.insert(entry.dot) {
-                    self.changed.insert(entry.partition);
-                }
-            } else if stream == self.stream && !held.contains_key(&entry.partition) {
-                let clock = match self.others.entry(entry.partition) {
+            let clock = if let Some(clock) = clocks.get_mut(&entry.partition) {
+                clock
+            } else if is_own && !held.contains_key(&entry.partition) {
+                match self.others.entry(entry.partition) {
                     Entry::Occupied(known) => known.into_mut(),
                     Entry::Vacant(new) => new.insert(read_checkpoint(entry.partition, store)?),
-                };
-                clock.insert(entry.dot);
+                }
+            } else {
+                continue;
+            };
+            // What a checkpoint has seen is in segments. Another stream's records are left as they
+            // are: for their entries it is always time.
+            if clock.insert(entry.dot) {
+                self.recent.add(if is_own { sequence } else { 0 }, entry);
             }
         }
         Ok(())
@@ -178,15 +243,28 @@ impl ShardLog {
         self.pending.push(entry);
     }
 
-    /// Gives up the open batch: the partitions it concerned.
-    pub fn roll_back(&mut self) -> BTreeSet<Partition> {
-        self.pending.drain(..).map(|entry| entry.partition).collect()
+    /// What the open batch adds.
+    #[must_use]
+    pub fn pending(&self) -> &[LogEntry] {
+        &self.pending
     }
 
-    /// Stages the batch's record, and checkpoints when they are due.
+    /// What the entries take in memory, about, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.recent.bytes()
+    }
+
+    /// Gives up the open batch: what it would have added.
+    pub fn roll_back(&mut self) -> Vec<LogEntry> {
+        self.staged = Staged::default();
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Stages the batch's record, and sorts into segments what is due.
     pub fn stage<S: Store>(
         &mut self,
-        every: u32,
+        limits: LogLimits,
         partitions: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) {
@@ -194,48 +272,197 @@ impl ShardLog {
             return;
         }
         self.sequence += 1;
-        let record = encode_record(&self.pending);
-        store.stage_put(Table::Log, &log_key(self.stream, self.sequence), &record);
-        self.records_since_checkpoint += 1;
-        if self.records_since_checkpoint >= every {
-            self.changed.extend(self.pending.iter().map(|entry| entry.partition));
-            self.stage_checkpoint(partitions, store);
+        let before = (self.sequence + 1).saturating_sub(limits.records.into());
+        let excess = self.recent.bytes().saturating_sub(limits.bytes);
+        self.sort((before, excess, SORTED_PARTITIONS), partitions, store);
+        let is_sorted = |entry: &LogEntry| self.is_sorted(entry.partition);
+        self.staged.recorded = !self.pending.iter().all(is_sorted);
+        if self.staged.recorded {
+            let record = encode_record(&self.pending);
+            store.stage_put(Table::Log, &log_key(self.stream, self.sequence), &record);
         }
+        self.stage_mark(store);
+    }
+
+    /// Stages some of what is not in segments yet, for a clean stop. Says whether that was all.
+    pub fn stage_rest<S: Store>(
+        &mut self,
+        partitions: &BTreeMap<Partition, PartitionState>,
+        store: &mut S,
+    ) -> bool {
+        self.sort((u64::MAX, usize::MAX, usize::MAX), partitions, store);
+        self.stage_mark(store);
+        let is_done = |(_, partition)| self.is_sorted(partition);
+        self.recent.by_age().all(is_done)
     }
 
     /// After a commit: what was pending is in the log.
     pub fn committed(&mut self) {
-        self.changed.extend(self.pending.drain(..).map(|entry| entry.partition));
-        if self.records_since_checkpoint == 0 {
-            self.changed.clear();
-            self.others.clear();
+        let staged = std::mem::take(&mut self.staged);
+        let mut whole = BTreeSet::new();
+        for Sorted { partition, whole: is_whole, dots } in staged.sorted {
+            if is_whole {
+                self.recent.remove(partition);
+                self.others.remove(&partition);
+                whole.insert(partition);
+            } else {
+                self.recent.remove_dots(partition, &dots);
+            }
+        }
+        for entry in self.pending.drain(..) {
+            if !whole.contains(&entry.partition) {
+                self.recent.add(self.sequence, entry);
+            }
+        }
+        if staged.recorded {
+            self.records.insert(self.sequence);
+        }
+        if staged.mark > self.mark {
+            self.mark = staged.mark;
+            self.records = self.records.split_off(&(self.mark + 1));
         }
     }
 
-    /// Stages a checkpoint of every clock that has changed, and the stream's mark.
-    pub fn stage_checkpoint<S: Store>(
+    /// Says which keys these dots, of a partition's clock, were to: up to `dots_max` of them, the
+    /// first ones. Those of the open batch are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if a segment is damaged, or what the store reports.
+    pub fn find<S: Store>(
+        &self,
+        partition: Partition,
+        (wanted, dots_max): (&DotSet, u64),
+        store: &mut S,
+    ) -> Result<Keys, StoreError> {
+        let mut found = Finding::default();
+        let of_partition = self.pending.iter().filter(|entry| entry.partition == partition);
+        let mut open = DotSet::new();
+        of_partition.for_each(|entry| _ = open.insert(entry.dot));
+        let mut left = dots_max;
+        for (actor, first, last) in wanted.spans() {
+            if left == 0 {
+                break;
+            }
+            let last = last.min(first.saturating_add(left - 1));
+            left -= last - first + 1;
+            let mut span = DotSet::new();
+            span.insert_range(actor, first, last);
+            let dot = |counter| Dot { actor, counter };
+            let mut here = DotSet::new();
+            for (dot, place) in self.recent.range(partition, dot(first)..=dot(last)) {
+                here.insert(dot);
+                found.add(dot, place.clone());
+            }
+            let mut missing = span.without(&here).without(&open);
+            let what = (actor, first, last);
+            segment::find(partition, what, &mut missing, store, |dot, place| {
+                found.add(dot, place);
+            })?;
+            found.keys.cut.merge(&missing);
+        }
+        Ok(found.keys)
+    }
+
+    fn is_sorted(&self, partition: Partition) -> bool {
+        self.staged.sorted.iter().any(|sorted| sorted.whole && sorted.partition == partition)
+    }
+
+    /// Stages segments: of up to so many partitions, those with records before `before` and, as long
+    /// as there are `excess` bytes too many, others; the oldest first.
+    fn sort<S: Store>(
         &mut self,
+        (before, mut excess, count): (u64, usize, usize),
         partitions: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) {
-        self.records_since_checkpoint = 0;
-        for (partition, clock) in &self.others {
-            if !partitions.contains_key(partition) {
-                store.stage_put(
-                    Table::Meta,
-                    &checkpoint_key(*partition),
-                    &encode_checkpoint(clock),
-                );
+        let pending: usize = self.pending.iter().map(|entry| entry.key.len() + 24).sum();
+        let mut budget = SORTED_BYTES.max(2 * pending);
+        let mut sorted = Vec::new();
+        for (oldest, partition) in self.recent.by_age().take(count) {
+            if budget == 0 || (oldest > before && excess == 0) {
+                break;
             }
-        }
-        for partition in &self.changed {
-            if let Some(state) = partitions.get(partition) {
-                let bytes = encode_checkpoint(state.clock());
-                store.stage_put(Table::Meta, &checkpoint_key(*partition), &bytes);
+            let clock = partitions.get(&partition).map(PartitionState::clock);
+            let Some(clock) = clock.or_else(|| self.others.get(&partition)) else { continue };
+            let (part, bytes) = self.sort_partition(partition, budget, store);
+            if part.whole {
+                store.stage_put(Table::Meta, &checkpoint_key(partition), &encode_checkpoint(clock));
             }
+            budget = budget.saturating_sub(bytes);
+            excess = excess.saturating_sub(bytes);
+            sorted.push(part);
         }
-        store.stage_put(Table::Meta, &log_mark_key(self.stream), &self.sequence.to_be_bytes());
+        self.staged.sorted = sorted;
     }
+
+    /// Stages segments of a partition's entries, up to about so many bytes.
+    fn sort_partition<S: Store>(
+        &self,
+        partition: Partition,
+        budget: usize,
+        store: &mut S,
+    ) -> (Sorted, usize) {
+        let mut entries: Vec<(Dot, &Place)> = Vec::new();
+        let mut bytes = 0;
+        let mut whole = true;
+        for (dot, place) in self.recent.entries(partition) {
+            if bytes >= budget {
+                whole = false;
+                break;
+            }
+            bytes += place.bytes();
+            entries.push((dot, place));
+        }
+        let dots = entries.iter().map(|(dot, _)| *dot).collect();
+        let open: Vec<(Dot, Place)> = match whole {
+            true => self.pending.iter().filter(|e| e.partition == partition).map(placed).collect(),
+            false => Vec::new(),
+        };
+        entries.extend(open.iter().map(|(dot, place)| (*dot, place)));
+        entries.sort_unstable_by_key(|(dot, _)| *dot);
+        segment::stage(partition, &entries, store);
+        (Sorted { partition, whole, dots }, bytes)
+    }
+
+    /// Stages how far the log is dealt with, and the removal of the records behind that.
+    fn stage_mark<S: Store>(&mut self, store: &mut S) {
+        let needed = self.recent.by_age().find(|&(_, partition)| !self.is_sorted(partition));
+        let open = self.staged.recorded.then_some(self.sequence);
+        let first = needed.map(|(oldest, _)| oldest).into_iter().chain(open).min();
+        let mark = first.map_or(self.sequence, |first| first.saturating_sub(1));
+        if mark <= self.mark {
+            return;
+        }
+        self.staged.mark = mark;
+        store.stage_put(Table::Meta, &log_mark_key(self.stream), &mark.to_be_bytes());
+        for &record in self.records.range(..=mark) {
+            store.stage_delete(Table::Log, &log_key(self.stream, record));
+        }
+    }
+}
+
+/// An answer in the making.
+#[derive(Debug, Default)]
+struct Finding {
+    keys: Keys,
+    at: BTreeMap<(BucketId, Bytes), usize>,
+}
+
+impl Finding {
+    fn add(&mut self, dot: Dot, place: Place) {
+        let keys = &mut self.keys.keys;
+        let key = (place.bucket, place.key);
+        let at = *self.at.entry(key).or_insert_with_key(|(bucket, key)| {
+            keys.push((*bucket, key.clone(), DotSet::new()));
+            keys.len() - 1
+        });
+        keys[at].2.insert(dot);
+    }
+}
+
+fn placed(entry: &LogEntry) -> (Dot, Place) {
+    let LogEntry { dot, hlc, bucket, key, .. } = entry;
+    (*dot, Place { hlc: *hlc, bucket: *bucket, key: key.clone() })
 }
 
 /// Stream and sequence of a record that was found.

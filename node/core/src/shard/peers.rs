@@ -60,6 +60,18 @@ impl Peers {
         self.peers.get(&node).map_or(0, |peer| peer.srtt_us)
     }
 
+    /// The time after which an answer of whoever is slowest is late, microseconds; 0 if nothing is
+    /// known of one that there is a connection to.
+    #[must_use]
+    pub(super) fn slowest_us(&self) -> u64 {
+        let up = self.peers.values().filter(|peer| peer.up);
+        let late = up.map(|peer| match peer.srtt_us {
+            0 => None,
+            known => Some(known + 4 * peer.deviation_us),
+        });
+        late.collect::<Option<Vec<u64>>>().and_then(|all| all.into_iter().max()).unwrap_or(0)
+    }
+
     /// The time after which an answer is late, microseconds; 0 if nothing is known.
     #[must_use]
     pub(super) fn late_after_us(&self, node: NodeId) -> u64 {

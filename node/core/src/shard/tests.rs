@@ -9,6 +9,7 @@ mod accounts;
 mod batches;
 mod explaining;
 mod fallbacks;
+mod gaps;
 mod hinted;
 mod parts;
 mod proxies;
@@ -63,6 +64,8 @@ pub(super) struct Disk {
     /// What the question whether there is room is answered with.
     pub(super) room: Option<StoreError>,
     pub(super) commits: usize,
+    /// How many of the commits are not fsynced.
+    pub(super) unsynced: usize,
 }
 
 impl Store for Disk {
@@ -116,6 +119,14 @@ impl Store for Disk {
         }
         failure.map_or(Ok(()), Err)
     }
+
+    fn committed(&self) -> u64 {
+        self.commits as u64
+    }
+
+    fn durable(&self) -> u64 {
+        (self.commits - self.unsynced) as u64
+    }
 }
 
 /// A layout of regions with so many nodes and replicas, with `1 << bits` partitions.
@@ -151,6 +162,11 @@ pub(super) fn cluster(layout: Layout, policy: &BucketPolicy) -> ClusterState {
 
 pub(super) fn policy() -> BucketPolicy {
     BucketPolicy { read_level: Level::Quorum, write_level: Level::Quorum, ..Default::default() }
+}
+
+fn is_about_clocks(effect: &Effect) -> bool {
+    let Effect::Send { message, .. } = effect else { return false };
+    matches!(message, PeerMessage::Pulse { .. } | PeerMessage::Seen { .. })
 }
 
 /// The bench. See the [module](self).
@@ -224,7 +240,14 @@ impl Bench {
         self.input(Input::Peer { from: NodeId(from), message })
     }
 
+    /// What a commit releases; what is told of clocks besides is left out.
     pub(super) fn commit(&mut self) -> Effects {
+        let mut out = self.commit_and_tell();
+        out.retain(|effect| !is_about_clocks(effect));
+        out
+    }
+
+    pub(super) fn commit_and_tell(&mut self) -> Effects {
         let mut out = Vec::new();
         self.shard.commit(self.now, &mut self.disk, &mut out).unwrap();
         out
@@ -236,6 +259,7 @@ impl Bench {
         self.disk.commit = Some(error.clone());
         assert_eq!(self.shard.commit(self.now, &mut self.disk, &mut out), Err(error));
         self.disk.commit = None;
+        out.retain(|effect| !is_about_clocks(effect));
         out
     }
 
@@ -254,7 +278,7 @@ impl Bench {
 
     /// How long until the shard wants to be woken, microseconds.
     pub(super) fn wakes_in_us(&self) -> Option<u64> {
-        self.shard.next_wakeup().map(|at| at.0 - self.now.mono.0)
+        self.shard.timers.next().map(|at| at.0 - self.now.mono.0)
     }
 
     pub(super) fn put(&mut self, key: &str, value: &str, level: Level) -> Put {
@@ -323,7 +347,7 @@ impl Bench {
     #[track_caller]
     pub(super) fn assert_quiet(&self) {
         assert!(self.shard.ops.is_empty(), "{:?}", self.shard.ops);
-        assert_eq!(self.shard.next_wakeup(), None);
+        assert_eq!(self.shard.timers.next(), None);
         assert_eq!((self.shard.in_flight, self.shard.lingering.len()), (0, 0));
         assert_eq!(self.shard.held_bytes, 0);
     }

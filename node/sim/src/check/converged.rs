@@ -1,19 +1,49 @@
-//! After faults stop, all replicas of a key hold the same object.
+//! After faults stop, all replicas come to hold the same, and to know the same, by themselves.
 
+use holm_core::clock::PartitionClock;
 use holm_core::object::Object;
-use holm_protocol::ids::NodeId;
+use holm_protocol::ids::{NodeId, Partition};
 
 use crate::check::{Property, Verdict, Violation};
 
-/// I6, as far as read repair reaches.
+/// I6: what they hold.
 pub const SAME_EVERYWHERE: Property = Property {
     name: "replicas converge",
     invariant: "I6",
-    statement: "after faults stop and every key was read at all its replicas, these hold equal objects",
-    source: "Dynamo (SOSP 2007) 5: read repair; until gap repair, client reads are the only repair",
+    statement: "after faults stop, and with nobody reading or writing, all replicas of a key come to hold equal objects",
+    source: "DottedDB (SRDS 2017): anti-entropy by clocks; DESIGN 7, gap repair",
     tla: Some("tla/Replication.tla!Converges"),
     file: file!(),
 };
+
+/// I6: what they know.
+pub const SAME_CLOCKS: Property = Property {
+    name: "clocks converge",
+    invariant: "I6",
+    statement: "after faults stop, and with nobody reading or writing, all replicas of a partition come to have seen the same writes",
+    source: "DottedDB (SRDS 2017): anti-entropy by clocks; DESIGN 7, gap repair",
+    tla: Some("tla/Replication.tla!Converges"),
+    file: file!(),
+};
+
+/// Compares the clocks of a partition's replicas.
+///
+/// # Errors
+/// Two that differ.
+pub fn check_clocks(partition: Partition, clocks: &[(NodeId, PartitionClock)]) -> Verdict {
+    for pair in clocks.windows(2) {
+        let [(one, ours), (other, theirs)] = pair else { continue };
+        if ours != theirs {
+            let (here, there) = (ours.difference(theirs), theirs.difference(ours));
+            let how = format!(
+                "of {partition}, {one} has seen {here:?} and {other} has not, {other} has seen \
+                 {there:?} and {one} has not"
+            );
+            return Err(Violation::new(&SAME_CLOCKS, how));
+        }
+    }
+    Ok(())
+}
 
 /// Compares the replicas' objects of one key.
 ///
@@ -48,5 +78,22 @@ mod tests {
         let (one, other) = (NodeId(1), NodeId(2));
         assert_eq!(check("k", &[(one, deleted.clone()), (other, deleted.clone())]), Ok(()));
         assert!(check("k", &[(one, deleted), (other, empty)]).is_err());
+    }
+
+    /// Goal: a replica that has not seen a write is told, whether it is the first or not.
+    #[test]
+    fn good_and_bad_clocks() {
+        let mut ahead = PartitionClock::new();
+        ahead.insert(dot(1, 1));
+        let behind = PartitionClock::new();
+        let verdict = |clocks: [&PartitionClock; 2]| {
+            let clocks = clocks.map(Clone::clone);
+            let [one, other] = clocks;
+            let clocks = [(NodeId(1), one), (NodeId(2), other)];
+            check_clocks(Partition::from_u32(0), &clocks).is_ok()
+        };
+        assert!(verdict([&ahead, &ahead]));
+        assert!(!verdict([&ahead, &behind]));
+        assert!(!verdict([&behind, &ahead]));
     }
 }

@@ -1,6 +1,7 @@
 //! What the referee looks up on the nodes themselves: disks and clocks.
 
 use holm_core::object::Object;
+use holm_core::peer::PeerMessage;
 use holm_core::shard::config::shard_of;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
@@ -10,7 +11,7 @@ use holm_protocol::version_vector::VersionVector;
 
 use super::{Call, CallResult, Cluster};
 use crate::check::durable::{self, Copy};
-use crate::check::{Verdict, bounds, equal_clocks, logged, replica};
+use crate::check::{Verdict, bounds, claims, converged, equal_clocks, logged, replica};
 use crate::history::KeyId;
 use crate::store::SyncMode;
 use crate::trace::whole_frame;
@@ -66,6 +67,50 @@ impl Cluster {
                 .and_then(|row| Object::decode(row).ok())
                 .is_some_and(|object| object.context.covers(dot));
         if is_safe { Copy::Kept } else { Copy::Unsynced }
+    }
+
+    /// A node tells others what it has: the newest of it is safe on its disk.
+    pub(super) fn audit_claims(&mut self, node: NodeId, message: &PeerMessage) {
+        let newest: Vec<(Partition, Dot)> = match message {
+            PeerMessage::Pulse { actor, counters, .. } => {
+                let dot = |&(at, counter): &(Partition, u64)| (at, Dot { actor: *actor, counter });
+                counters.iter().map(dot).collect()
+            }
+            PeerMessage::Seen { clocks, .. } => {
+                let spans =
+                    clocks.iter().flat_map(|(at, seen)| seen.spans().map(move |s| (*at, s)));
+                spans.map(|(at, (actor, _, counter))| (at, Dot { actor, counter })).collect()
+            }
+            _ => return,
+        };
+        let verdict = newest.into_iter().try_for_each(|(at, dot)| self.check_claim(node, at, dot));
+        self.referee.judge(verdict);
+    }
+
+    fn check_claim(&self, id: NodeId, partition: Partition, dot: Dot) -> Verdict {
+        let history = self.referee.history();
+        let Some(event) = history.by_dot(partition, dot) else { return Ok(()) };
+        let key = history.key(history.event(event).key);
+        let mut row = Vec::new();
+        holm_core::keys::object_key(&mut row, partition, key.bucket, &key.name);
+        let safe = self.nodes.get(&id).and_then(|node| node.store.safe_row(Table::Objects, &row));
+        let safe = safe.and_then(|row| Object::decode(row).ok());
+        claims::check(id, dot, &safe.map(|object| object.context).unwrap_or_default())
+    }
+
+    /// Whether the replicas of a partition that remember have seen the same.
+    ///
+    /// # Errors
+    /// They have not.
+    pub fn check_clocks_converged(&self, partition: Partition) -> Verdict {
+        let shard = shard_of(partition, self.setup.shape.shards);
+        let clock = |&id: &NodeId| {
+            let slot = self.nodes.get(&id)?.slots.get(shard)?;
+            Some((id, slot.shard.partition(partition)?.clock().clone()))
+        };
+        let whole = self.layout.replicas(partition).iter().filter(|&&id| self.is_whole(id));
+        let clocks: Vec<_> = whole.filter_map(clock).collect();
+        converged::check_clocks(partition, &clocks)
     }
 
     /// What a node's object of a key covers.

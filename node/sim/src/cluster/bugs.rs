@@ -167,6 +167,7 @@ impl Cluster {
             replicas: self.layout.replicas(partition),
             region: self.layout.replicas_in(partition, region),
             actor: self.nodes.get(&to)?.actor,
+            sender: self.nodes.get(&from)?.actor,
             held: asked.and_then(|(bucket, key)| self.stored(to, bucket, &key)),
             outdated: row.and_then(|row| self.bugs.outdated.get(&(from, row)).cloned()),
             answered: self.bugs.answered.get(&(from, to, partition)).cloned(),

@@ -101,7 +101,7 @@ impl Cluster {
         let is_allowed = !node.store.faults().syncs_lie;
         self.tally.batches_lost += (batches - keep) as u64;
         if is_allowed {
-            self.referee.lost(id, &lost);
+            self.referee.lost(id, &lost, &node.store);
         }
         self.note(format!("{id} loses power and {} batches", batches - keep));
     }
@@ -155,9 +155,9 @@ impl Cluster {
     pub fn wipe(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
         let lost = node.store.replace(None);
+        self.referee.lost(id, &lost, &node.store);
         self.forget(id);
         self.tally.wipes += 1;
-        self.referee.lost(id, &lost);
         self.note(format!("{id} gets an empty disk"));
     }
 
@@ -179,7 +179,7 @@ impl Cluster {
         node.disk_actor = Some(node.actor);
         self.referee.comes_back(id, node.amnesia, self.now_us);
         self.tally.restored += u64::from(!lost.is_empty());
-        self.referee.lost(id, &lost);
+        self.referee.lost(id, &lost, &node.store);
         self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
     }
 
@@ -195,7 +195,7 @@ impl Cluster {
         node.disk_actor = Some(actor);
         self.referee.comes_back(id, amnesia, self.now_us);
         self.tally.cloned += u64::from(!lost.is_empty());
-        self.referee.lost(id, &lost);
+        self.referee.lost(id, &lost, &node.store);
         self.note(format!(
             "disk of {id} is a copy of that of {from}, {} rows are gone",
             lost.len()

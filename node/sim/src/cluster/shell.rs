@@ -184,8 +184,9 @@ impl Cluster {
         if self.bug_at_delivery(from, to, &message) {
             return;
         }
-        let shard = shard_of(message.partition(), self.setup.shape.shards);
-        self.push_input(to, shard, Input::Peer { from, message });
+        for (shard, message) in message.split(self.setup.shape.shards) {
+            self.push_input(to, shard, Input::Peer { from, message });
+        }
     }
 
     /// A client's request arrives.
@@ -432,6 +433,7 @@ impl Cluster {
     }
 
     fn send(&mut self, from: NodeId, to: &[NodeId], message: PeerMessage) {
+        self.audit_claims(from, &message);
         let mut frame = BytesMut::new();
         message.encode(&mut frame);
         let frame = frame.freeze();

@@ -67,7 +67,7 @@ pub(super) fn handle(
     recorder: Option<&mut Recorder>,
 ) {
     let watched = recorder.map(|recorder| {
-        let brought = input.as_ref().map_or(Brought::Other, brought);
+        let brought = input.as_ref().map_or(Brought::Other, |input| brought(input, recorder));
         (in_memory(node, shard, &recorder.row), brought, recorder)
     });
     let Some(slot) = node.slots.get_mut(shard) else { return };
@@ -84,7 +84,7 @@ pub(super) fn handle(
     }
 }
 
-fn brought(input: &Input) -> Brought {
+fn brought(input: &Input, recorder: &Recorder) -> Brought {
     match input {
         Input::Client { request, .. }
         | Input::Peer { message: PeerMessage::Proxy { request, .. }, .. } => {
@@ -97,6 +97,10 @@ fn brought(input: &Input) -> Brought {
                 | PeerMessage::Hint(HintMessage::HandOff { object, .. }),
             ..
         } => Brought::Object(object.clone()),
+        Input::Peer { message: PeerMessage::GapAnswer { objects, .. }, .. } => {
+            let watched = objects.iter().find(|it| recorder.watches(it.bucket, &it.key));
+            watched.map_or(Brought::Other, |it| Brought::Object(it.object.clone()))
+        }
         _ => Brought::Other,
     }
 }

@@ -121,6 +121,12 @@ pub(super) fn draw_config(rng: &mut ChaCha8Rng) -> ShardConfig {
         hedge_ms_min: rng.random_range(1..10),
         hedge_ms_max: rng.random_range(20..300),
         checkpoint_every: rng.random_range(1..20),
+        log_memory_bytes_max: rng.random_range(0..2_000),
+        pulse_ms: rng.random_range(10..100),
+        pulse_wan_ms: rng.random_range(20..300),
+        seen_ms: rng.random_range(50..1_000),
+        gap_asks_max: rng.random_range(1..4),
+        gap_bytes_max: rng.random_range(1..1_000),
         ..ShardConfig::test_min()
     }
 }

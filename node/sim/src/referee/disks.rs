@@ -1,27 +1,35 @@
 //! What disks lose.
 
 use bytes::Bytes;
-use holm_core::keys::hint_key_parts;
+use holm_core::keys::{hint_key_parts, object_key};
 use holm_core::object::Object;
-use holm_core::shard::log::decode_record;
+use holm_core::shard::log::LogEntry;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::NodeId;
 
-use super::Referee;
+use super::{Referee, log_entries};
 use crate::cluster::covered;
-use crate::store::Changed;
+use crate::store::{Changed, SimStore};
 
 impl Referee {
-    /// A node's disk lost these rows, by a fault that may do that: the dots that it logged, and what
-    /// its objects covered without a log entry of its own.
-    pub fn lost(&mut self, node: NodeId, rows: &[Changed]) {
+    /// A node's disk, on which this is left, lost these rows, by a fault that may do that: the dots
+    /// that it logged, and what its objects covered without a log entry of its own.
+    pub fn lost(&mut self, node: NodeId, rows: &[Changed], left: &SimStore) {
         for row in rows {
             match row.table {
                 Table::Log => {
-                    let record = row.after.as_deref().map(decode_record);
-                    for entry in record.and_then(Result::ok).unwrap_or_default() {
-                        self.history.lose(node, entry.partition, entry.dot);
+                    let entries = row.after.as_deref().map(|bytes| log_entries(&row.key, bytes));
+                    for LogEntry { partition, dot, bucket, key, .. } in entries.unwrap_or_default()
+                    {
+                        // What moved from record to segment since is not lost with the segment.
+                        let mut row = Vec::new();
+                        object_key(&mut row, partition, bucket, &key);
+                        let object = left.row(Table::Objects, &row);
+                        let object = object.and_then(|row| Object::decode(row).ok());
+                        if !object.is_some_and(|object| object.context.covers(dot)) {
+                            self.history.lose(node, partition, dot);
+                        }
                     }
                 }
                 Table::Objects => self.lost_object(node, row),

@@ -1,10 +1,11 @@
 //! Bugs played on messages between nodes.
 
 use bytes::Bytes;
+use holm_core::clock::DotSet;
 use holm_core::object::{Object, ObjectKind, Sibling, State};
-use holm_core::peer::{Found, PeerMessage};
+use holm_core::peer::{Found, GapObject, PeerMessage};
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{Actor, Hlc, NodeId};
+use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::tamper::Tamper;
@@ -18,6 +19,8 @@ pub struct Passing<'a> {
     pub region: &'a [NodeId],
     /// The receiver's actor.
     pub actor: Actor,
+    /// The sender's actor.
+    pub sender: Actor,
     /// What the receiver holds of the key.
     pub held: Option<Object>,
     /// What the sender held of the key before its last change, encoded.
@@ -39,7 +42,16 @@ impl Tamper {
             PeerMessage::ReadReply { op, partition, found } => {
                 PeerMessage::ReadReply { op, partition, found: self.found(found, passing) }
             }
-            PeerMessage::Repair { .. } if self == Tamper::RepairsNothing => return None,
+            PeerMessage::GapAsk { .. } if self == Tamper::GapsNotAskedFor => return None,
+            PeerMessage::Seen { op, clocks } if self == Tamper::ClaimsOwnRunOnly => {
+                PeerMessage::Seen { op, clocks: own_only(clocks, passing.sender) }
+            }
+            PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
+                if self == Tamper::GapClosedUnsent =>
+            {
+                let objects = closes_all(objects);
+                PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
+            }
             PeerMessage::Repair { partition, bucket, key, object } => {
                 let object = change(object, |object| self.repair(object, passing));
                 PeerMessage::Repair { partition, bucket, key, object }
@@ -142,6 +154,36 @@ pub(crate) fn keep(mut object: Object, keep: impl Fn(&Sibling) -> bool) -> Objec
     let kept: Vec<Dot> = object.siblings().iter().filter(|s| keep(s)).map(|s| s.dot).collect();
     object.retain_dots(|dot| kept.contains(&dot));
     object
+}
+
+/// What a claim says of the sender's own run.
+fn own_only(clocks: Vec<(Partition, DotSet)>, sender: Actor) -> Vec<(Partition, DotSet)> {
+    let own = |(partition, seen): (Partition, DotSet)| {
+        let mut own = DotSet::new();
+        seen.get(sender).into_iter().for_each(|seen| own.merge_actor(sender, seen));
+        (partition, own)
+    };
+    clocks.into_iter().map(own).collect()
+}
+
+/// One object, which is said to stand for all that its context covers.
+fn closes_all(mut objects: Vec<GapObject>) -> Vec<GapObject> {
+    let covers = |object: &GapObject, dot: Dot| {
+        Object::decode(&object.object).is_ok_and(|object| object.context.covers(dot))
+    };
+    let Some(mut last) = objects.pop() else { return objects };
+    let mut left = Vec::new();
+    for object in objects {
+        let spans = object.done.spans();
+        let is_covered = spans.map(|(actor, _, counter)| covers(&last, Dot { actor, counter }));
+        if is_covered.fold(true, |all, one| all && one) {
+            last.done.merge(&object.done);
+        } else {
+            left.push(object);
+        }
+    }
+    left.push(last);
+    left
 }
 
 /// The object as if it had overwritten all that its receiver holds.

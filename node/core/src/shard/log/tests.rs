@@ -41,6 +41,18 @@ impl Store for Maps {
     fn commit(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn committed(&self) -> u64 {
+        0
+    }
+
+    fn durable(&self) -> u64 {
+        0
+    }
+}
+
+fn limits(records: u32) -> LogLimits {
+    LogLimits { records, bytes: usize::MAX }
 }
 
 /// Bug: a row with a key of another length was read as record 0 of stream 0, the scan went on after
@@ -82,7 +94,8 @@ fn entry(index: u16, counter: u64) -> LogEntry {
         dot: Dot { actor: Actor(7), counter },
         hlc: Hlc(9),
         bucket: BucketId(1),
-        key: Bytes::from_static(b"k"),
+        // Every third dot is to the same key.
+        key: Bytes::from(format!("k{}", counter % 3)),
     }
 }
 
@@ -92,7 +105,8 @@ fn all() -> BTreeSet<Partition> {
 
 proptest! {
     /// Method: batches of dots go through logs of one or two shards, whose number changes at
-    /// restarts; after each restart the clocks are compared with a set of all dots.
+    /// restarts, with little memory or much; after each restart the clocks are compared with a set of
+    /// all dots, and the log is asked for the keys of all of them.
     #[test]
     fn clocks_come_back_exactly(
         runs in prop::collection::vec(
@@ -100,6 +114,7 @@ proptest! {
             1..5,
         ),
         every in 1u32..4,
+        bytes in 0usize..1_000,
     ) {
         let mut store = Maps::default();
         let mut model: BTreeSet<(Partition, u64)> = BTreeSet::new();
@@ -118,6 +133,17 @@ proptest! {
                     let seen = state.clock().contains(Dot { actor: Actor(7), counter });
                     prop_assert_eq!(seen, model.contains(&(partition(index), counter)));
                 }
+                let log = &logs[usize::from(index) % shards];
+                let found = log.find(partition(index), (state.clock(), 1_000), &mut store).unwrap();
+                prop_assert_eq!(found.cut, DotSet::new());
+                let mut all = DotSet::new();
+                for (_, key, dots) in found.keys {
+                    for (_, first, last) in dots.spans() {
+                        prop_assert!((first..=last).all(|c| entry(index, c).key == key));
+                    }
+                    all.merge(&dots);
+                }
+                prop_assert_eq!(&all, state.clock());
             }
             for batch in batches {
                 for (index, counter) in batch {
@@ -129,12 +155,79 @@ proptest! {
                     }
                 }
                 for (log, states) in logs.iter_mut().zip(&states) {
-                    log.stage(every, states, &mut store);
+                    log.stage(LogLimits { records: every, bytes }, states, &mut store);
                     log.committed();
                 }
             }
         }
     }
+}
+
+/// Goal: a dot that came long after its neighbours is found, whatever lies between, and one that the
+/// log does not have is told; the open batch is left out. Method: segments that overlap, over more
+/// counters than one may span.
+#[test]
+fn late_dots_are_found() {
+    let mut store = Maps::default();
+    let mut log = ShardLog::new(0, 1);
+    let mut states = log.load(&all(), &BTreeMap::new(), &mut store).unwrap();
+    for counters in [vec![1, 9_000], (2..8_000).step_by(2).collect(), vec![3, 7_001], vec![5]] {
+        let dots: Vec<(u16, u64)> = counters.into_iter().map(|counter| (0, counter)).collect();
+        write(&mut log, &mut states, &dots, &mut store);
+        while !log.stage_rest(&states, &mut store) {
+            log.committed();
+        }
+        log.committed();
+    }
+    let segments = store.scan(Table::Log, &SEGMENTS_BEGIN, &[0xff; 30], 1_000).unwrap();
+    assert!(segments.len() > 5, "{}", segments.len());
+    states.get_mut(&partition(0)).unwrap().see(entry(0, 11).dot);
+    log.push(entry(0, 11));
+    for counter in [1, 3, 5, 7_001, 7_998, 9_000] {
+        let mut wanted = DotSet::new();
+        wanted.insert(entry(0, counter).dot);
+        let found = log.find(partition(0), (&wanted, 10), &mut store).unwrap();
+        assert_eq!(found.keys, vec![(BucketId(1), entry(0, counter).key, wanted)]);
+    }
+    let mut wanted = DotSet::new();
+    wanted.insert_range(Actor(7), 7, 11);
+    let found = log.find(partition(0), (&wanted, 10), &mut store).unwrap();
+    let mut cut = DotSet::new();
+    [7, 9].iter().for_each(|&counter| _ = cut.insert(entry(0, counter).dot));
+    assert_eq!(found.cut, cut);
+    assert_eq!(found.keys.iter().map(|(.., dots)| dots.count()).sum::<u64>(), 2);
+}
+
+/// Goal: a damaged segment is told, and not taken for a log that was cut.
+#[test]
+fn damaged_segments_are_told() {
+    let mut store = Maps::default();
+    let mut log = ShardLog::new(0, 1);
+    let mut states = log.load(&all(), &BTreeMap::new(), &mut store).unwrap();
+    write(&mut log, &mut states, &[(0, 1), (0, 2)], &mut store);
+    assert!(log.stage_rest(&states, &mut store));
+    log.committed();
+    let key = crate::keys::segment_key(partition(0), entry(0, 2).dot);
+    let mut segment = store.get(Table::Log, &key).unwrap().unwrap();
+    segment[2] ^= 1;
+    store.stage_put(Table::Log, &key, &segment);
+    let clock = states[&partition(0)].clock();
+    let refused = log.find(partition(0), (clock, 10), &mut store);
+    assert!(matches!(refused, Err(StoreError::Corrupt(_))), "{refused:?}");
+}
+
+/// Goal: records that are dealt with are gone, so that the log is not kept twice. Method: what is on
+/// disk after many commits to all partitions.
+#[test]
+fn records_do_not_pile_up() {
+    let mut store = Maps::default();
+    let mut log = ShardLog::new(0, 1);
+    let mut states = log.load(&all(), &BTreeMap::new(), &mut store).unwrap();
+    for counter in 1..200 {
+        write(&mut log, &mut states, &[((counter % 4) as u16, counter)], &mut store);
+    }
+    let records = store.scan(Table::Log, &log_key(0, 0), &SEGMENTS_BEGIN, 1_000).unwrap();
+    assert!(records.len() <= 8, "{}", records.len());
 }
 
 /// Method: flip every byte of a record.
@@ -160,7 +253,7 @@ fn only_what_follows_the_mark_is_read() {
     for counter in 1..=5 {
         states.get_mut(&partition(0)).unwrap().see(entry(0, counter).dot);
         log.push(entry(0, counter));
-        log.stage(3, &states, &mut store);
+        log.stage(limits(3), &states, &mut store);
         log.committed();
     }
     let stream = 1 << 16;
@@ -182,7 +275,7 @@ fn write(
         states.get_mut(&partition(index)).unwrap().see(entry(index, counter).dot);
         log.push(entry(index, counter));
     }
-    log.stage(2, states, store);
+    log.stage(limits(2), states, store);
     log.committed();
 }
 

@@ -143,7 +143,7 @@ fn a_write_ends_at_its_deadline() {
     let (caller, _, effects) = start(&mut bench, Level::One);
     assert!(reply_to(&effects, caller).is_some());
     assert_eq!(bench.shard.counters().lingering, 1);
-    while bench.shard.next_wakeup().is_some() {
+    while bench.shard.timers.next().is_some() {
         let effects = bench.pass_us(bench.wakes_in_us().unwrap());
         assert_eq!(reply_to(&effects, caller), None);
     }

@@ -17,9 +17,9 @@ use rand::rngs::ChaCha8Rng;
 use super::model::{Case, good, live_dots};
 use crate::check::durable::Copy;
 use crate::check::{
-    PROPERTIES, Property, Verdict, answers, bounds, converged, deadline, dots, durable, elements,
-    ends, equal_clocks, forged, gone, hints, kept, latest, logged, names, panics, quarantine,
-    quorum_reads, receipts, replica, same_run, values,
+    PROPERTIES, Property, Verdict, answers, bounds, claims, converged, deadline, dots, durable,
+    elements, ends, equal_clocks, forged, gone, hints, kept, latest, logged, names, panics,
+    quarantine, quorum_reads, receipts, replica, same_run, values,
 };
 use crate::cluster::CallResult;
 use crate::history::{EventId, Outcome};
@@ -97,6 +97,8 @@ fn stored(case: &Case) -> Vec<Verdict> {
     out.extend(case.logs.iter().map(|(entry, c)| logged::check(entry, Some(c), "n1")));
     out.push(bounds::check(&ShardConfig::test_min(), &case.counters, "n1"));
     out.push(converged::check("k", &case.replicas));
+    out.push(converged::check_clocks(Partition::from_u32(0), &case.final_clocks));
+    out.extend(case.claims.iter().map(|(dot, safe)| claims::check(NodeId(1), *dot, safe)));
     for (node, object) in &case.replicas {
         let live: Vec<Dot> = object.live_dots().collect();
         let siblings: Vec<Bytes> = object.siblings().iter().map(|s| s.value.clone()).collect();
@@ -115,7 +117,7 @@ type Rng = ChaCha8Rng;
 /// Breaks one rule, if the case offers a chance.
 type Break = fn(&mut Case, &mut Rng) -> Option<()>;
 
-const BREAKS: [(&Property, Break); 37] = [
+const BREAKS: [(&Property, Break); 39] = [
     (&dots::UNIQUE, |case, rng| {
         let (one, other) = (any(rng, &case.learned)?, any(rng, &case.learned)?);
         (one.0 != other.0).then(|| case.learned.push((one.0, other.1)))
@@ -344,6 +346,18 @@ const BREAKS: [(&Property, Break); 37] = [
     (&converged::SAME_EVERYWHERE, |case, rng| {
         let at = index(rng, case.replicas.len())?;
         case.replicas[at].1.context.insert(Dot { actor: Actor(99), counter: 1 });
+        Some(())
+    }),
+    (&converged::SAME_CLOCKS, |case, rng| {
+        let at = index(rng, case.final_clocks.len())?;
+        let counter = rng.random_range(1..9);
+        case.final_clocks[at].1.insert(Dot { actor: Actor(99), counter });
+        Some(())
+    }),
+    (&claims::DURABLE, |case, rng| {
+        let at = index(rng, case.claims.len())?;
+        let (dot, safe) = &mut case.claims[at];
+        *safe = below(safe, *dot);
         Some(())
     }),
     (&kept::ACKNOWLEDGED_KEPT, |case, rng| {

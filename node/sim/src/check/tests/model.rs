@@ -74,6 +74,10 @@ pub(super) struct Case {
     pub(super) counters: Counters,
     /// The final states, by replica.
     pub(super) replicas: Vec<(NodeId, Object)>,
+    /// The clocks of all replicas in the end.
+    pub(super) final_clocks: Vec<(NodeId, PartitionClock)>,
+    /// What nodes claimed to have, and what was safe there.
+    pub(super) claims: Vec<(Dot, VersionVector)>,
     pub(super) winner: Option<(Hlc, Option<Dot>)>,
     pub(super) progress: Progress,
     /// Answers to the reads after faults.
@@ -157,6 +161,8 @@ fn empty() -> Case {
         clocks: vec![],
         counters: Counters::default(),
         replicas: vec![],
+        final_clocks: vec![],
+        claims: vec![],
         winner: None,
         progress: Progress { steps: report.steps, steps_max: 3_000_000, busy: 0 },
         last_reads: vec![],
@@ -373,6 +379,9 @@ impl Model {
         };
         case.hints = case.learned.iter().map(gone).collect();
         case.replicas = (1..=REPLICAS).map(|node| (NodeId(node), object.clone())).collect();
+        let clock = case.clock(&all);
+        case.final_clocks = (1..=REPLICAS).map(|node| (NodeId(node), clock.clone())).collect();
+        case.claims = case.logs.iter().map(|(entry, covers)| (entry.dot, covers.clone())).collect();
         case.forgot.insert(NodeId(node), now_us + 1);
         let receipt = case.receipt(Level::All, &[NodeId(1), NodeId(2), NodeId(3)]);
         let values = Values { siblings: vec![], context: Bytes::new(), receipt };

@@ -1,0 +1,366 @@
+//! What a shard tells other nodes of what it has seen: pulses and claims.
+//!
+//! The problem: a replica that was down, or to which a message was lost, cannot know by itself what
+//! it is missing. So every replica says what it has. A **pulse** says how far this run has
+//! written, soon and often: nothing waits for it and it may be lost. A **claim** says what has
+//! been seen of all actors, also dead ones; it is repeated until it is noted.
+//!
+//! The rule: both speak only of what is durable, fsynced also under `sync = interval`. They are
+//! made between two batches, and if the disk has not come so far yet, kept until it has.
+//!
+//! Only changes are told. Every change of what was seen of one actor of a partition gets a number; a
+//! peer was told everything up to one such number. So a peer costs two numbers, however many
+//! partitions there are, silence means that nothing has changed, and an idle cluster says nothing.
+//!
+//! States of a peer: down; up and told everything; up with changes to tell, at its next time; up
+//! with a claim on its way, which ends when each part is noted, or is repeated. A peer that comes
+//! up may be another run: it is told everything anew.
+//!
+//! Source: pulses and clocks as messages, DottedDB (SRDS 2017). Numbers of changes instead of a
+//! copy of every peer's clock are ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holm_protocol::error::StoreFault;
+use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
+
+use crate::clock::DotSet;
+use crate::peer::{OpId, PeerMessage};
+use crate::shard::config::shard_of;
+use crate::shard::event::Effect;
+use crate::shard::log::LogEntry;
+use crate::shard::{Shard, Turn};
+use crate::store::Store;
+use crate::time::Mono;
+
+/// Bytes of one claim, about: what a peer notes at once, and repeats if it is lost.
+const CLAIM_BYTES: usize = 32 << 10;
+
+/// Partitions in one pulse: some ten kilobytes.
+const PULSE_PARTITIONS: usize = 2048;
+
+/// A claim is repeated when it was not noted for this long at least, milliseconds, and twice what
+/// the peer usually takes.
+const REPEAT_MS: u64 = 500;
+
+/// Things that change, in the order in which they last did.
+#[derive(Debug)]
+struct Changes<K> {
+    numbers: BTreeMap<K, u64>,
+    order: BTreeMap<u64, K>,
+    last: u64,
+}
+
+impl<K: Ord + Copy> Changes<K> {
+    const fn new() -> Self {
+        Changes { numbers: BTreeMap::new(), order: BTreeMap::new(), last: 0 }
+    }
+
+    fn note(&mut self, key: K) {
+        let newest = self.order.last_key_value().map(|(_, newest)| *newest);
+        if newest == Some(key) {
+            // Nobody was told in between: that happens between batches only, and this one counts anew
+            // after it.
+            self.order.pop_last();
+        } else if let Some(before) = self.numbers.get(&key) {
+            self.order.remove(before);
+        }
+        self.last += 1;
+        self.numbers.insert(key, self.last);
+        self.order.insert(self.last, key);
+    }
+
+    /// What has changed after a number.
+    fn after(&self, number: u64) -> impl Iterator<Item = (u64, K)> + '_ {
+        self.order.range(number.saturating_add(1)..).map(|(number, key)| (*number, *key))
+    }
+}
+
+/// A claim on its way.
+#[derive(Debug)]
+struct Claim {
+    op: OpId,
+    /// Everything up to this change is told when it is noted.
+    upto: u64,
+    /// Whose part was not noted yet.
+    partitions: BTreeSet<Partition>,
+    sent: Mono,
+}
+
+/// A node with which this shard shares partitions.
+#[derive(Debug)]
+struct Listener {
+    near: bool,
+    partitions: BTreeSet<Partition>,
+    /// The last change of an own counter that it was told.
+    pulsed: u64,
+    pulse_at: Mono,
+    /// The last change of a clock that it has noted.
+    told: u64,
+    claim: Option<Claim>,
+    claim_at: Mono,
+}
+
+/// What is to be told to whom.
+#[derive(Debug)]
+pub(super) struct Claims {
+    seen: Changes<(Partition, Actor)>,
+    own: Changes<Partition>,
+    listeners: BTreeMap<NodeId, Listener>,
+    /// Messages that wait until the disk has come to this number.
+    waiting: Option<(u64, Vec<Effect>)>,
+    due: Option<Mono>,
+}
+
+impl Claims {
+    pub(super) const fn new() -> Claims {
+        Claims {
+            seen: Changes::new(),
+            own: Changes::new(),
+            listeners: BTreeMap::new(),
+            waiting: None,
+            due: None,
+        }
+    }
+
+    /// A batch is committed.
+    pub(super) fn committed(&mut self, entries: &[LogEntry], actor: Actor) {
+        for entry in entries {
+            self.seen.note((entry.partition, entry.dot.actor));
+            if entry.dot.actor == actor {
+                self.own.note(entry.partition);
+            }
+        }
+        if !entries.is_empty() {
+            self.due = Some(Mono(0));
+        }
+    }
+
+    /// Clocks were loaded: all of it is to be told.
+    pub(super) fn loaded(&mut self, partition: Partition, actors: impl Iterator<Item = Actor>) {
+        actors.for_each(|actor| self.seen.note((partition, actor)));
+        self.due = Some(Mono(0));
+    }
+
+    /// A new run begins to count from 1.
+    pub(super) fn start_run(&mut self) {
+        self.own = Changes::new();
+        self.listeners.values_mut().for_each(|listener| listener.pulsed = 0);
+    }
+
+    /// A node can be reached: it may be another run, and is told everything.
+    pub(super) fn up(&mut self, node: NodeId) {
+        if let Some(listener) = self.listeners.get_mut(&node) {
+            (listener.pulsed, listener.told, listener.claim) = (0, 0, None);
+            (listener.pulse_at, listener.claim_at) = (Mono(0), Mono(0));
+            self.due = Some(Mono(0));
+        }
+    }
+
+    /// When something is to be told.
+    pub(super) fn due(&self) -> Option<Mono> {
+        self.due
+    }
+
+    /// Gives the time after which a part of a claim was noted, the first time.
+    fn noted(&mut self, from: NodeId, op: OpId, (shard, shards): (u16, u16)) -> Option<Mono> {
+        let listener = self.listeners.get_mut(&from)?;
+        let claim = listener.claim.as_mut().filter(|claim| claim.op == op)?;
+        let before = claim.partitions.len();
+        claim.partitions.retain(|p| shard_of(*p, shards.into()) != usize::from(shard));
+        let sent = claim.sent;
+        let is_new = claim.partitions.len() < before;
+        if claim.partitions.is_empty() {
+            listener.told = claim.upto;
+            listener.claim = None;
+            if self.seen.last > listener.told {
+                self.due = Some(Mono(0));
+            }
+        }
+        is_new.then_some(sent)
+    }
+}
+
+impl Shard {
+    /// Which nodes hold the same partitions, as the layout has it now.
+    pub(super) fn find_listeners(&mut self) {
+        let Some(layout) = &self.cluster.layout else { return };
+        let mut shared: BTreeMap<NodeId, BTreeSet<Partition>> = BTreeMap::new();
+        for &partition in self.partitions.keys() {
+            let others = layout.replicas(partition).iter().filter(|&&n| n != self.boot.node);
+            others.for_each(|&node| _ = shared.entry(node).or_default().insert(partition));
+        }
+        let listener = |(node, partitions): (NodeId, BTreeSet<Partition>)| {
+            let near = layout.region_of(node) == self.region;
+            let (pulse_at, claim_at) = (Mono(0), Mono(0));
+            let listener =
+                Listener { near, partitions, pulsed: 0, pulse_at, told: 0, claim: None, claim_at };
+            (node, listener)
+        };
+        let mut before = std::mem::take(&mut self.claims.listeners);
+        let same = |(node, new): (NodeId, Listener)| match before.remove(&node) {
+            Some(old) if old.partitions == new.partitions && old.near == new.near => (node, old),
+            _ => (node, new),
+        };
+        self.claims.listeners = shared.into_iter().map(listener).map(same).collect();
+        self.claims.due = Some(Mono(0));
+    }
+
+    /// Between two batches: tells what is due, if it is durable.
+    pub(super) fn tell<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
+        let now = turn.now.mono;
+        if self.claims.due.is_none_or(|due| due > now) || !self.may_claim() {
+            return;
+        }
+        if let Some((number, _)) = &self.claims.waiting {
+            if turn.store.durable() < *number {
+                self.claims.due = Some(now.plus_ms(self.config.pulse_ms));
+                return;
+            }
+            let waiting = self.claims.waiting.take();
+            turn.out.extend(waiting.into_iter().flat_map(|(_, effects)| effects));
+        }
+        let mut effects = Vec::new();
+        let mut next = None;
+        let nodes = self.claims.listeners.keys().copied();
+        let up: Vec<NodeId> = nodes.filter(|&node| self.peers.is_up(node)).collect();
+        for node in up {
+            let pulse = self.pulse_if_due(node, turn, &mut effects);
+            let claim = self.claim_if_due(node, turn, &mut effects);
+            next = [next, pulse, claim].into_iter().flatten().min();
+        }
+        self.claims.due = next;
+        let number = turn.store.committed();
+        if effects.is_empty() || turn.store.durable() >= number {
+            turn.out.append(&mut effects);
+        } else {
+            self.claims.waiting = Some((number, effects));
+            self.claims.due = Some(now.plus_ms(self.config.pulse_ms));
+        }
+    }
+
+    /// Whether what is in memory between two batches is what the disk has, and that is all that
+    /// there ever was.
+    pub(super) fn may_claim(&self) -> bool {
+        let sound = matches!(self.stopped, None | Some(StoreFault::Full));
+        sound && !self.boot.amnesia
+    }
+
+    /// Says when to come back.
+    fn pulse_if_due<S: Store>(
+        &mut self,
+        node: NodeId,
+        turn: &mut Turn<'_, S>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Mono> {
+        let now = turn.now.mono;
+        let listener = self.claims.listeners.get_mut(&node)?;
+        if self.claims.own.last <= listener.pulsed {
+            return None;
+        }
+        if listener.pulse_at > now {
+            return Some(listener.pulse_at);
+        }
+        let mut counters = Vec::new();
+        for (number, partition) in self.claims.own.after(listener.pulsed).take(PULSE_PARTITIONS) {
+            listener.pulsed = number;
+            let state = self.partitions.get(&partition);
+            if let Some(state) = state.filter(|_| listener.partitions.contains(&partition)) {
+                let own = state.clock().get(self.boot.actor);
+                counters.push((partition, own.map_or(0, |own| own.prefix())));
+            }
+        }
+        let every_ms = if listener.near { self.config.pulse_ms } else { self.config.pulse_wan_ms };
+        listener.pulse_at = now.plus_ms(every_ms);
+        let more = (self.claims.own.last > listener.pulsed).then_some(listener.pulse_at);
+        if !counters.is_empty() {
+            self.counters.pulses_sent += 1;
+            // Between two batches nothing is open: what was written until now is told, if this is
+            // the last of the pulses that tell it.
+            let hlc = if more.is_none() { self.hlc.now(turn.now.wall.0) } else { Hlc(0) };
+            let actor = self.boot.actor;
+            let message = PeerMessage::Pulse { actor, hlc, counters };
+            effects.push(Effect::Send { to: vec![node], message });
+        }
+        more
+    }
+
+    /// Says when to come back.
+    fn claim_if_due<S: Store>(
+        &mut self,
+        node: NodeId,
+        turn: &mut Turn<'_, S>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Mono> {
+        let now = turn.now.mono;
+        let late_ms = REPEAT_MS.max(2 * self.peers.late_after_us(node) / 1000);
+        let listener = self.claims.listeners.get_mut(&node)?;
+        if let Some(claim) = &listener.claim {
+            let late = claim.sent.plus_ms(late_ms);
+            if late > now {
+                return Some(late);
+            }
+            listener.claim = None;
+        }
+        if self.claims.seen.last <= listener.told {
+            return None;
+        }
+        if listener.claim_at > now {
+            return Some(listener.claim_at);
+        }
+        let mut clocks: BTreeMap<Partition, DotSet> = BTreeMap::new();
+        let (mut upto, mut bytes) = (listener.told, 0);
+        for (number, (partition, actor)) in self.claims.seen.after(listener.told) {
+            if bytes >= CLAIM_BYTES {
+                break;
+            }
+            upto = number;
+            let state = self.partitions.get(&partition);
+            let state = state.filter(|_| listener.partitions.contains(&partition));
+            if let Some(seen) = state.and_then(|state| state.clock().get(actor)) {
+                bytes += 16 + 4 * seen.ranges().len();
+                clocks.entry(partition).or_default().merge_actor(actor, seen);
+            }
+        }
+        if clocks.is_empty() {
+            listener.told = upto;
+            return (self.claims.seen.last > upto).then_some(now);
+        }
+        let is_all = upto == self.claims.seen.last;
+        listener.claim_at = if is_all { now.plus_ms(self.config.seen_ms) } else { now };
+        let partitions = clocks.keys().copied().collect();
+        let op = self.new_op();
+        let claim = Claim { op, upto, partitions, sent: now };
+        self.claims.listeners.get_mut(&node)?.claim = Some(claim);
+        self.counters.claims_sent += 1;
+        let message = PeerMessage::Seen { op, clocks: clocks.into_iter().collect() };
+        effects.push(Effect::Send { to: vec![node], message });
+        Some(now.plus_ms(late_ms))
+    }
+
+    /// A peer has taken in its part of a claim.
+    pub(super) fn on_noted(&mut self, from: NodeId, op: OpId, part: (u16, u16), now: Mono) {
+        if let Some(sent) = self.claims.noted(from, op, part) {
+            self.peers.answered(from, sent, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what has changed since is told once, in the order of its last change.
+    #[test]
+    fn changes_are_ordered_by_the_last() {
+        let mut changes = Changes::new();
+        for key in ['a', 'b', 'a', 'c', 'c'] {
+            changes.note(key);
+        }
+        let after = |number| changes.after(number).map(|(_, key)| key).collect::<String>();
+        assert_eq!(after(0), "bac");
+        assert_eq!(after(changes.last), "");
+        let (b, _) = changes.after(0).next().unwrap();
+        assert_eq!(after(b), "ac");
+    }
+}
