@@ -7,6 +7,8 @@
 //! Layout: a frame whose id is the operation, whose kind is [`kind::PEER_FIRST`] plus the
 //! variant's number, and whose body starts with the partition (4 bytes, big-endian).
 
+pub mod verify;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use holm_protocol::admin::{self, ReplicaState};
@@ -172,6 +174,24 @@ pub enum PeerMessage {
         /// The answer.
         reply: Reply,
     },
+    /// A question of a replica that verifies a partition with this one.
+    Verify {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// What it asks.
+        question: verify::Question,
+    },
+    /// The answer to it.
+    VerifyReply {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The answer.
+        answer: verify::Answer,
+    },
     /// Describe what you hold of this key, for an operator.
     Inspect {
         /// The operation.
@@ -203,6 +223,8 @@ const PROXY: u8 = WRITE + 5;
 const PROXY_REPLY: u8 = WRITE + 6;
 const INSPECT: u8 = WRITE + 7;
 const INSPECT_REPLY: u8 = WRITE + 8;
+const VERIFY: u8 = WRITE + 9;
+const VERIFY_REPLY: u8 = WRITE + 10;
 
 impl PeerMessage {
     /// The partition that the message is about.
@@ -216,6 +238,8 @@ impl PeerMessage {
             | PeerMessage::Repair { partition, .. }
             | PeerMessage::Proxy { partition, .. }
             | PeerMessage::ProxyReply { partition, .. }
+            | PeerMessage::Verify { partition, .. }
+            | PeerMessage::VerifyReply { partition, .. }
             | PeerMessage::Inspect { partition, .. }
             | PeerMessage::InspectReply { partition, .. } => *partition,
         }
@@ -240,6 +264,8 @@ impl PeerMessage {
             PeerMessage::Repair { .. } => (REPAIR, OpId(0)),
             PeerMessage::Proxy { op, .. } => (PROXY, *op),
             PeerMessage::ProxyReply { op, .. } => (PROXY_REPLY, *op),
+            PeerMessage::Verify { op, .. } => (VERIFY, *op),
+            PeerMessage::VerifyReply { op, .. } => (VERIFY_REPLY, *op),
             PeerMessage::Inspect { op, .. } => (INSPECT, *op),
             PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
         }
@@ -271,6 +297,8 @@ impl PeerMessage {
             }
             PeerMessage::Proxy { request, .. } => request.encode(0, out),
             PeerMessage::ProxyReply { reply, .. } => reply.encode(0, out),
+            PeerMessage::Verify { question, .. } => question.encode(out),
+            PeerMessage::VerifyReply { answer, .. } => answer.encode(out),
             PeerMessage::Inspect { bucket, key, .. } => put_target(out, *bucket, key),
             PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
         }
@@ -319,6 +347,14 @@ impl PeerMessage {
             PROXY_REPLY => {
                 let reply = Reply::decode(&inner_frame(&mut reader)?)?;
                 PeerMessage::ProxyReply { op, partition, reply }
+            }
+            VERIFY => {
+                let question = verify::Question::decode(&mut reader)?;
+                PeerMessage::Verify { op, partition, question }
+            }
+            VERIFY_REPLY => {
+                let answer = verify::Answer::decode(&mut reader)?;
+                PeerMessage::VerifyReply { op, partition, answer }
             }
             INSPECT => {
                 let (bucket, key) = target(&mut reader)?;

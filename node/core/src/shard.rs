@@ -39,6 +39,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 mod timers;
+pub mod verify;
 pub mod window;
 mod write;
 
@@ -94,6 +95,8 @@ enum Op {
     Relay(Box<relay::RelayOp>),
     Proxy(Box<proxy::ProxyOp>),
     Explain(Box<explain::ExplainOp>),
+    Verify(Box<verify::VerifyOp>),
+    Session(Box<verify::SessionOp>),
 }
 
 /// The shard's own answer to its own operation, held until the commit.
@@ -128,6 +131,7 @@ pub struct Shard {
     held_bytes: usize,
     lingering: Lingering,
     log: ShardLog,
+    schedule: verify::Schedule,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -162,6 +166,7 @@ impl Shard {
             held_bytes: 0,
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
+            schedule: verify::Schedule::default(),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -194,7 +199,10 @@ impl Shard {
             Input::PeerUp(node) => self.peers.set_up(node, true),
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::Amnesia => self.boot.amnesia = true,
-            Input::Cluster(cluster) => self.on_cluster(cluster, turn.store)?,
+            Input::Verify(peer) => {
+                self.schedule.hurry(now.mono, |&(_, it)| peer.is_none_or(|peer| peer == it));
+            }
+            Input::Cluster(cluster) => self.on_cluster(cluster, turn)?,
         }
         Ok(())
     }
@@ -209,15 +217,18 @@ impl Shard {
                 Some(Op::Relay(op)) => self.wake_relay(*op, turn.out),
                 Some(Op::Proxy(op)) => self.wake_proxy(id, op, turn),
                 Some(Op::Explain(op)) => self.finish_explain(*op, turn.out),
+                Some(Op::Verify(op)) => self.wake_verify(id, op, turn),
+                Some(Op::Session(op)) => self.wake_session(id, op, turn),
                 None => {}
             }
         }
+        self.begin_verifying(turn);
     }
 
     /// When [`Shard::tick`] has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
-        self.timers.next()
+        [self.timers.next(), self.schedule.next()].into_iter().flatten().min()
     }
 
     /// Whether the open batch has grown so large that [`Shard::commit`] should come before the next
@@ -292,6 +303,11 @@ impl Shard {
         self.stopped = None;
     }
 
+    /// Every partition and other replica that this shard verifies, and when it last did, in this run.
+    pub fn verified(&self) -> impl Iterator<Item = (Partition, NodeId, Option<Mono>)> + '_ {
+        self.schedule.ages().map(|((partition, peer), at)| (partition, peer, at))
+    }
+
     /// Why the shard refuses writes, if it does.
     #[must_use]
     pub fn stopped(&self) -> Option<StoreFault> {
@@ -351,7 +367,7 @@ impl Shard {
             }
         }
         for effect in std::mem::take(&mut self.held) {
-            turn.out.push(refused(effect, self.boot.node, refusal, fault));
+            turn.out.extend(refused(effect, self.boot.node, refusal, fault));
         }
         for vote in std::mem::take(&mut self.own_votes) {
             match vote {
@@ -411,6 +427,12 @@ impl Shard {
             PeerMessage::ProxyReply { op, reply, .. } => {
                 self.on_proxy_reply(op, from, reply, turn);
             }
+            PeerMessage::Verify { op, partition, question } => {
+                self.on_verify((from, op), partition, question, turn);
+            }
+            PeerMessage::VerifyReply { op, answer, .. } => {
+                self.on_verify_answer(op, from, answer, turn);
+            }
             PeerMessage::Inspect { op, partition, bucket, key } => {
                 let state = self.inspect(partition, bucket, &key, turn.store);
                 let message = PeerMessage::InspectReply { op, partition, state };
@@ -439,6 +461,7 @@ impl Shard {
                     self.on_found(op, node, Found::Refused(Refusal::Unreachable), turn);
                 }
                 Some(Op::Proxy(proxy)) if proxy.waits_for(node) => self.proxy_lost(op, turn),
+                Some(Op::Verify(verify)) if verify.waits_for(node) => self.verify_lost(op, turn),
                 _ => {}
             }
         }
@@ -447,7 +470,7 @@ impl Shard {
     fn on_cluster<S: Store>(
         &mut self,
         cluster: Arc<ClusterState>,
-        store: &mut S,
+        turn: &mut Turn<'_, S>,
     ) -> Result<(), StoreError> {
         self.quorums.clear();
         self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
@@ -458,8 +481,9 @@ impl Shard {
             let new: BTreeSet<Partition> =
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
-                self.partitions.append(&mut self.log.load(&new, &self.partitions, store)?);
+                self.partitions.append(&mut self.log.load(&new, &self.partitions, turn.store)?);
             }
+            self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
         self.cluster = cluster;
         Ok(())
@@ -507,9 +531,14 @@ fn answer_effect(origin: Origin, reply: Reply) -> Effect {
     }
 }
 
-/// What becomes of a held effect when its batch is lost.
-fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) -> Effect {
-    match effect {
+/// What becomes of a held effect when its batch is lost; nothing of a question that spoke of it.
+fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) -> Option<Effect> {
+    Some(match effect {
+        Effect::Send { message: PeerMessage::Verify { .. }, .. } => return None,
+        Effect::Send { to, message: PeerMessage::VerifyReply { op, partition, .. } } => {
+            let answer = crate::peer::verify::Answer::Refused(refusal);
+            Effect::Send { to, message: PeerMessage::VerifyReply { op, partition, answer } }
+        }
         Effect::Send { to, message: PeerMessage::WriteReply { op, partition, .. } } => {
             let refused = vec![(node, refusal)];
             let message = PeerMessage::WriteReply { op, partition, durable: vec![], refused };
@@ -527,5 +556,5 @@ fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) ->
             Effect::Reply { caller, since, reply: Reply::Error(RequestError::Store { fault }) }
         }
         other => other,
-    }
+    })
 }

@@ -54,7 +54,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 33] = [
+pub const PROPERTIES: [&Property; 34] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -80,6 +80,7 @@ pub const PROPERTIES: [&Property; 33] = [
     &logged::LOG_HAS_OBJECT,
     &logged::CLOCK_HONEST,
     &equal_clocks::EQUAL_STATES,
+    &equal_clocks::NOTHING_UNEXPLAINED,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
     &kept::ACKNOWLEDGED_KEPT,

@@ -476,5 +476,12 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.lingering_dropped += more.lingering_dropped;
     sum.commits_failed += more.commits_failed;
     sum.corrupt_objects += more.corrupt_objects;
+    sum.verifications_begun += more.verifications_begun;
+    sum.verifications_done += more.verifications_done;
+    sum.verified_rows += more.verified_rows;
+    sum.verified_keys_differing += more.verified_keys_differing;
+    sum.consistency_violations += more.consistency_violations;
+    sum.objects_refetched += more.objects_refetched;
+    sum.scans_failed += more.scans_failed;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

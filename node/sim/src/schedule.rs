@@ -284,6 +284,8 @@ line!("shard" ShardConfig {
     hedge_ms_max,
     max_clock_skew_ms,
     checkpoint_every,
+    verify_every_ms,
+    verify_rows,
 });
 line!("timing" Timing { delays, link_spread, disk, detect_us });
 line!("client" ClientPlan {

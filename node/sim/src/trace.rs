@@ -13,6 +13,7 @@ use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
 use holm_core::object::Object;
+use holm_core::peer::verify::{Answer, KeyState, Question};
 use holm_core::peer::{Found, PeerMessage, Want};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
@@ -365,7 +366,34 @@ impl Names {
             }
             PeerMessage::Inspect { key, .. } => write!(out, "inspect {}", text(&key)),
             PeerMessage::InspectReply { .. } => out.write_str("inspected"),
+            PeerMessage::Verify { partition, question, .. } => {
+                write!(out, "verifies {partition}: ")?;
+                match question {
+                    Question::Middle => out.write_str("what is your tree?"),
+                    Question::Leaves(nodes) => write!(out, "leaves under {nodes:?}?"),
+                    Question::Keys { .. } => out.write_str("keys?"),
+                    Question::Objects(_, states) => self.states(&states, out),
+                }
+            }
+            PeerMessage::VerifyReply { partition, answer, .. } => {
+                write!(out, "verified {partition}: ")?;
+                match answer {
+                    Answer::Middle(_) => out.write_str("the tree"),
+                    Answer::Leaves(leaves) => write!(out, "{} leaves", leaves.len()),
+                    Answer::Keys { keys, .. } => write!(out, "{} keys", keys.len()),
+                    Answer::Objects(_, states) => self.states(&states, out),
+                    Answer::Refused(refusal) => write!(out, "refused ({refusal:?})"),
+                }
+            }
         }
+    }
+
+    fn states(&self, states: &[KeyState], out: &mut String) -> fmt::Result {
+        for KeyState { at: (_, key), object } in states {
+            let object = object.as_ref().map_or("nothing".to_owned(), |it| self.object(it));
+            write!(out, "{} is {object}; ", text(key))?;
+        }
+        Ok(())
     }
 
     fn object(&self, bytes: &[u8]) -> String {
@@ -453,7 +481,9 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::ReadReply { op, .. }
                 | PeerMessage::ProxyReply { op, .. }
                 | PeerMessage::InspectReply { op, .. } => asked.get(&(answer, op.0)).cloned(),
-                PeerMessage::Repair { .. } => None,
+                PeerMessage::Repair { .. }
+                | PeerMessage::Verify { .. }
+                | PeerMessage::VerifyReply { .. } => None,
             }
         }
         What::Request { frame, .. } => {

@@ -24,7 +24,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 14] = [
+const SHARD_COUNTERS: [ShardFigure; 21] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -45,6 +45,23 @@ const SHARD_COUNTERS: [ShardFigure; 14] = [
     }),
     ("commits_failed", "Commits that failed.", |c| c.commits_failed),
     ("corrupt_objects", "Objects that did not match their checksum.", |c| c.corrupt_objects),
+    ("consistency_violations", "Values lost here without a trace, restored from a replica.", |c| {
+        c.consistency_violations
+    }),
+    ("objects_refetched", "Damaged objects replaced by another replica's.", |c| {
+        c.objects_refetched
+    }),
+    ("verifications_begun", "Partitions that this node began to verify with a replica.", |c| {
+        c.verifications_begun
+    }),
+    ("verifications_done", "Of these, those that found both equal or made them so.", |c| {
+        c.verifications_done
+    }),
+    ("verified_rows", "Rows digested to verify partitions.", |c| c.verified_rows),
+    ("verified_keys_differing", "Keys whose digests differed from a replica's.", |c| {
+        c.verified_keys_differing
+    }),
+    ("scans_failed", "Scans for verification that the store could not do.", |c| c.scans_failed),
 ];
 
 /// What is so much now.

@@ -45,6 +45,11 @@ pub struct ShardConfig {
     /// Log records, one a commit, between two checkpoints of the clocks: bounds what is read at
     /// start.
     pub checkpoint_every: u32,
+    /// How often a partition is verified with each other replica, milliseconds; 0: only on demand.
+    pub verify_every_ms: u64,
+    /// Rows that a verification reads at a time; requests are served between. At most 4096 count
+    /// when keys are compared.
+    pub verify_rows: usize,
 }
 
 impl Default for ShardConfig {
@@ -66,6 +71,9 @@ impl Default for ShardConfig {
             hedge_ms_max: 1_000,
             max_clock_skew_ms: 500,
             checkpoint_every: 1024,
+            verify_every_ms: 3_600_000,
+            // About a quarter of a millisecond.
+            verify_rows: 512,
         }
     }
 }
@@ -88,6 +96,8 @@ impl ShardConfig {
             hedge_ms_max: 100,
             max_clock_skew_ms: 500,
             checkpoint_every: 4,
+            verify_every_ms: 0,
+            verify_rows: 3,
         }
     }
 }

@@ -14,6 +14,7 @@ mod reads;
 mod relays;
 mod repeats;
 mod replicas;
+mod verifying;
 mod votes;
 mod writes;
 
