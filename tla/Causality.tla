@@ -19,9 +19,9 @@
 (* stands for its value; several keys; runs of a node, logs, forgetting     *)
 (* whole objects (Stability); last-writer-wins, where join is a maximum.    *)
 (*                                                                          *)
-(* Sources: dotted version vectors, Preguica et al., PODC 2012, sections 3  *)
-(* to 5; dot stores under one context, Almeida, Shoker, Baquero, JPDC 2018, *)
-(* section 7; clocks beside objects, DottedDB, SRDS 2017, section 4.        *)
+(* Sources: dotted version vectors, Preguica et al., PODC 2012, at length   *)
+(* arXiv 1011.5808; dot stores under one context, Almeida, Shoker, Baquero, *)
+(* JPDC 2018; clocks beside objects, Goncalves et al., DottedDB, SRDS 2017. *)
 (***************************************************************************)
 EXTENDS Naturals, FiniteSets, TLC
 

@@ -42,6 +42,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// How it stores.
     pub store: StoreConfig,
+    /// How it verifies what it holds.
+    pub repair: RepairConfig,
     /// What it refuses.
     pub limits: LimitsConfig,
     /// How it talks.
@@ -119,6 +121,14 @@ pub struct StoreConfig {
     pub write_buffer_bytes: usize,
     /// Free space below which writes are refused.
     pub min_free_bytes: u64,
+}
+
+/// `[repair]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepairConfig {
+    /// How often a partition is verified with each other replica, milliseconds; 0: never.
+    pub verify_every_ms: u64,
 }
 
 /// `[limits]`.
@@ -318,6 +328,7 @@ impl Config {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let ms = Duration::from_millis;
         Config {
+            repair: RepairConfig { verify_every_ms: 0 },
             node: NodeConfig { id, data_dir: dir.join("data"), shards: 1 },
             cluster: ClusterConfig { id: "test".to_owned() },
             listen: ListenConfig { quic: loopback, http: loopback },

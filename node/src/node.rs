@@ -252,6 +252,7 @@ fn shard_config(config: &Config, shards: usize) -> ShardConfig {
         in_flight_max: (config.limits.in_flight_max / shards).max(1),
         cache_bytes_max: config.limits.cache_objects_bytes / shards,
         max_clock_skew_ms: config.limits.max_clock_skew_ms,
+        verify_every_ms: config.repair.verify_every_ms,
         ..ShardConfig::default()
     }
 }

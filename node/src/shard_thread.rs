@@ -20,7 +20,8 @@ use bytes::BytesMut;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ShardConfig};
-use holm_core::shard::event::{Caller, Effect, Effects, Input};
+use holm_core::object::Object;
+use holm_core::shard::event::{Caller, Effect, Effects, Input, Verified, VerifyEnd, Violation};
 use holm_core::store::{Store, StoreError};
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::admin::AdminReply;
@@ -248,6 +249,8 @@ impl Running {
             match effect {
                 Effect::Send { to, message } => self.send(&to, &message),
                 Effect::Reply { caller, reply, since } => self.reply(caller, &reply, Some(since)),
+                Effect::Verified(verified) => tell_verified(&verified),
+                Effect::Violation(violation) => tell_violation(&violation),
                 Effect::Explained { caller, result } => {
                     let reply = match result {
                         Ok(explanation) => Reply::Admin(Box::new(AdminReply::Explain(explanation))),
@@ -349,6 +352,39 @@ impl Running {
             let shard = self.parts.boot.shard;
             tracing::info!(shard, %actor, "the disk has room again: writes are taken");
         }
+    }
+}
+
+fn tell_verified(verified: &Verified) {
+    let Verified { partition, peer, differing_keys, end } = verified;
+    match end {
+        VerifyEnd::Equal => tracing::debug!(%partition, %peer, "verified: equal"),
+        VerifyEnd::Mended => {
+            tracing::info!(%partition, %peer, differing_keys, "verified: differences exchanged");
+        }
+        VerifyEnd::NoAnswer => tracing::info!(%partition, %peer, "not verified: no answer"),
+        VerifyEnd::Refused(refusal) => {
+            tracing::info!(%partition, %peer, ?refusal, "not verified: refused");
+        }
+    }
+}
+
+/// An operator is to see keys and dots of both states, never values.
+fn tell_violation(violation: &Violation) {
+    let Violation { partition, at: (bucket, key), peer, is_damaged, lost, own, theirs } = violation;
+    let key = key.escape_ascii();
+    let dots = |object: &Object| -> Vec<String> {
+        object.live_dots().map(|dot| dot.to_string()).collect()
+    };
+    let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
+    let (own, theirs) = (dots(own), dots(theirs));
+    if *is_damaged {
+        tracing::error!(%partition, bucket = bucket.0, %key, %peer, ?theirs,
+            "a damaged object was replaced by another replica's: look at this node's disk");
+    } else {
+        tracing::error!(%partition, bucket = bucket.0, %key, %peer, ?lost, ?own, ?theirs,
+            "consistency violation: values were gone here without a trace and were restored from \
+             another replica: look at this node's disk");
     }
 }
 

@@ -12,6 +12,7 @@ pub mod hlc;
 pub mod keys;
 pub mod layout;
 pub mod map;
+pub mod merkle;
 pub mod metadata;
 pub mod object;
 pub mod peer;

@@ -12,6 +12,8 @@ mod gaps;
 
 mod hint;
 
+pub mod verify;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use holm_protocol::admin::{self, ReplicaState};
@@ -195,6 +197,24 @@ pub enum PeerMessage {
         /// The answer.
         reply: Reply,
     },
+    /// A question of a replica that verifies a partition with this one.
+    Verify {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// What it asks.
+        question: verify::Question,
+    },
+    /// The answer to it.
+    VerifyReply {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The answer.
+        answer: verify::Answer,
+    },
     /// Describe what you hold of this key, for an operator.
     Inspect {
         /// The operation.
@@ -287,6 +307,8 @@ const SEEN: u8 = WRITE + 10;
 const NOTED: u8 = WRITE + 11;
 const GAP_ASK: u8 = WRITE + 12;
 const GAP_ANSWER: u8 = WRITE + 13;
+const VERIFY: u8 = WRITE + 14;
+const VERIFY_REPLY: u8 = WRITE + 15;
 
 impl PeerMessage {
     /// The kinds of frames that hold one.
@@ -303,6 +325,8 @@ impl PeerMessage {
             | PeerMessage::Repair { partition, .. }
             | PeerMessage::Proxy { partition, .. }
             | PeerMessage::ProxyReply { partition, .. }
+            | PeerMessage::Verify { partition, .. }
+            | PeerMessage::VerifyReply { partition, .. }
             | PeerMessage::Inspect { partition, .. }
             | PeerMessage::InspectReply { partition, .. }
             | PeerMessage::Noted { partition, .. }
@@ -333,6 +357,8 @@ impl PeerMessage {
             PeerMessage::Repair { .. } => (REPAIR, OpId(0)),
             PeerMessage::Proxy { op, .. } => (PROXY, *op),
             PeerMessage::ProxyReply { op, .. } => (PROXY_REPLY, *op),
+            PeerMessage::Verify { op, .. } => (VERIFY, *op),
+            PeerMessage::VerifyReply { op, .. } => (VERIFY_REPLY, *op),
             PeerMessage::Inspect { op, .. } => (INSPECT, *op),
             PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
             PeerMessage::Hint(message) => message.kind_and_op(),
@@ -370,6 +396,8 @@ impl PeerMessage {
             }
             PeerMessage::Proxy { request, .. } => request.encode(0, out),
             PeerMessage::ProxyReply { reply, .. } => reply.encode(0, out),
+            PeerMessage::Verify { question, .. } => question.encode(out),
+            PeerMessage::VerifyReply { answer, .. } => answer.encode(out),
             PeerMessage::Inspect { bucket, key, .. } => put_target(out, *bucket, key),
             PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
             PeerMessage::Hint(message) => message.encode_rest(out),
@@ -436,6 +464,14 @@ impl PeerMessage {
             PROXY_REPLY => {
                 let reply = Reply::decode(&inner_frame(&mut reader)?)?;
                 PeerMessage::ProxyReply { op, partition, reply }
+            }
+            VERIFY => {
+                let question = verify::Question::decode(&mut reader)?;
+                PeerMessage::Verify { op, partition, question }
+            }
+            VERIFY_REPLY => {
+                let answer = verify::Answer::decode(&mut reader)?;
+                PeerMessage::VerifyReply { op, partition, answer }
             }
             INSPECT => {
                 let (bucket, key) = target(&mut reader)?;

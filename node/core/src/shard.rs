@@ -47,6 +47,7 @@ mod stand_in;
 #[cfg(test)]
 mod tests;
 mod timers;
+pub mod verify;
 pub mod window;
 mod write;
 
@@ -108,6 +109,8 @@ enum Op {
     Relay(Box<relay::RelayOp>),
     Proxy(Box<proxy::ProxyOp>),
     Explain(Box<explain::ExplainOp>),
+    Verify(Box<verify::VerifyOp>),
+    Session(Box<verify::SessionOp>),
 }
 
 /// The shard's own answer to its own operation, held until the commit.
@@ -154,6 +157,7 @@ pub struct Shard {
     gaps: Gaps,
     /// The partition of the last question about gaps.
     last_asked: Partition,
+    schedule: verify::Schedule,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -194,6 +198,7 @@ impl Shard {
             claims: Claims::new(),
             gaps: Gaps::default(),
             last_asked: Partition::from_u32(0),
+            schedule: verify::Schedule::default(),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -231,9 +236,12 @@ impl Shard {
             }
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::Amnesia => self.boot.amnesia = true,
+            Input::Verify(peer) => {
+                self.schedule.hurry(now.mono, |&(_, it)| peer.is_none_or(|peer| peer == it));
+            }
             Input::Cluster(cluster) => {
                 self.hints.load(&self.boot, turn.store)?;
-                self.on_cluster(cluster, turn.store)?;
+                self.on_cluster(cluster, turn)?;
                 self.expect_handoffs(now.mono);
             }
         }
@@ -250,17 +258,21 @@ impl Shard {
                 Some(Op::Relay(op)) => self.wake_relay(*op, turn.out),
                 Some(Op::Proxy(op)) => self.wake_proxy(id, op, turn),
                 Some(Op::Explain(op)) => self.finish_explain(*op, turn.out),
+                Some(Op::Verify(op)) => self.wake_verify(id, op, turn),
+                Some(Op::Session(op)) => self.wake_session(id, op, turn),
                 None => {}
             }
         }
         self.tick_handoff(turn);
+        self.begin_verifying(turn);
     }
 
     /// When [`Shard::tick`], or the [`Shard::commit`] after it, has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
         let claims = self.claims.due().filter(|_| self.may_claim());
-        let due = [self.timers.next(), self.handoff.next_wakeup(), claims, self.gaps.due()];
+        let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
+        let due = [self.timers.next(), hints, claims, gaps, self.schedule.next()];
         due.into_iter().flatten().min()
     }
 
@@ -355,6 +367,11 @@ impl Shard {
         self.stopped = None;
     }
 
+    /// Every partition and other replica that this shard verifies, and when it last did, in this run.
+    pub fn verified(&self) -> impl Iterator<Item = (Partition, NodeId, Option<Mono>)> + '_ {
+        self.schedule.ages().map(|((partition, peer), at)| (partition, peer, at))
+    }
+
     /// Why the shard refuses writes, if it does.
     #[must_use]
     pub fn stopped(&self) -> Option<StoreFault> {
@@ -431,7 +448,7 @@ impl Shard {
             if matches!(effect, Effect::Send { message: PeerMessage::GapAnswer { .. }, .. }) {
                 continue;
             }
-            turn.out.push(refused(effect, self.boot.node, refusal, fault));
+            turn.out.extend(refused(effect, self.boot.node, refusal, fault));
         }
         for vote in std::mem::take(&mut self.own_votes) {
             match vote {
@@ -493,6 +510,12 @@ impl Shard {
             }
             PeerMessage::ProxyReply { op, reply, .. } => {
                 self.on_proxy_reply(op, from, reply, turn);
+            }
+            PeerMessage::Verify { op, partition, question } => {
+                self.on_verify((from, op), partition, question, turn);
+            }
+            PeerMessage::VerifyReply { op, answer, .. } => {
+                self.on_verify_answer(op, from, answer, turn);
             }
             PeerMessage::Inspect { op, partition, bucket, key } => {
                 let state = self.inspect(partition, bucket, &key, turn.store);
@@ -573,6 +596,7 @@ impl Shard {
                     self.on_found(op, node, Found::Refused(Refusal::Unreachable), turn);
                 }
                 Some(Op::Proxy(proxy)) if proxy.waits_for(node) => self.proxy_lost(op, turn),
+                Some(Op::Verify(verify)) if verify.waits_for(node) => self.verify_lost(op, turn),
                 _ => {}
             }
         }
@@ -581,7 +605,7 @@ impl Shard {
     fn on_cluster<S: Store>(
         &mut self,
         cluster: Arc<ClusterState>,
-        store: &mut S,
+        turn: &mut Turn<'_, S>,
     ) -> Result<(), StoreError> {
         self.quorums.clear();
         self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
@@ -592,12 +616,13 @@ impl Shard {
             let new: BTreeSet<Partition> =
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
-                let mut loaded = self.log.load(&new, &self.partitions, store)?;
+                let mut loaded = self.log.load(&new, &self.partitions, turn.store)?;
                 for (&partition, state) in &loaded {
                     self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
                 }
                 self.partitions.append(&mut loaded);
             }
+            self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
         self.cluster = cluster;
         self.find_listeners();
@@ -646,9 +671,14 @@ fn answer_effect(origin: Origin, reply: Reply) -> Effect {
     }
 }
 
-/// What becomes of a held effect when its batch is lost.
-fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) -> Effect {
-    match effect {
+/// What becomes of a held effect when its batch is lost; nothing of a question that spoke of it.
+fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) -> Option<Effect> {
+    Some(match effect {
+        Effect::Send { message: PeerMessage::Verify { .. }, .. } => return None,
+        Effect::Send { to, message: PeerMessage::VerifyReply { op, partition, .. } } => {
+            let answer = crate::peer::verify::Answer::Refused(refusal);
+            Effect::Send { to, message: PeerMessage::VerifyReply { op, partition, answer } }
+        }
         Effect::Send { to, message: PeerMessage::WriteReply { op, partition, .. } } => {
             let refused = vec![(node, refusal)];
             let message = PeerMessage::WriteReply { op, partition, durable: vec![], refused };
@@ -669,5 +699,5 @@ fn refused(effect: Effect, node: NodeId, refusal: Refusal, fault: StoreFault) ->
             Effect::Reply { caller, since, reply: Reply::Error(RequestError::Store { fault }) }
         }
         other => other,
-    }
+    })
 }

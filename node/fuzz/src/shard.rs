@@ -13,6 +13,7 @@
 mod hostile;
 pub mod place;
 mod requests;
+mod verifying;
 pub mod world;
 
 use bytes::Bytes;

@@ -56,7 +56,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 37] = [
+pub const PROPERTIES: [&Property; 38] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -85,6 +85,7 @@ pub const PROPERTIES: [&Property; 37] = [
     &logged::CLOCK_HONEST,
     &equal_clocks::EQUAL_STATES,
     &claims::DURABLE,
+    &equal_clocks::NOTHING_UNEXPLAINED,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
     &converged::SAME_CLOCKS,

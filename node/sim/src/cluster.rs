@@ -494,5 +494,12 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.gap_objects_joined += more.gap_objects_joined;
     sum.gap_bytes_joined += more.gap_bytes_joined;
     sum.gap_dots_cut += more.gap_dots_cut;
+    sum.verifications_begun += more.verifications_begun;
+    sum.verifications_done += more.verifications_done;
+    sum.verified_rows += more.verified_rows;
+    sum.verified_keys_differing += more.verified_keys_differing;
+    sum.consistency_violations += more.consistency_violations;
+    sum.objects_refetched += more.objects_refetched;
+    sum.scans_failed += more.scans_failed;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

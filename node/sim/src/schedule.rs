@@ -293,6 +293,8 @@ line!("shard" ShardConfig {
     seen_ms,
     gap_asks_max,
     gap_bytes_max,
+    verify_every_ms,
+    verify_rows,
 });
 line!("timing" Timing { delays, link_spread, disk, detect_us });
 line!("client" ClientPlan {

@@ -14,6 +14,7 @@ use std::fmt::{self, Write as _};
 use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::Object;
+use holm_core::peer::verify::{Answer, KeyState, Question};
 use holm_core::peer::{Found, GapObject, HintMessage, PeerMessage, Want};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
@@ -418,6 +419,25 @@ impl Names {
                 }
                 Ok(())
             }
+            PeerMessage::Verify { partition, question, .. } => {
+                write!(out, "verifies {partition}: ")?;
+                match question {
+                    Question::Middle => out.write_str("what is your tree?"),
+                    Question::Leaves(nodes) => write!(out, "leaves under {nodes:?}?"),
+                    Question::Keys { .. } => out.write_str("keys?"),
+                    Question::Objects(_, states) => self.states(&states, out),
+                }
+            }
+            PeerMessage::VerifyReply { partition, answer, .. } => {
+                write!(out, "verified {partition}: ")?;
+                match answer {
+                    Answer::Middle(_) => out.write_str("the tree"),
+                    Answer::Leaves(leaves) => write!(out, "{} leaves", leaves.len()),
+                    Answer::Keys { keys, .. } => write!(out, "{} keys", keys.len()),
+                    Answer::Objects(_, states) => self.states(&states, out),
+                    Answer::Refused(refusal) => write!(out, "refused ({refusal:?})"),
+                }
+            }
         }
     }
 
@@ -426,6 +446,14 @@ impl Names {
             let last = self.dot(Dot { actor, counter });
             if first == counter { last } else { format!("{first}..{last}") }
         }))
+    }
+
+    fn states(&self, states: &[KeyState], out: &mut String) -> fmt::Result {
+        for KeyState { at: (_, key), object } in states {
+            let object = object.as_ref().map_or("nothing".to_owned(), |it| self.object(it));
+            write!(out, "{} is {object}; ", text(key))?;
+        }
+        Ok(())
     }
 
     fn object(&self, bytes: &[u8]) -> String {
@@ -524,7 +552,9 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::Seen { .. }
                 | PeerMessage::Noted { .. }
                 | PeerMessage::GapAsk { .. }
-                | PeerMessage::GapAnswer { .. } => None,
+                | PeerMessage::GapAnswer { .. }
+                | PeerMessage::Verify { .. }
+                | PeerMessage::VerifyReply { .. } => None,
             }
         }
         What::Request { frame, .. } => {

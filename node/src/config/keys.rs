@@ -162,6 +162,14 @@ pub const KEYS: &[Key] = &[
         "Free disk space below which writes are refused (reads go on).",
     ),
     key(
+        "repair",
+        "verify_every_ms",
+        int(0, 30 * 24 * 3_600_000),
+        Some("3600000"),
+        "How often each partition is verified with every other replica (Merkle trees over what the disks hold),\n\
+         milliseconds; 0: never.",
+    ),
+    key(
         "limits",
         "in_flight_max",
         int(1, 1 << 20),

@@ -58,6 +58,23 @@ const SHARD_COUNTERS: [ShardFigure; 21] = [
         "Lacking writes of which a replica's log did not know the keys any more.",
         |c| c.gap_dots_cut,
     ),
+    ("consistency_violations", "Values lost here without a trace, restored from a replica.", |c| {
+        c.consistency_violations
+    }),
+    ("objects_refetched", "Damaged objects replaced by another replica's.", |c| {
+        c.objects_refetched
+    }),
+    ("verifications_begun", "Partitions that this node began to verify with a replica.", |c| {
+        c.verifications_begun
+    }),
+    ("verifications_done", "Of these, those that found both equal or made them so.", |c| {
+        c.verifications_done
+    }),
+    ("verified_rows", "Rows digested to verify partitions.", |c| c.verified_rows),
+    ("verified_keys_differing", "Keys whose digests differed from a replica's.", |c| {
+        c.verified_keys_differing
+    }),
+    ("scans_failed", "Scans for verification that the store could not do.", |c| c.scans_failed),
 ];
 
 /// What is so much now.

@@ -1,12 +1,15 @@
 //! Goal: messages between nodes round trip, and no bytes make the decoder panic (I8).
 
+use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
-use holm_protocol::ids::{PlacementId, RequestId};
+use holm_protocol::ids::{Actor, PlacementId, RequestId};
 use holm_protocol::level::Level;
 use holm_protocol::message::Put;
 use proptest::prelude::*;
 
+use super::verify::{Answer, KeyState, Question};
 use super::*;
+use crate::clock::PartitionClock;
 
 fn only_frame(stream: &[u8]) -> Frame {
     let mut decoder = FrameDecoder::new();
@@ -77,6 +80,7 @@ fn samples() -> Vec<PeerMessage> {
     samples.extend(hints.map(PeerMessage::Hint));
     samples.extend(about_gaps(op, partition));
     samples.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
+    samples.extend(verifying(op, partition));
     samples
 }
 
@@ -121,6 +125,47 @@ fn what_spans_partitions_is_cut_by_shard() {
     let op = OpId(1);
     let whole = PeerMessage::Noted { op, partition: partition(5), shard: 0, shards: 1 };
     assert_eq!(whole.clone().split(3), vec![(2, whole)]);
+}
+
+fn verifying(op: OpId, partition: Partition) -> Vec<PeerMessage> {
+    let at = (BucketId(3), Bytes::from_static(b"key"));
+    let mut clock = PartitionClock::new();
+    clock.insert(Dot { actor: Actor(7), counter: 2 });
+    let object = Bytes::from_static(b"object");
+    let states = vec![
+        KeyState { at: at.clone(), object: Some(object) },
+        KeyState { at: at.clone(), object: None },
+    ];
+    let questions = [
+        Question::Middle,
+        Question::Leaves(vec![0, 5, 31]),
+        Question::Keys { segments: vec![0, 1023], after: None },
+        Question::Keys { segments: vec![4], after: Some(at.clone()) },
+        Question::Objects(clock.clone(), states.clone()),
+    ];
+    let answers = [
+        Answer::Middle(vec![[1; 32], [2; 32]]),
+        Answer::Leaves(vec![[3; 32]]),
+        Answer::Keys { keys: vec![(at.clone(), 1 << 100)], until: Some(at) },
+        Answer::Keys { keys: vec![], until: None },
+        Answer::Objects(clock, states),
+        Answer::Refused(Refusal::Overloaded),
+    ];
+    let ask = questions.map(|question| PeerMessage::Verify { op, partition, question });
+    let tell = answers.map(|answer| PeerMessage::VerifyReply { op, partition, answer });
+    ask.into_iter().chain(tell).collect()
+}
+
+/// Goal: numbers of segments and nodes that there are not, or that are out of order, are refused.
+#[test]
+fn questions_about_nothing_are_refused() {
+    let partition = Partition { placement: PlacementId(1), index: 77 };
+    for nodes in [vec![32], vec![4, 4], vec![5, 4]] {
+        let question = Question::Leaves(nodes);
+        let mut out = BytesMut::new();
+        PeerMessage::Verify { op: OpId(9), partition, question }.encode(&mut out);
+        assert!(PeerMessage::decode(&only_frame(&out)).is_err());
+    }
 }
 
 #[test]

@@ -118,6 +118,14 @@ impl ObjectCache {
         Ok(Place(place))
     }
 
+    /// A place for what is to replace an object that cannot be read: nothing yet.
+    pub fn replace_damaged(&mut self, key: &[u8], kind: ObjectKind) -> Place {
+        let object = Object::new(kind);
+        let bytes = entry_bytes(key, &object);
+        let key = Bytes::copy_from_slice(key);
+        Place(self.young.put(Cached { key, object, changed_in: 0, bytes }))
+    }
+
     /// The object under an object key, if it is in memory: as the open batch has made it. Changes
     /// nothing, the order of generations included.
     #[must_use]

@@ -64,6 +64,11 @@ pub struct ShardConfig {
     pub gap_asks_max: usize,
     /// Bytes of objects that each may be answered with.
     pub gap_bytes_max: usize,
+    /// How often a partition is verified with each other replica, milliseconds; 0: only on demand.
+    pub verify_every_ms: u64,
+    /// Rows that a verification reads at a time; requests are served between. At most 4096 count
+    /// when keys are compared.
+    pub verify_rows: usize,
 }
 
 impl Default for ShardConfig {
@@ -98,6 +103,9 @@ impl Default for ShardConfig {
             // Enough for a long line: two megabytes in each round trip.
             gap_asks_max: 8,
             gap_bytes_max: 256 << 10,
+            verify_every_ms: 3_600_000,
+            // About a quarter of a millisecond.
+            verify_rows: 512,
         }
     }
 }
@@ -129,6 +137,8 @@ impl ShardConfig {
             seen_ms: 200,
             gap_asks_max: 2,
             gap_bytes_max: 256,
+            verify_every_ms: 0,
+            verify_rows: 3,
         }
     }
 }

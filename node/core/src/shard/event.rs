@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use holm_protocol::admin::Explanation;
+use holm_protocol::dot::Dot;
 use holm_protocol::error::RequestError;
-use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 
-use crate::peer::PeerMessage;
+use crate::object::Object;
+use crate::peer::verify::Place;
+use crate::peer::{PeerMessage, Refusal};
 use crate::shard::config::ClusterState;
 use crate::time::Mono;
 
@@ -50,6 +53,8 @@ pub enum Input {
     PeerUp(NodeId),
     /// There is none any more.
     PeerDown(NodeId),
+    /// An operator wants what this node is to begin verified now, or that of one other node.
+    Verify(Option<NodeId>),
     /// The node was found to have lost state it once had.
     Amnesia,
     /// Layout, buckets or secrets have changed.
@@ -76,6 +81,10 @@ pub enum Effect {
         /// When the request came in, for the latency histogram.
         since: Mono,
     },
+    /// A partition was verified with another replica, or could not be.
+    Verified(Verified),
+    /// Tell operators: replicas held what no clock explains.
+    Violation(Box<Violation>),
     /// Answer an operator.
     Explained {
         /// Which request.
@@ -83,6 +92,51 @@ pub enum Effect {
         /// The answer.
         result: Result<Explanation, RequestError>,
     },
+}
+
+/// How a verification of a partition with another replica ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyEnd {
+    /// Both hold the same.
+    Equal,
+    /// What differed was exchanged.
+    Mended,
+    /// The other replica did not answer in time, or was lost.
+    NoAnswer,
+    /// It could not look.
+    Refused(Refusal),
+}
+
+/// A verification that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// The partition.
+    pub partition: Partition,
+    /// The other replica.
+    pub peer: NodeId,
+    /// Keys that were compared because their digests differed; most were on their way.
+    pub differing_keys: u64,
+    /// How it ended.
+    pub end: VerifyEnd,
+}
+
+/// A difference that no write on its way explains, or a damaged object that was refetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The partition.
+    pub partition: Partition,
+    /// Bucket and key.
+    pub at: Place,
+    /// The other replica.
+    pub peer: NodeId,
+    /// Whether the object here could not be read.
+    pub is_damaged: bool,
+    /// The values that were gone here and are restored.
+    pub lost: Vec<Dot>,
+    /// What was here.
+    pub own: Object,
+    /// What was there.
+    pub theirs: Object,
 }
 
 /// Effects in the order in which they came about.
@@ -119,6 +173,20 @@ pub struct Counters {
     pub commits_failed: u64,
     /// Objects loaded that did not match their checksum.
     pub corrupt_objects: u64,
+    /// Partitions that this node began to verify with another replica.
+    pub verifications_begun: u64,
+    /// Of those, the ones that found both equal or made them so.
+    pub verifications_done: u64,
+    /// Rows digested for verifications, others' too.
+    pub verified_rows: u64,
+    /// Keys whose digests differed.
+    pub verified_keys_differing: u64,
+    /// Values that a replica had lost without a trace, and were restored from another.
+    pub consistency_violations: u64,
+    /// Damaged objects replaced by another replica's.
+    pub objects_refetched: u64,
+    /// Scans that the store could not do.
+    pub scans_failed: u64,
     /// Most siblings in one answer since the start.
     pub siblings_max: u64,
     /// Objects that were taken for other nodes, as hints.

@@ -267,7 +267,7 @@ impl Shard {
     }
 
     /// Whether a key belongs to a partition that this replica holds.
-    fn check_place(
+    pub(super) fn check_place(
         &self,
         partition: Partition,
         bucket: BucketId,

@@ -18,6 +18,7 @@ mod relays;
 mod repeats;
 mod replicas;
 mod stand_ins;
+mod verifying;
 mod votes;
 mod writes;
 

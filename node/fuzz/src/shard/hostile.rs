@@ -12,6 +12,7 @@ use holm_protocol::message::{Receipt, ReceiptEntry, Reply, Request, Sibling, Val
 
 use super::place::{self, BUCKETS, KEYS, ME, NO_BUCKET, NODES, OUR_RUNS, STRANGER};
 use super::requests;
+use super::verifying;
 use super::world::World;
 use crate::input::{Input, RawObject};
 
@@ -73,6 +74,7 @@ pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
             let request = requests::request(input, &world.contexts);
             PeerMessage::Proxy { op, partition, request }
         }
+        _ if input.flag() => verifying::question(input, world, (op, partition)),
         _ => answer(input, world, op, partition),
     }
 }
@@ -96,7 +98,11 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
         PeerMessage::Inspect { op, .. } if is_fitting => {
             PeerMessage::InspectReply { op: *op, partition, state: state(input) }
         }
+        PeerMessage::Verify { op, .. } if is_fitting => {
+            verifying::answer(input, world, (*op, partition))
+        }
         PeerMessage::Write { op, .. }
+        | PeerMessage::Verify { op, .. }
         | PeerMessage::Read { op, .. }
         | PeerMessage::Proxy { op, .. }
         | PeerMessage::Inspect { op, .. } => answer(input, world, *op, partition),
@@ -106,8 +112,9 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
 }
 
 fn answer(input: &mut Input<'_>, world: &World, op: OpId, partition: Partition) -> PeerMessage {
-    match input.below(4) {
+    match input.below(5) {
         0 => vote(input, op, partition),
+        4 => verifying::answer(input, world, (op, partition)),
         1 => {
             let found = found(input, world, BUCKETS[input.clone().below(2)]);
             PeerMessage::ReadReply { op, partition, found }
@@ -188,7 +195,7 @@ fn state(input: &mut Input<'_>) -> ReplicaState {
 }
 
 /// An encoded object: one that the shard sent, one with any fields, or a very large one.
-fn object(input: &mut Input<'_>, world: &World, bucket: BucketId) -> Bytes {
+pub(super) fn object(input: &mut Input<'_>, world: &World, bucket: BucketId) -> Bytes {
     let kind = if input.byte() < 240 { 1 + u8::from(bucket == BUCKETS[1]) } else { input.byte() };
     match input.byte() {
         0..=63 => {

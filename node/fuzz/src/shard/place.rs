@@ -57,7 +57,7 @@ pub fn partitions() -> Vec<Partition> {
 /// Small limits, all of which an input can reach, with a cache that turns often.
 #[must_use]
 pub fn config() -> ShardConfig {
-    ShardConfig::test_min()
+    ShardConfig { verify_every_ms: 2_000, ..ShardConfig::test_min() }
 }
 
 /// The name of a client's write.

@@ -236,6 +236,11 @@ impl World {
         self.shard.counters()
     }
 
+    /// The dots that clients' writes were given.
+    pub fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.written.keys().map(|(_, dot)| *dot)
+    }
+
     fn judge(&mut self, mut effects: Effects) {
         for effect in effects.drain(..) {
             match effect {
@@ -246,6 +251,7 @@ impl World {
                     };
                     self.judge_reply(&call, &reply);
                 }
+                Effect::Verified(_) | Effect::Violation(_) => {}
                 Effect::Explained { caller, .. } => {
                     assert!(self.calls.remove(&caller.request).is_some(), "explained twice");
                 }
@@ -263,6 +269,7 @@ impl World {
                 | PeerMessage::ReadReply { .. }
                 | PeerMessage::ProxyReply { .. }
                 | PeerMessage::InspectReply { .. }
+                | PeerMessage::VerifyReply { .. }
         );
         let known = |node: &NodeId| NODES.contains(node);
         assert!(to.iter().all(known) || is_answer, "sent to {to:?}, outside of the layout");

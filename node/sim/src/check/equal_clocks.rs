@@ -18,6 +18,16 @@ pub const EQUAL_STATES: Property = Property {
     file: file!(),
 };
 
+/// I3, as the replicas themselves see it.
+pub const NOTHING_UNEXPLAINED: Property = Property {
+    name: "verification finds nothing unexplained",
+    invariant: "I3",
+    statement: "while no disk loses rows, replicas that verify what they hold find no value that is gone without a trace",
+    source: "Dynamo (SOSP 2007) 4.7; DESIGN 7: a difference under equal clocks is a violation",
+    tla: Some("tla/Stability.tla!EqualClocksEqualStates"),
+    file: file!(),
+};
+
 /// The live dots of each key that has any.
 pub type LiveDots = BTreeMap<Vec<u8>, Vec<Dot>>;
 

@@ -17,7 +17,7 @@ use rand::RngExt;
 use super::node::{Node, Slot};
 use super::queue::Event;
 use super::{CallId, CallResult, Cluster, add_counters, watch};
-use crate::check::{Violation, values};
+use crate::check::{Violation, equal_clocks, values};
 use crate::rng::stream;
 use crate::store::SyncMode;
 use crate::tamper::Tamper;
@@ -427,7 +427,12 @@ impl Cluster {
                 Effect::Reply { caller, reply, .. } => {
                     self.reply(id, CallId(caller.request), reply)
                 }
-                Effect::Explained { .. } => {}
+                Effect::Violation(violation) => {
+                    let how = format!("{id} finds {violation:?}");
+                    self.referee
+                        .judge(Err(Violation::new(&equal_clocks::NOTHING_UNEXPLAINED, how)));
+                }
+                Effect::Verified(_) | Effect::Explained { .. } => {}
             }
         }
     }

@@ -52,6 +52,10 @@ pub(super) fn plan(seed: u64, mode: Mode) -> Plan {
         shape,
     };
     draw_hints(&mut plan.shard, &mut stream(seed, "hints"));
+    // Seldom enough that it hides nothing that the other rules are to find.
+    let rng = &mut stream(seed, "verification");
+    plan.shard.verify_every_ms = pick(rng, &[0, 0, 0, 300, 2_000]);
+    plan.shard.verify_rows = pick(rng, &[1, 2, 100]);
     plan.faults = draw_faults(&plan, &mut stream(seed, "faults"));
     plan
 }
