@@ -252,6 +252,9 @@ fn shard_config(config: &Config, shards: usize) -> ShardConfig {
         in_flight_max: (config.limits.in_flight_max / shards).max(1),
         cache_bytes_max: config.limits.cache_objects_bytes / shards,
         max_clock_skew_ms: config.limits.max_clock_skew_ms,
+        hint_after_ms: config.limits.hint_after_ms,
+        hint_bytes_max: config.limits.hint_bytes_max / shards,
+        handoff_window_bytes: (config.limits.handoff_window_bytes / shards).max(1),
         ..ShardConfig::default()
     }
 }
