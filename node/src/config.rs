@@ -155,6 +155,12 @@ pub struct LimitsConfig {
     pub reply_bytes_per_lane_max: usize,
     /// Messages waiting for one node on one lane.
     pub peer_queue_bytes_max: usize,
+    /// What the node keeps for others.
+    pub hint_bytes_max: usize,
+    /// After how long a silent replica is replaced by another node.
+    pub hint_after_ms: u64,
+    /// What others may have on its way to this node of what they kept for it.
+    pub handoff_window_bytes: usize,
 }
 
 /// `[net]`.
@@ -355,6 +361,9 @@ impl Config {
                 reply_bytes_max: 2 * REPLY_BYTES_MIN,
                 reply_bytes_per_lane_max: REPLY_BYTES_MIN,
                 peer_queue_bytes_max: 64 << 10,
+                hint_bytes_max: 64 << 10,
+                hint_after_ms: 50,
+                handoff_window_bytes: 1 << 10,
             },
             net: NetConfig {
                 lanes_max: 2,

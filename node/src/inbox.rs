@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holm_core::peer::{Found, PeerMessage};
+use holm_core::peer::{Found, HintMessage, PeerMessage};
 use holm_core::shard::config::ClusterState;
 use holm_protocol::ids::{BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
@@ -83,6 +83,7 @@ impl Event {
                     | PeerMessage::Proxy { .. }
                     | PeerMessage::Inspect { .. }
                     | PeerMessage::GapAsk { .. }
+                    | PeerMessage::Hint(HintMessage::Keep { .. } | HintMessage::HandOff { .. })
             ),
             Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => false,
         }
@@ -93,9 +94,11 @@ impl Event {
         match self {
             Event::Client { request, .. } => request_bytes(request),
             Event::Peer { message, .. } => match message {
-                PeerMessage::Write { object, .. } | PeerMessage::Repair { object, .. } => {
-                    object.len()
-                }
+                PeerMessage::Write { object, .. }
+                | PeerMessage::Repair { object, .. }
+                | PeerMessage::Hint(
+                    HintMessage::Keep { object, .. } | HintMessage::HandOff { object, .. },
+                ) => object.len(),
                 PeerMessage::ReadReply { found: Found::Object(object), .. } => object.len(),
                 PeerMessage::GapAnswer { objects, .. } => {
                     objects.iter().map(|object| object.key.len() + object.object.len()).sum()

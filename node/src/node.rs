@@ -253,6 +253,9 @@ fn shard_config(config: &Config, shards: usize) -> ShardConfig {
         cache_bytes_max: config.limits.cache_objects_bytes / shards,
         max_clock_skew_ms: config.limits.max_clock_skew_ms,
         verify_every_ms: config.repair.verify_every_ms,
+        hint_after_ms: config.limits.hint_after_ms,
+        hint_bytes_max: config.limits.hint_bytes_max / shards,
+        handoff_window_bytes: (config.limits.handoff_window_bytes / shards).max(1),
         ..ShardConfig::default()
     }
 }

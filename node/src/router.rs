@@ -289,6 +289,7 @@ fn refusal(me: NodeId, message: &PeerMessage, overloaded: RequestError) -> Optio
             partition: *partition,
             reply: Reply::Error(overloaded),
         },
+        PeerMessage::Hint(message) => PeerMessage::Hint(message.answer(refusal)?),
         _ => return None,
     })
 }

@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
+use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ShardConfig};
-use holm_core::object::Object;
 use holm_core::shard::event::{Caller, Effect, Effects, Input, Verified, VerifyEnd, Violation};
 use holm_core::store::{Store, StoreError};
 use holm_core::time::{Mono, Now, WallMs};

@@ -71,6 +71,7 @@ fn changed(policy: BucketPolicy, changes: &BucketChanges) -> BucketPolicy {
         write_level: changes.write_consistency.unwrap_or(policy.write_level),
         max_siblings: changes.max_siblings.unwrap_or(policy.max_siblings),
         max_value: changes.max_value.unwrap_or(policy.max_value),
+        strict: changes.strict.unwrap_or(policy.strict),
         ..policy
     }
 }
@@ -107,12 +108,21 @@ fn for_scripts(view: &ClusterView, bucket: &BucketInfo) -> Value {
         "write_consistency": policy.write_level.to_string(),
         "max_siblings": policy.max_siblings,
         "max_value_bytes": policy.max_value,
+        "strict": policy.strict,
     })
 }
 
 fn for_people(view: &ClusterView, buckets: &[BucketInfo]) -> String {
-    let mut table =
-        Table::new(["BUCKET", "KIND", "PLACEMENT", "READ", "WRITE", "MAX SIBLINGS", "MAX VALUE"]);
+    let mut table = Table::new([
+        "BUCKET",
+        "KIND",
+        "PLACEMENT",
+        "READ",
+        "WRITE",
+        "MAX SIBLINGS",
+        "MAX VALUE",
+        "STRICT",
+    ]);
     for bucket in buckets {
         let policy = &bucket.policy;
         table.row([
@@ -123,6 +133,7 @@ fn for_people(view: &ClusterView, buckets: &[BucketInfo]) -> String {
             policy.write_level.to_string(),
             policy.max_siblings.to_string(),
             format!("{} B", policy.max_value),
+            if policy.strict { "yes" } else { "no" }.to_owned(),
         ]);
     }
     table.render()

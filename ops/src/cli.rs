@@ -223,6 +223,9 @@ pub(crate) struct BucketChanges {
     /// Longest value, bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_value: Option<u32>,
+    /// Whether only replicas count, and no other node ever stands in for one that is down
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) strict: Option<bool>,
 }
 
 /// What can be done with layouts.

@@ -4,6 +4,7 @@
 //! up to which of its writes to the partition the replica has seen everything, and how many beyond.
 
 use holm_protocol::admin::{ClusterView, ExplainedMember, Explanation, ReplicaState};
+use holm_protocol::ids::Hlc;
 use serde_json::{Value, json};
 
 use crate::cli::{Global, KeyArgs};
@@ -99,12 +100,20 @@ fn state_for_scripts(state: &ReplicaState) -> Value {
             "beyond": beyond,
         })
     });
+    let hints = state.hints.iter().map(|hint| {
+        json!({
+            "for": hint.replica.0,
+            "bytes": hint.bytes,
+            "since": text::utc(Hlc::new(hint.since_ms, 0)),
+        })
+    });
     json!({
         "digest": format!("{:016x}", state.digest),
         "siblings": siblings.collect::<Vec<_>>(),
         "context": state.context.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "clock": clock.collect::<Vec<_>>(),
         "fault": state.fault,
+        "hints": hints.collect::<Vec<_>>(),
     })
 }
 
@@ -113,18 +122,29 @@ fn role(member: &ExplainedMember) -> &'static str {
 }
 
 fn for_people(args: &KeyArgs, view: &ClusterView, explanation: &Explanation) -> String {
-    let mut table =
-        Table::new(["NODE", "REGION", "ROLE", "DIGEST", "SIBLINGS", "CONTEXT", "PARTITION CLOCK"]);
+    let mut table = Table::new([
+        "NODE",
+        "REGION",
+        "ROLE",
+        "DIGEST",
+        "SIBLINGS",
+        "CONTEXT",
+        "PARTITION CLOCK",
+        "HINTS",
+    ]);
     for member in &explanation.members {
         let cells = match &member.state {
             None if member.replica => ["no answer", "-", "-", "-"].map(str::to_owned),
             None => ["-", "-", "-", "-"].map(str::to_owned),
+            Some(_) if !member.replica => ["-", "-", "-", "-"].map(str::to_owned),
             Some(ReplicaState { fault: Some(fault), .. }) => {
                 [text::bytes_for_people(fault.as_bytes()), "-".into(), "-".into(), "-".into()]
             }
             Some(state) => state_cells(state),
         };
         let [digest, siblings, context, clock] = cells;
+        let hints = member.state.iter().flat_map(|state| &state.hints);
+        let hints = hints.map(|hint| format!("for {} ({} B)", hint.replica, hint.bytes));
         table.row([
             member.node.to_string(),
             region_name(view, member.region),
@@ -133,6 +153,7 @@ fn for_people(args: &KeyArgs, view: &ClusterView, explanation: &Explanation) -> 
             siblings,
             context,
             clock,
+            text::list(hints),
         ]);
     }
     format!(
@@ -161,8 +182,9 @@ fn state_cells(state: &ReplicaState) -> [String; 4] {
 
 #[cfg(test)]
 mod tests {
+    use holm_protocol::admin::HintState;
     use holm_protocol::dot::Dot;
-    use holm_protocol::ids::{Actor, Hlc, NodeId, Partition, RegionId};
+    use holm_protocol::ids::{Actor, NodeId, Partition, RegionId};
 
     use super::*;
 
@@ -174,6 +196,7 @@ mod tests {
             context: vec![dot],
             clock: vec![(Dot::new(Actor(1), 9), 3)],
             fault: None,
+            hints: vec![HintState { replica: NodeId(9), bytes: 77, since_ms: 0 }],
         });
         ExplainedMember { node: NodeId(node), region: RegionId(0), replica, state }
     }
@@ -220,9 +243,11 @@ mod tests {
         assert!(shown.contains("0000000000000001:2 (5 B)"), "{shown}");
         assert!(shown.contains("0000000000000001:9+3"), "{shown}");
         assert!(shown.contains("no answer"), "{shown}");
+        assert!(shown.contains("for n9 (77 B)"), "{shown}");
         let json = for_scripts(&args, &view, &explanation);
         assert_eq!(json["agree"], false);
         assert_eq!(json["members"][0]["state"]["clock"][0]["prefix"], 9);
         assert_eq!(json["members"][1]["state"], Value::Null);
+        assert_eq!(json["members"][0]["state"]["hints"][0]["for"], 9);
     }
 }

@@ -114,6 +114,9 @@ fn refusal_hint(error: &RequestError) -> &'static str {
         RequestError::LevelUnreachable { .. } => {
             "choose a lower `--consistency`, or see `holm layout show` for the replication factors"
         }
+        RequestError::HintsFull { .. } => {
+            "bring the replicas back (`holm status`) or raise limits.hint_bytes_max, then repeat it"
+        }
         RequestError::WriteUnknown { .. } | RequestError::CoordinatorLost => {
             "read the key to see whether the write arrived, then repeat it if needed"
         }
@@ -126,6 +129,9 @@ fn refusal_hint(error: &RequestError) -> &'static str {
         }
         RequestError::NotReady { reason: NotReady::NotInLayout } => {
             "the node is not part of the layout; name another one in the cluster file"
+        }
+        RequestError::Store { fault: StoreFault::HintsFull } => {
+            "bring the region's replicas back (`holm status`), or raise limits.hint_bytes_max"
         }
         RequestError::Store { fault: StoreFault::Full } => {
             "free disk space on the node; reads go on, writes resume by themselves"

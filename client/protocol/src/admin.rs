@@ -203,7 +203,7 @@ pub struct ExplainedMember {
     pub region: RegionId,
     /// Whether it is a replica of the partition, or a fallback.
     pub replica: bool,
-    /// What it holds; `None` if it did not answer in time or was not asked (fallbacks).
+    /// What it holds, a fallback for others; `None` if it did not answer in time or was not asked.
     pub state: Option<ReplicaState>,
 }
 
@@ -221,6 +221,19 @@ pub struct ReplicaState {
     pub clock: Vec<(Dot, u64)>,
     /// Why it could not say, if it could not.
     pub fault: Option<String>,
+    /// What it keeps of the key for others until they can take it.
+    pub hints: Vec<HintState>,
+}
+
+/// What a node keeps of one key for a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintState {
+    /// The replica that it is for.
+    pub replica: NodeId,
+    /// Its length.
+    pub bytes: u32,
+    /// Since when anything of it is kept, wall milliseconds.
+    pub since_ms: u64,
 }
 
 /// What the development switch does to packets towards one region or node.

@@ -11,7 +11,7 @@ use holm_core::clock::PartitionClock;
 use holm_core::context::ContextSecrets;
 use holm_core::metadata::Metadata;
 use holm_core::object::{Object, ObjectKind, Sibling};
-use holm_core::peer::{Found, OpId, PeerMessage, Refusal, Want};
+use holm_core::peer::{Found, HintMessage, OpId, PeerMessage, Refusal, Want};
 use holm_fuzz::shard::place;
 use holm_protocol::admin::{self, AdminReply, AdminRequest, BucketChange, LayoutProposal};
 use holm_protocol::admin::{NodeInfo, PlacementInfo, ReplicaState};
@@ -166,6 +166,16 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Inspect { op, partition, bucket, key },
         PeerMessage::InspectReply { op, partition, state },
     ];
+    let (replica, window_bytes) = (NodeId(3), 1 << 20);
+    let (key, object) = (Bytes::from("key"), Bytes::from(an_object(ObjectKind::Lww)));
+    let (name, kept) = (key.clone(), object.clone());
+    let hints = [
+        HintMessage::Keep { op, partition, replica, bucket, key: name, object: kept },
+        HintMessage::Kept { op, partition, replica, refused: Some(Refusal::HintsFull) },
+        HintMessage::HandOff { op, partition, bucket, key, object },
+        HintMessage::HandedOff { op, partition, refused: None, window_bytes },
+    ];
+    all.extend(hints.map(PeerMessage::Hint));
     all.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
     all.extend(requests().into_iter().map(|request| PeerMessage::Proxy { op, partition, request }));
     all.extend(replies().into_iter().map(|reply| PeerMessage::ProxyReply { op, partition, reply }));

@@ -340,13 +340,14 @@ impl SimStore {
     }
 
     /// A process opens the disk anew. A batch whose commit had failed shows now, or never; a torn one
-    /// is left out.
-    pub fn reopen(&mut self, uncertain_is_there: bool) {
+    /// is left out. Gives what turned out to be there.
+    pub fn reopen(&mut self, uncertain_is_there: bool) -> Vec<Changed> {
         self.staged.clear();
         self.take_last();
         self.faults.tears = false;
+        let mut there = Vec::new();
         if uncertain_is_there {
-            self.shown.clear();
+            there = std::mem::take(&mut self.shown).into_iter().flatten().collect();
         }
         self.unshow();
         let mut found = self.uncertain.take().filter(|_| uncertain_is_there).unwrap_or_default();
@@ -356,8 +357,9 @@ impl SimStore {
         }
         self.written += u64::from(!found.is_empty());
         self.apply(found);
-        self.take_last();
+        there.extend(self.take_last());
         self.forget_rows();
+        there
     }
 
     fn apply(&mut self, batch: Vec<Staged>) {

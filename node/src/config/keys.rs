@@ -241,6 +241,27 @@ pub const KEYS: &[Key] = &[
         "Messages waiting for one node on one lane; more are dropped and counted (the protocol repeats them).",
     ),
     key(
+        "limits",
+        "hint_bytes_max",
+        int(0, 1024 * GIB),
+        Some("1073741824"),
+        "What is kept on this node's disk for other nodes of its region that are down (hints). Above it hints\nare refused, and writes need real replicas.",
+    ),
+    key(
+        "limits",
+        "hint_after_ms",
+        int(1, 60_000),
+        Some("200"),
+        "A replica of the own region that has not acknowledged a write for so many milliseconds is replaced by\nanother node, which keeps a hint for it.",
+    ),
+    key(
+        "limits",
+        "handoff_window_bytes",
+        int(1 << 10, GIB),
+        Some("4194304"),
+        "Hints that may be on their way to this node, from all others together.",
+    ),
+    key(
         "net",
         "lanes_max",
         int(1, 256),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use holm_core::shard::event::Counters;
 use holm_protocol::admin::{NodeStatus, PeerStatus};
@@ -24,7 +24,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 21] = [
+const SHARD_COUNTERS: [ShardFigure; 37] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -43,6 +43,19 @@ const SHARD_COUNTERS: [ShardFigure; 21] = [
     ("lingering_dropped", "Answered writes let go before all replicas had them.", |c| {
         c.lingering_dropped
     }),
+    ("hints_kept", "Objects taken for other nodes, as hints.", |c| c.hints_kept),
+    ("hints_refused", "Hints refused, for lack of room or another reason.", |c| c.hints_refused),
+    ("hints_handed_off", "Hints that are home and were deleted here.", |c| c.hints_handed_off),
+    ("hints_received", "Hints of other nodes for this one, joined here.", |c| c.hints_received),
+    ("handoffs_refused", "Hints that their replicas did not take.", |c| c.handoffs_refused),
+    ("handoffs_lost", "Hints that were sent and not answered in time.", |c| c.handoffs_lost),
+    ("writes_unhinted", "Writes acknowledged that a replica lacks without a hint: repair.", |c| {
+        c.writes_unhinted
+    }),
+    ("writes_as_fallback", "Writes taken because the region had no replica in reach.", |c| {
+        c.writes_as_fallback
+    }),
+    ("reads_from_hints", "Reads answered from hints.", |c| c.reads_from_hints),
     ("commits_failed", "Commits that failed.", |c| c.commits_failed),
     ("corrupt_objects", "Objects that did not match their checksum.", |c| c.corrupt_objects),
     ("pulses_sent", "Pulses: how far this run has written.", |c| c.pulses_sent),
@@ -82,6 +95,8 @@ const SHARD_GAUGES: [ShardFigure; 7] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
+    ("hints", "Hints kept for other nodes.", |c| c.hints),
+    ("hint_bytes", "Bytes of hints on the disk.", |c| c.hint_bytes),
     ("relays", "Writes being passed on to other replicas of the region.", |c| c.relays),
     ("held_bytes", "Bytes that requests and lingering writes hold.", |c| c.held_bytes),
     ("log_memory_bytes", "Bytes of the dot log's entries in memory.", |c| c.log_bytes),
@@ -174,8 +189,17 @@ fn shard_figures(page: &mut Page<'_>, shards: &[Counters]) -> fmt::Result {
     for (name, help, read) in SHARD_GAUGES {
         page.gauges(&plain(&format!("shard_{name}"), help), each(read))?;
     }
+    let since_ms = shards.iter().map(|counters| counters.hints_since_ms).filter(|&ms| ms > 0).min();
+    let help = "Age of the oldest hint, at most; 0: there is none.";
+    let age_s = since_ms.map_or(0.0, |since_ms| wall_ms().saturating_sub(since_ms) as f64 / 1e3);
+    page.gauge(&seconds("hint_oldest_age", help), age_s)?;
     let help = "Decoded objects kept in memory.";
     page.gauges(&bytes("shard_cache", help), each(|counters| counters.cache_bytes))
+}
+
+fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    wall.as_millis() as u64
 }
 
 fn inbox_figures(page: &mut Page<'_>, inboxes: &[Arc<Inbox>]) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 /// By [`RequestError::code`](holm_protocol::error::RequestError::code); 0 is a result. The last is
 /// for codes of a newer protocol.
-pub(super) const OUTCOMES: [&str; 28] = [
+pub(super) const OUTCOMES: [&str; 29] = [
     "ok",
     "malformed",
     "unsupported_version",
@@ -30,6 +30,7 @@ pub(super) const OUTCOMES: [&str; 28] = [
     "frame_too_long",
     "clock_skew",
     "write_unavailable",
+    "hints_full",
     "other",
 ];
 

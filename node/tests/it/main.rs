@@ -21,6 +21,7 @@ mod disk_full;
 mod flips;
 mod handshakes;
 mod harness;
+mod hints;
 mod http;
 mod layouts;
 mod overload;

@@ -81,6 +81,21 @@ impl HintMessage {
         (KEEP..=HANDED_OFF).contains(&kind)
     }
 
+    /// The answer to a request that is refused as soon as it comes; `None` if it is none.
+    #[must_use]
+    pub fn answer(&self, refusal: Refusal) -> Option<HintMessage> {
+        let refused = Some(refusal);
+        match *self {
+            HintMessage::Keep { op, partition, replica, .. } => {
+                Some(HintMessage::Kept { op, partition, replica, refused })
+            }
+            HintMessage::HandOff { op, partition, .. } => {
+                Some(HintMessage::HandedOff { op, partition, refused, window_bytes: 0 })
+            }
+            HintMessage::Kept { .. } | HintMessage::HandedOff { .. } => None,
+        }
+    }
+
     /// What becomes of an answer when the disk did not take what it speaks of.
     #[must_use]
     pub fn refused(self, refusal: Refusal) -> HintMessage {

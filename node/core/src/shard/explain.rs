@@ -1,4 +1,5 @@
-//! `holm explain`: where a key lives, and what each of its replicas holds of it.
+//! `holm explain`: where a key lives, what each of its replicas holds of it, and what others keep
+//! for them.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +7,11 @@ use bytes::Bytes;
 
 use holm_protocol::admin::{ExplainedMember, Explanation, ReplicaState};
 use holm_protocol::error::RequestError;
-use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::ids::{BucketId, NodeId, RegionId};
 
 use crate::peer::{OpId, PeerMessage};
 use crate::shard::event::{Caller, Effect, Effects};
+use crate::shard::stand_in::fallbacks;
 use crate::shard::{Op, Route, Shard, Turn};
 use crate::store::Store;
 use crate::time::Mono;
@@ -17,13 +19,17 @@ use crate::time::Mono;
 /// How long replicas have to describe themselves, milliseconds: a few of the longest round trips.
 const EXPLAIN_TIMEOUT_MS: u64 = 2_000;
 
+/// Fallbacks of each region that are asked: hints are kept by the most preferred that could be
+/// reached, so more would be many dead nodes in a row.
+const FALLBACKS_ASKED_MAX: usize = 16;
+
 /// An explanation in the making.
 #[derive(Debug)]
 pub(super) struct ExplainOp {
     caller: Caller,
     route: Route,
     states: BTreeMap<NodeId, ReplicaState>,
-    /// Replicas that can be reached, this node among them.
+    /// Others that can be reached.
     asked: Vec<NodeId>,
     wake: Mono,
 }
@@ -49,12 +55,14 @@ impl Shard {
         let me = self.boot.node;
         let partition = route.partition;
         let mut states = BTreeMap::new();
-        if route.replica {
-            states.insert(me, self.inspect(partition, bucket, &key, turn.store));
-        }
+        states.insert(me, self.inspect(partition, bucket, &key, turn.store));
         let replicas = route.layout.replicas(partition).iter().copied();
-        let to: Vec<NodeId> =
-            replicas.filter(|&node| node != me && self.peers.is_up(node)).collect();
+        let regions = (0..route.layout.regions().len()).map(|index| RegionId(index as u16));
+        let others = regions.flat_map(|region| {
+            fallbacks(&route.layout, partition, region).take(FALLBACKS_ASKED_MAX)
+        });
+        let asked = replicas.chain(others);
+        let to: Vec<NodeId> = asked.filter(|&n| n != me && self.peers.is_up(n)).collect();
         let wake = turn.now.mono.plus_ms(EXPLAIN_TIMEOUT_MS);
         let op = ExplainOp { caller, route, states, asked: to.clone(), wake };
         self.in_flight += 1;
@@ -107,6 +115,11 @@ impl Shard {
         for (node, replica) in listed.chain(fallbacks.map(|node| (node, false))) {
             let Some(region) = layout.region_of(node) else { continue };
             members.push(ExplainedMember { node, region, replica, state: op.states.remove(&node) });
+        }
+        // Elsewhere only those that keep something.
+        for (node, state) in op.states.into_iter().filter(|(_, state)| !state.hints.is_empty()) {
+            let Some(region) = layout.region_of(node) else { continue };
+            members.push(ExplainedMember { node, region, replica: false, state: Some(state) });
         }
         let explanation = Explanation { partition: *partition, asked_by: self.boot.node, members };
         let result: Result<Explanation, RequestError> = Ok(explanation);

@@ -236,7 +236,7 @@ impl Shard {
         let me = self.boot.node;
         let mut from = first_key(me);
         while let Ok(rows) = turn.store.scan(Table::Hints, &from, &end_key(me), ROWS) {
-            let Some((last, _)) = rows.last() else { return };
+            let Some((last, _)) = rows.last() else { break };
             if self.is_crowded() {
                 // The rest after the commit.
                 return self.expect_handoff(me, Mono(turn.now.mono.0 + 1));
@@ -254,6 +254,8 @@ impl Shard {
                 }
             }
         }
+        // What a full disk did not take, for one.
+        self.expect_handoff(me, turn.now.mono.plus_ms(self.config.resend_ms * BACKOFF_MAX));
     }
 
     /// A replica has answered whether a hint is home.

@@ -20,6 +20,7 @@ use std::collections::btree_map::Entry;
 
 use bytes::{BufMut, Bytes};
 
+use holm_protocol::admin::HintState;
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::limits::OBJECT_LEN_MAX;
 
@@ -223,6 +224,26 @@ pub fn object_of(row: &Bytes) -> Bytes {
 }
 
 impl Shard {
+    /// Describes what is kept of a key, for an operator.
+    pub(super) fn hint_states<S: Store>(
+        &mut self,
+        partition: Partition,
+        bucket: BucketId,
+        key: &[u8],
+        store: &mut S,
+    ) -> Vec<HintState> {
+        let layout = self.cluster.layout.clone();
+        let region = layout.as_ref().zip(self.region);
+        let near = region.as_ref().map_or(&[][..], |(l, r)| l.replicas_in(partition, *r));
+        let state = |&replica: &NodeId| {
+            let row = hint_key(replica, partition, bucket, key);
+            let row = self.hints.get(&row, store).ok()??;
+            let (bytes, since_ms) = (object_of(&row).len() as u32, since(&row)?);
+            Some(HintState { replica, bytes, since_ms })
+        };
+        near.iter().filter_map(state).collect()
+    }
+
     /// Keeps an object for a replica that cannot be reached, and says so once it is durable.
     pub(super) fn on_keep<S: Store>(
         &mut self,

@@ -254,6 +254,8 @@ impl Shard {
                 }
                 Err(error) => state.fault = Some(error.to_string()),
             },
+            // A fallback has hints to show, and nothing else.
+            Found::Refused(Refusal::NotReplica) => {}
             Found::Refused(refusal) => state.fault = Some(format!("{refusal:?}")),
             Found::Absent | Found::Digest(_) => {}
         }
@@ -263,6 +265,7 @@ impl Shard {
             };
             state.clock = partition.clock().iter().map(entry).collect();
         }
+        state.hints = self.hint_states(read.partition, bucket, key, store);
         state
     }
 

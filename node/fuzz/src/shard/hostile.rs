@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use holm_core::object::Object;
-use holm_core::peer::{Found, OpId, PeerMessage, Refusal, Want};
-use holm_protocol::admin::ReplicaState;
+use holm_core::peer::{Found, HintMessage, OpId, PeerMessage, Refusal, Want};
+use holm_protocol::admin::{HintState, ReplicaState};
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{NotReady, RequestError};
 use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition, RegionId};
@@ -55,7 +55,17 @@ fn target(input: &mut Input<'_>) -> (Partition, BucketId, Bytes) {
 pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
     let op = OpId(input.below(6) as u64);
     let (partition, bucket, key) = target(input);
-    match input.below(8) {
+    match input.below(10) {
+        8 => {
+            let object = object(input, world, bucket);
+            let replica = sender(input);
+            let keep = HintMessage::Keep { op, partition, replica, bucket, key, object };
+            PeerMessage::Hint(keep)
+        }
+        9 => {
+            let object = object(input, world, bucket);
+            PeerMessage::Hint(HintMessage::HandOff { op, partition, bucket, key, object })
+        }
         0..=2 => {
             let object = object(input, world, bucket);
             let fan_out = nodes(input);
@@ -101,6 +111,14 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
         PeerMessage::Verify { op, .. } if is_fitting => {
             verifying::answer(input, world, (*op, partition))
         }
+        PeerMessage::Hint(HintMessage::Keep { op, replica, .. }) if is_fitting => {
+            let refused = input.flag().then(|| REFUSALS[input.below(REFUSALS.len())]);
+            let (op, replica) = (*op, *replica);
+            PeerMessage::Hint(HintMessage::Kept { op, partition, replica, refused })
+        }
+        PeerMessage::Hint(HintMessage::HandOff { op, .. }) if is_fitting => {
+            handed_off(input, *op, partition)
+        }
         PeerMessage::Write { op, .. }
         | PeerMessage::Verify { op, .. }
         | PeerMessage::Read { op, .. }
@@ -112,7 +130,13 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
 }
 
 fn answer(input: &mut Input<'_>, world: &World, op: OpId, partition: Partition) -> PeerMessage {
-    match input.below(5) {
+    match input.below(7) {
+        6 => {
+            let refused = input.flag().then(|| REFUSALS[input.below(REFUSALS.len())]);
+            let replica = sender(input);
+            PeerMessage::Hint(HintMessage::Kept { op, partition, replica, refused })
+        }
+        5 => handed_off(input, op, partition),
         0 => vote(input, op, partition),
         4 => verifying::answer(input, world, (op, partition)),
         1 => {
@@ -126,6 +150,12 @@ fn answer(input: &mut Input<'_>, world: &World, op: OpId, partition: Partition) 
         }
         _ => PeerMessage::InspectReply { op, partition, state: state(input) },
     }
+}
+
+fn handed_off(input: &mut Input<'_>, op: OpId, partition: Partition) -> PeerMessage {
+    let refused = input.flag().then(|| REFUSALS[input.below(REFUSALS.len())]);
+    let window_bytes = u32::from(input.byte()) << 8;
+    PeerMessage::Hint(HintMessage::HandedOff { op, partition, refused, window_bytes })
 }
 
 fn vote(input: &mut Input<'_>, op: OpId, partition: Partition) -> PeerMessage {
@@ -191,6 +221,7 @@ fn state(input: &mut Input<'_>) -> ReplicaState {
         context: vec![dot],
         clock: vec![(dot, input.number())],
         fault: input.flag().then(|| "fault".to_owned()),
+        hints: vec![HintState { replica: sender(input), bytes: 3, since_ms: input.number() }],
     }
 }
 

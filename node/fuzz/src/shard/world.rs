@@ -6,19 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
-use holm_core::keys::object_key;
+use holm_core::keys::{hint_key_parts, object_key};
 use holm_core::object::Object;
-use holm_core::peer::{OpId, PeerMessage};
+use holm_core::peer::{HintMessage, OpId, PeerMessage};
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ShardConfig};
 use holm_core::shard::event::{Caller, Counters, Effect, Effects, Input as Event};
+use holm_core::shard::hints::object_of;
 use holm_core::store::Table;
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::dot::Dot;
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RequestId};
 use holm_protocol::limits::{FRAME_LEN_MAX, TIMEOUT_MS_MAX};
-use holm_protocol::message::{Reply, Request, Values, Written};
+use holm_protocol::message::{ReceiptEntry, Reply, Request, Values, Written};
 use holm_sim::store::{SimStore, StoreFaults, SyncMode};
 
 use super::place::{self, ME, NODES, OUR_RUNS};
@@ -166,7 +167,10 @@ impl World {
         let Some(Ok(message)) = only_frame(&frame).map(|frame| PeerMessage::decode(&frame)) else {
             return;
         };
-        if let PeerMessage::Write { op, partition, bucket, key, object, .. } = &message {
+        if let PeerMessage::Write { op, partition, bucket, key, object, .. }
+        | PeerMessage::Hint(HintMessage::HandOff { op, partition, bucket, key, object }) =
+            &message
+        {
             let dots = Object::decode(object).map(|it| it.named_dots().collect());
             let (partition, bucket, key) = (*partition, *bucket, key.clone());
             let owed = Owed { partition, bucket, key, dots: dots.unwrap_or_default() };
@@ -225,7 +229,8 @@ impl World {
         let counters = self.shard.counters();
         let held = (counters.in_flight, counters.lingering, counters.relays);
         assert_eq!(held, (0, 0, 0), "something is held for ever");
-        assert_eq!(self.shard.next_wakeup(), None);
+        // What is kept for others is sent to them for as long as they are there.
+        assert!(self.shard.next_wakeup().is_none() || self.shard.counters().hints > 0);
         self.check_clocks();
         self.restart(true);
     }
@@ -270,6 +275,7 @@ impl World {
                 | PeerMessage::ProxyReply { .. }
                 | PeerMessage::InspectReply { .. }
                 | PeerMessage::VerifyReply { .. }
+                | PeerMessage::Hint(HintMessage::Kept { .. } | HintMessage::HandedOff { .. })
         );
         let known = |node: &NodeId| NODES.contains(node);
         assert!(to.iter().all(known) || is_answer, "sent to {to:?}, outside of the layout");
@@ -282,7 +288,14 @@ impl World {
             PeerMessage::WriteReply { op, durable, .. } if durable.contains(&ME) => {
                 self.judge_vote(to, *op);
             }
-            PeerMessage::Write { object, .. } | PeerMessage::Repair { object, .. } => {
+            PeerMessage::Hint(HintMessage::HandedOff { op, refused: None, .. }) => {
+                self.judge_vote(to, *op);
+            }
+            PeerMessage::Write { object, .. }
+            | PeerMessage::Repair { object, .. }
+            | PeerMessage::Hint(
+                HintMessage::Keep { object, .. } | HintMessage::HandOff { object, .. },
+            ) => {
                 assert!(Object::decode(object).is_ok(), "an object is sent that nobody can read");
                 remember(&mut self.objects, object.clone());
             }
@@ -336,7 +349,18 @@ impl World {
             return; // A liar that was asked says that it is this node.
         }
         self.judge_dot(partition, written.dot, call.request);
-        if written.receipt.replicas.iter().any(|entry| entry.node == ME) {
+        let named = written.receipt.replicas.iter().find(|entry| entry.node == ME);
+        if named.is_some_and(|entry| entry.fallback) {
+            let rows = self.store.rows(Table::Hints).filter_map(|(key, row)| {
+                let key = hint_key_parts(key)?.3 == &call.key[..];
+                let object = object_of(&Bytes::copy_from_slice(row));
+                Object::decode(&object).ok().filter(|_| key)
+            });
+            // It may be home since, if that is true what its replica says.
+            let is_there = self.shard.counters().hints_handed_off > 0
+                || rows.into_iter().any(|object| object.context.covers(written.dot));
+            assert!(is_there, "{} is acknowledged and not kept", written.dot);
+        } else if named.is_some() {
             let stored = self.stored(partition, call.bucket, &call.key);
             let is_there = stored.is_some_and(|object| object.context.covers(written.dot));
             assert!(is_there, "{} is acknowledged and not on the disk", written.dot);
@@ -353,7 +377,8 @@ impl World {
 
     fn judge_values(&mut self, call: &Call, values: &Values) {
         let receipt = &values.receipt.replicas;
-        if receipt.iter().all(|entry| entry.node == ME) && !receipt.is_empty() {
+        let is_own = |entry: &ReceiptEntry| entry.node == ME && !entry.fallback;
+        if receipt.iter().all(is_own) && !receipt.is_empty() {
             let layout = place::layout();
             let placement = place::cluster().buckets[&call.bucket].policy.placement;
             let partition = layout.partition(placement, call.bucket, &call.key);
@@ -388,6 +413,7 @@ impl World {
         assert!(counters.in_flight <= config.in_flight_max as u64);
         assert!(counters.lingering <= config.lingering_max as u64);
         assert!(counters.relays <= config.relays_max as u64);
+        assert!(counters.hint_bytes <= config.hint_bytes_max as u64);
         let cached = counters.cache_bytes;
         assert!(cached <= config.cache_bytes_max as u64 + BATCH_BYTES_MAX, "{cached} bytes cached");
         for partition in place::partitions() {

@@ -42,7 +42,9 @@ impl Cluster {
         if node.is_up {
             return;
         }
-        node.store.reopen(uncertain_is_there);
+        let found = node.store.reopen(uncertain_is_there);
+        self.audit_hints(id, &found);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
         node.run += 1;
         node.actor = actor;
         node.booted_us = self.now_us;

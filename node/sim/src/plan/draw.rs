@@ -30,13 +30,26 @@ pub(super) fn plan(seed: u64, mode: Mode) -> Plan {
     while !suits(&shape, &kinds) {
         shape = draw_shape(rng);
     }
+    let spare = &mut stream(seed, "spare nodes");
+    let is_sparing = spare.random_range(0..3) == 0;
+    if is_sparing {
+        let thinned = with_spares(&shape, spare);
+        shape = Some(thinned).filter(|thinned| suits(thinned, &kinds)).unwrap_or(shape);
+    }
     let timing = draw_timing(rng, shape.regions.len());
     let sync = match rng.random_range(0..3) {
         0 => SyncMode::Interval { ms: rng.random_range(5..200) },
         _ => SyncMode::Always,
     };
     let count = rng.random_range(2..=6);
-    let clients = (1..=count).map(|id| draw_client(rng, id, &shape)).collect();
+    let mut clients: Vec<ClientPlan> = (1..=count).map(|id| draw_client(rng, id, &shape)).collect();
+    for client in clients.iter_mut().filter(|_| is_sparing) {
+        let mut level = || pick(spare, &[Level::One, Level::LocalQuorum]);
+        let sloppy = (level(), level());
+        if spare.random() {
+            client.levels = Some(sloppy);
+        }
+    }
     let faults_until_us = rng.random_range(1_500_000..4_000_000);
     let mut plan = Plan {
         seed,
@@ -91,6 +104,15 @@ fn draw_shape(rng: &mut ChaCha8Rng) -> Shape {
     let regions: Vec<(usize, u8)> = (0..count).map(region).collect();
     let zones = rng.random_range(0..4);
     Shape { regions, zones, bits: rng.random_range(0..=2), shards: rng.random_range(1..=2) }
+}
+
+/// The shape with fewer replicas, so that there are nodes to stand in for them.
+fn with_spares(shape: &Shape, rng: &mut ChaCha8Rng) -> Shape {
+    let fewer = |&(nodes, replicas): &(usize, u8)| {
+        let most = (nodes as u8 - 1).clamp(1, replicas);
+        (nodes, pick(rng, &[1, most, most]))
+    };
+    Shape { regions: shape.regions.iter().map(fewer).collect(), ..shape.clone() }
 }
 
 /// Whether faults of these kinds can do something to a cluster of this shape.

@@ -1,6 +1,6 @@
 //! `holm explain`: what each replica says of a key.
 
-use holm_protocol::admin::{Explanation, ReplicaState};
+use holm_protocol::admin::{Explanation, HintState, ReplicaState};
 
 use super::*;
 
@@ -47,12 +47,17 @@ fn an_explanation_has_every_replica() {
     let effects = explain(&mut bench);
     let (mut to, op) = inspected(&effects);
     to.sort_unstable();
-    let mut others = replicas[1..].to_vec();
+    let mut others = [&replicas[1..], &[fallback]].concat();
     others.sort_unstable();
     assert_eq!((to, bench.shard.counters().in_flight), (others, 1));
     assert_eq!(bench.hear(replicas[1].0, reply(op, 11)), []);
-    assert_eq!(bench.hear(fallback.0, reply(op, 99)), []);
+    assert_eq!(bench.hear(9, reply(op, 99)), []);
     assert_eq!(bench.peer_rejections(), 1);
+    let hint = HintState { replica: replicas[1], bytes: 7, since_ms: 3 };
+    let kept = ReplicaState { hints: vec![hint], ..ReplicaState::default() };
+    let partition = PARTITION;
+    let message = PeerMessage::InspectReply { op, partition, state: kept.clone() };
+    assert_eq!(bench.hear(fallback.0, message), []);
     let effects = bench.hear(replicas[2].0, reply(op, 12));
     let explanation = explained(&effects).unwrap().unwrap();
     assert_eq!((explanation.partition, explanation.asked_by), (PARTITION, me));
@@ -65,7 +70,7 @@ fn an_explanation_has_every_replica() {
     let dot = Dot { actor: ACTOR, counter: 1 };
     assert_eq!((own.context, own.siblings[0].0, own.siblings[0].2), (vec![dot], dot, 5));
     assert_eq!(own.clock, [(dot, 0)]);
-    assert_eq!((of(fallback).replica, &of(fallback).state), (false, &None));
+    assert_eq!((of(fallback).replica, &of(fallback).state), (false, &Some(kept)));
     assert_eq!(explanation.members.len(), 4);
     assert!(replicas.iter().all(|&node| of(node).replica));
     bench.assert_quiet();

@@ -75,6 +75,21 @@ fn kept_is_said_when_it_is_durable() {
     assert_eq!(bench.shard.counters().hints_since_ms, WALL_MS);
 }
 
+/// Goal: an operator sees what is kept of a key, for whom and since when, and no complaint that the
+/// node is no replica.
+#[test]
+fn hints_are_described() {
+    let (mut bench, [a, b, _]) = fallback(ShardConfig::test_min());
+    store(&mut bench, a, &["k", "other"]);
+    let (op, partition, bucket, key) = (OpId(4), PARTITION, SIBLINGS, Bytes::from_static(b"k"));
+    let effects = bench.hear(b, PeerMessage::Inspect { op, partition, bucket, key });
+    let [(_, PeerMessage::InspectReply { state, .. })] = &sends(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((state.hints.len(), &state.fault), (1, &None));
+    assert_eq!((state.hints[0].replica, state.hints[0].since_ms), (NodeId(a), WALL_MS));
+}
+
 /// Goal: only replicas of the own region have hints, never this node, and only of what fits.
 #[test]
 fn what_makes_no_sense_is_refused() {
