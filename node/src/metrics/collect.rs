@@ -91,7 +91,7 @@ const SHARD_COUNTERS: [ShardFigure; 37] = [
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 7] = [
+const SHARD_GAUGES: [ShardFigure; 9] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
