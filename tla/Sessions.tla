@@ -44,8 +44,8 @@ CONSTANTS
     SafeTime,       \* "prefix"; "holes", "undelivered", "seen" (all must fail)
     PulseAt,        \* below what is not yet "durable", or "now" (must fail)
     FallbackDots,   \* FALSE must fail
-    ReadDeps,       \* what is read is checked with its dependencies "first", or these are
-                    \* added "after", or "never" (both must fail)
+    ReadDeps,       \* what is read is checked with its dependencies "first"; must fail: these
+                    \* "alone" are, or are added "after", or "never"
     StandIn,        \* "never"; after "ack time"; must fail: after "write time", for "any" write,
                     \* "sloppy": a fallback's hint counts in the quorum
     Finals,         \* by "all" replicas; by its "own" disk, or "ignored" once it left (both must fail)
@@ -133,7 +133,10 @@ Brings(c, n, k) ==
 Answers(c, n, k) ==
     /\ n \in home[PartOf[k]]
     /\ \A i \in Shown(n, k) : i.by = n => i \in Durable
-    /\ Covers(n, PartOf[k], IF ReadDeps = "first" THEN Brings(c, n, k) ELSE tok[c])
+    /\ Covers(n, PartOf[k],
+              CASE ReadDeps = "first" -> Brings(c, n, k)
+                [] ReadDeps = "alone" -> Join({tok[c]} \cup {W(i).deps : i \in Shown(n, k)})
+                [] OTHER -> tok[c])
 (* Client c has written s, read r, and what lies before that is of its past.   *)
 Knows(c, s, r) ==
     IF Guarantee = "session" THEN [did EXCEPT ![c].mine = @ \cup s, ![c].read = @ \cup r]
@@ -246,10 +249,9 @@ Next ==
     \/ \E i \in Dots : Answer(i)
     \/ \E i \in Dots, n \in Node : Replicate(n, i)
     \/ \E i \in Dots, c \in Client : Drop(c, i)
-    \/ \E n \in Node :
-        \/ Tick(n) \/ Die(n)
-        \/ \E p \in Part : Leave(n, p) \/ Final(n, p)
-        \/ \E c \in Client : Cut(c, n)
+    \/ \E n \in Node : Tick(n) \/ Die(n)
+    \/ \E n \in Node, p \in Part : Leave(n, p) \/ Final(n, p)
+    \/ \E n \in Node, c \in Client : Cut(c, n)
 
 Spec == Init /\ [][Next]_vars
 Alike == Permutations(Client) \cup Permutations(Key \ Wide) \cup Permutations(Node \ Fallback)
