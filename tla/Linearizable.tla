@@ -15,7 +15,9 @@
 (*                                                                         *)
 (* Promises and votes that were sent stay sent: they may be used late. A     *)
 (* forgotten register is as one that never was; `erased` keeps its history   *)
-(* for the model only. Left out: several keys (each has its own rounds; they  *)
+(* for the model only. What a proposer does by itself is part of the next    *)
+(* step that a node sees: a round begins with its first promise, later than  *)
+(* in truth, so that more must be in its answer. Left out: several keys (each has its own rounds; they  *)
 (* share only the floor of ballots, which refuses more), time, leases.        *)
 (***************************************************************************)
 EXTENDS Naturals, FiniteSets, Sequences, TLC
@@ -44,7 +46,8 @@ VARIABLES
     acc,              \* per node: [prom, bal, hist]: promised, accepted ballot and value
     gone,             \* nodes that lost their disk and are out
     lost,             \* how many disks were lost
-    round,            \* per ballot: [op, epoch, got, val, ok]
+    round,            \* per ballot: [op, epoch, got, best, val, ok]: who promised, the latest
+                      \* value that these gave, what is proposed, who accepted it
     op,               \* per operation: [st, must, res]
     fast,             \* per get that asks once: node -> answer
     erased            \* ghost: the longest history that was forgotten
@@ -54,8 +57,8 @@ vars == <<epoch, at, acc, gone, lost, round, op, fast, erased>>
 None == [bal |-> 99, hist |-> <<>>]
 NoOp == "no operation"
 Fresh == [prom |-> 0, bal |-> 0, hist |-> <<>>]
-NoRound == [op |-> NoOp, epoch |-> 0, got |-> [n \in Node |-> None],
-            val |-> None, ok |-> {}]
+Nothing == [bal |-> 0, hist |-> <<>>]
+NoRound == [op |-> NoOp, epoch |-> 0, got |-> {}, best |-> Nothing, val |-> None, ok |-> {}]
 Sets(e) == CASE e = 0 -> {Old} [] e = 1 -> {Old, New} [] OTHER -> {New}
 Acceptors(e) == UNION Sets(e)
 Quorate(s, e) == \A l \in Sets(e) : 2 * Cardinality(s \cap l) > Cardinality(l)
@@ -87,14 +90,22 @@ Init ==
 
 Begun(o) == op' = IF op[o].st = "idle"
                   THEN [op EXCEPT ![o].st = "running", ![o].must = Known] ELSE op
-(* Start: a proposer begins a round for operation o with ballot b. *)
-Start(o, b) ==
+(* Start: a proposer begins a round for operation o with ballot b; node n is the first to promise. *)
+Start(o, b, n) ==
     /\ op[o].st # "done" /\ (Kind[o] = "get" => Reads = "round")
     /\ \A c \in 1..Ballots : round[c].op = o => c < b
-    /\ \/ /\ round[b].op = NoOp
-          /\ round' = [round EXCEPT ![b].op = o, ![b].epoch = epoch]
-       \/ /\ BallotOf = "reused" /\ round[b].op # NoOp
-          /\ round' = [round EXCEPT ![b].op = o, ![b].val = None]
+    /\ round[b].op = NoOp /\ Serves(n, at[n]) /\ acc[n].prom < b
+    /\ acc' = [acc EXCEPT ![n].prom = b]
+    /\ round' = [round EXCEPT ![b] = [NoRound EXCEPT !.op = o, !.epoch = at[n],
+                                                    !.got = {n}, !.best = AnswerOf(n)]]
+    /\ Begun(o)
+    /\ UNCHANGED <<epoch, at, gone, lost, fast, erased>>
+
+(* Reuse: a proposer begins a round for operation o with a ballot that had one before. *)
+Reuse(o, b) ==
+    /\ BallotOf = "reused" /\ op[o].st # "done" /\ round[b].op \notin {NoOp, o}
+    /\ \A c \in 1..Ballots : round[c].op = o => c < b
+    /\ round' = [round EXCEPT ![b].op = o, ![b].val = None]
     /\ Begun(o)
     /\ UNCHANGED <<epoch, at, acc, gone, lost, fast, erased>>
 
@@ -103,26 +114,22 @@ Promise(n, b) ==
     /\ round[b].op # NoOp /\ round[b].val = None /\ Serves(n, round[b].epoch)
     /\ acc[n].prom < b
     /\ acc' = [acc EXCEPT ![n].prom = b]
-    /\ round' = [round EXCEPT ![b].got[n] = AnswerOf(n)]
+    /\ round' = [round EXCEPT ![b].got = @ \cup {n}, ![b].best = Latest({@, AnswerOf(n)})]
     /\ UNCHANGED <<epoch, at, gone, lost, op, fast, erased>>
 
-(* Propose: a majority has promised ballot b; its proposer changes the latest value. *)
-Propose(b) ==
-    LET r == round[b]
-        by == {n \in Node : r.got[n] # None}
-    IN  /\ r.op # NoOp /\ r.val = None /\ Quorate(by, r.epoch)
-        /\ round' = [round EXCEPT
-              ![b].val = [bal |-> b, hist |-> Apply(r.op, Latest({r.got[n] : n \in by}).hist)],
-              ![b].got = IF BallotOf = "reused" THEN @ ELSE NoRound.got]
-        /\ UNCHANGED <<epoch, at, acc, gone, lost, op, fast, erased>>
-
-(* Accept: node n accepts the value of ballot b. *)
+(* Accept: node n accepts ballot b, which a majority has promised: the latest value that these *)
+(* gave, changed by the operation. What is proposed is fixed when the first node accepts it: *)
+(* before that nobody can tell.                                              *)
 Accept(n, b) ==
-    /\ round[b].val # None /\ Serves(n, round[b].epoch)
-    /\ acc[n].prom <= b /\ n \notin round[b].ok
-    /\ acc' = [acc EXCEPT ![n] = [prom |-> b, bal |-> b, hist |-> round[b].val.hist]]
-    /\ round' = [round EXCEPT ![b].ok = @ \cup {n}]
-    /\ UNCHANGED <<epoch, at, gone, lost, op, fast, erased>>
+    LET r == round[b]
+        val == IF r.val # None THEN r.val ELSE [bal |-> b, hist |-> Apply(r.op, r.best.hist)]
+        keeps == BallotOf = "reused"
+    IN  /\ r.op # NoOp /\ (r.val # None \/ Quorate(r.got, r.epoch)) /\ Serves(n, r.epoch)
+        /\ acc[n].prom <= b /\ n \notin round[b].ok
+        /\ acc' = [acc EXCEPT ![n] = [prom |-> b, bal |-> b, hist |-> val.hist]]
+        /\ round' = [round EXCEPT ![b].val = val, ![b].ok = @ \cup {n},
+              ![b].got = IF keeps THEN @ ELSE {}, ![b].best = IF keeps THEN @ ELSE Nothing]
+        /\ UNCHANGED <<epoch, at, gone, lost, op, fast, erased>>
 
 (* Complete: a majority has accepted ballot b; the client is answered. *)
 Complete(b) ==
@@ -187,9 +194,9 @@ Learn(n) ==
 
 Next ==
     \/ \E b \in 1..Ballots :
-        \/ \E o \in Op : Start(o, b)
+        \/ \E o \in Op : Reuse(o, b) \/ \E n \in Node : Start(o, b, n)
         \/ \E n \in Node : Promise(n, b) \/ Accept(n, b)
-        \/ Propose(b) \/ Complete(b)
+        \/ Complete(b)
     \/ \E o \in Op :
         \/ \E n \in Node : Ask(o, n)
         \/ \E q \in SUBSET Node : Read(o, q)
@@ -197,7 +204,16 @@ Next ==
     \/ NextEpoch
 
 Spec == Init /\ [][Next]_vars
-Alike == Permutations(Old \cap New)
+Alike == Permutations(Old \cap New) \cup Permutations(Old \ New) \cup Permutations(New \ Old)
+(* Some operation may still be answered. What follows otherwise need not be looked at: all *)
+(* that is claimed is about answers.                                          *)
+MayAnswer ==
+    \E o \in Op, b \in 1..Ballots : op[o].st # "done" /\
+        \/ /\ round[b].op = NoOp /\ \A c \in 1..Ballots : round[c].op = o => c < b
+           /\ \E e \in 0..MaxEpoch : Quorate({n \in Node \ gone : acc[n].prom < b /\ at[n] <= e}, e)
+        \/ /\ round[b].op = o
+           /\ LET e == round[b].epoch IN
+              Quorate(round[b].ok \cup {n \in Node \ gone : acc[n].prom <= b /\ at[n] <= e}, e)
 
 -----------------------------------------------------------------------------
 TypeOK ==

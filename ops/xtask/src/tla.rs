@@ -302,8 +302,8 @@ impl Bench {
         let name = format!("{spec}: {}", mutation.name);
         let scratch = self.tlc.scratch()?;
         self.copy_modules(&scratch)?;
-        let module = scratch.0.join(format!("{spec}.tla"));
-        let changed = mutation.apply(&read_text(&module)?).map_err(|what| {
+        let (module, text) = mutations::find(&scratch.0, spec, &mutation.line)?;
+        let changed = mutation.apply(&text).map_err(|what| {
             Failure::new(format!("mutation {name}: {what}"), "give the line as the module has it")
         })?;
         models::write(&module, &changed)?;

@@ -6,7 +6,7 @@
 //! ```text
 //! name: a short name
 //! model: the model that it is tried on
-//! line: the line of the module as it is; it occurs once
+//! line: the line of the module, or of one that it extends, as it is; it occurs once
 //! becomes: the line in its place
 //! breaks: NAME | action property NAME | temporal properties
 //! shows: a sentence
@@ -15,7 +15,7 @@
 //! Only the named property is checked: another one may break sooner.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::models::{Model, read_property};
 use super::output::Ending;
@@ -86,6 +86,38 @@ impl Mutation {
     }
 }
 
+/// The file and the text of the module with a line: the specification's own, or one of ours that it
+/// extends. The specification's own where none has it.
+///
+/// # Errors
+/// A module cannot be read.
+pub(super) fn find(directory: &Path, spec: &str, line: &str) -> Result<(PathBuf, String), Failure> {
+    let of = |module: &str| directory.join(format!("{module}.tla"));
+    let own = (of(spec), super::read_text(&of(spec))?);
+    let mut waiting: Vec<String> = extended(&own.1);
+    if own.1.lines().any(|it| it.trim() == line) {
+        return Ok(own);
+    }
+    while let Some(module) = waiting.pop() {
+        let path = of(&module);
+        // The others are TLC's own.
+        if path.exists() {
+            let text = super::read_text(&path)?;
+            if text.lines().any(|it| it.trim() == line) {
+                return Ok((path, text));
+            }
+            waiting.extend(extended(&text));
+        }
+    }
+    Ok(own)
+}
+
+/// The modules that a module extends.
+fn extended(text: &str) -> Vec<String> {
+    let names = text.lines().find_map(|line| line.strip_prefix("EXTENDS "));
+    names.map_or(vec![], |names| names.split(',').map(|it| it.trim().to_owned()).collect())
+}
+
 /// The mutations of the specifications that `takes` takes by their names.
 ///
 /// # Errors
@@ -120,6 +152,28 @@ pub(super) fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a line is found in the module itself, in one that it extends, and in one that this one
+    /// extends. Method: three modules, of which the last is extended by the second.
+    #[test]
+    fn a_line_is_found_where_it_is() {
+        let directory = std::env::temp_dir().join(format!("holm-mutations-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, text) in [
+            ("A", "EXTENDS Naturals, B\n  x == 1\n"),
+            ("B", "EXTENDS C\n  y == 1\n"),
+            ("C", "z == 1\n"),
+        ] {
+            std::fs::write(directory.join(format!("{name}.tla")), text).unwrap();
+        }
+        let found = |line: &str| {
+            let path = find(&directory, "A", line).unwrap().0;
+            path.file_stem().unwrap().to_string_lossy().into_owned()
+        };
+        let all = [found("x == 1"), found("y == 1"), found("z == 1"), found("nowhere")];
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(all, ["A", "B", "C", "A"]);
+    }
     use crate::tla::models::Kind;
 
     fn model() -> Model {
