@@ -72,6 +72,8 @@ pub struct Client {
     pending: Option<Pending>,
     target: NodeId,
     target_run: u32,
+    /// Nobody was there when it called last.
+    is_lost: bool,
     /// A set is about to be written back: it was read just now.
     write_back: Option<KeyId>,
 }
@@ -110,6 +112,7 @@ impl Client {
             pending: None,
             target: NodeId(0),
             target_run: 0,
+            is_lost: false,
             write_back: None,
         }
     }
@@ -226,13 +229,15 @@ impl Client {
         self.send(request, 0, world)
     }
 
-    /// Mostly a replica in the own region, as the real client does; now and then any node.
+    /// Mostly a replica in the own region, as the real client does, or any node there if the last one
+    /// was not there; now and then any node at all.
     fn choose_node(&mut self, key: KeyId, world: &impl World) {
         let partition = world.referee().history().key(key).partition;
         let layout = world.layout();
         let region = holm_protocol::ids::RegionId(self.plan.region as u16);
         let local = layout.replicas_in(partition, region);
         let all: Vec<NodeId> = layout.nodes().iter().map(|node| node.id).collect();
+        let local = if self.is_lost { layout.nodes_in(region) } else { local };
         let near = self.rng.random_range(0..8) > 0 && !local.is_empty();
         self.target = pick(&mut self.rng, if near { local } else { &all });
         self.target_run = world.run_of(self.target);
@@ -260,6 +265,7 @@ impl Client {
     /// A call has ended.
     pub fn on_answer(&mut self, result: CallResult, world: &mut impl World) -> Next {
         self.call = None;
+        self.is_lost = matches!(result, CallResult::NotSent | CallResult::Disconnected);
         match self.pending.take() {
             Some(Pending::Read { key, level, asked_us }) => {
                 world.referee_mut().read_told(key, level, asked_us, &result);
