@@ -83,6 +83,7 @@ impl Event {
                     | PeerMessage::Proxy { .. }
                     | PeerMessage::Inspect { .. }
                     | PeerMessage::GapAsk { .. }
+                    | PeerMessage::PageAsk { .. }
             ),
             Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => false,
         }
@@ -97,6 +98,9 @@ impl Event {
                     object.len()
                 }
                 PeerMessage::ReadReply { found: Found::Object(object), .. } => object.len(),
+                PeerMessage::PageAnswer { objects, .. } => {
+                    objects.iter().map(|object| object.key.len() + object.object.len()).sum()
+                }
                 PeerMessage::GapAnswer { objects, .. } => {
                     objects.iter().map(|object| object.key.len() + object.object.len()).sum()
                 }

@@ -39,6 +39,7 @@ mod proxy;
 mod read;
 mod relay;
 pub mod replica;
+mod resync;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -139,6 +140,8 @@ pub struct Shard {
     claims: Claims,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
+    /// Partitions that are taken whole from another replica.
+    resyncs: resync::Resyncs,
     /// The partition of the last question about gaps.
     last_asked: Partition,
     /// Effects that speak of the open batch.
@@ -177,6 +180,7 @@ impl Shard {
             log: ShardLog::new(boot.shard, boot.shards),
             claims: Claims::new(),
             gaps: Gaps::default(),
+            resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
             held: Vec::new(),
             own_votes: Vec::new(),
@@ -238,7 +242,8 @@ impl Shard {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
         let claims = self.claims.due().filter(|_| self.may_claim());
-        [self.timers.next(), claims, self.gaps.due()].into_iter().flatten().min()
+        let due = [self.timers.next(), claims, self.gaps.due(), self.resyncs.due()];
+        due.into_iter().flatten().min()
     }
 
     /// Whether the open batch has grown so large that [`Shard::commit`] should come before the next
@@ -270,6 +275,7 @@ impl Shard {
         }
         self.tell(turn);
         self.ask_for_gaps(turn);
+        self.turn_pages(turn);
         self.check_invariants();
         Ok(())
     }
@@ -278,14 +284,22 @@ impl Shard {
     fn commit_batch<S: Store>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), StoreError> {
         if self.cache.has_changes() || self.log.has_pending() {
             self.cache.stage(turn.store);
-            let (records, bytes) = (self.config.checkpoint_every, self.config.log_memory_bytes_max);
-            self.log.stage(LogLimits { records, bytes }, &self.partitions, turn.store);
+            let limits = LogLimits {
+                records: self.config.checkpoint_every,
+                bytes: self.config.log_memory_bytes_max,
+                segments: self.config.log_segment_bytes_max,
+            };
+            self.log.stage(limits, &self.partitions, turn.store);
             if let Err(error) = turn.store.commit() {
                 self.roll_back(&error, turn);
                 return Err(error);
             }
         }
         self.claims.committed(self.log.pending(), self.boot.actor);
+        for partition in self.log.adopted() {
+            let Some(state) = self.partitions.get(partition) else { continue };
+            self.claims.loaded(*partition, state.clock().iter().map(|(actor, _)| actor));
+        }
         self.log.committed();
         self.cache.committed();
         turn.out.append(&mut self.held);
@@ -340,6 +354,7 @@ impl Shard {
             relays: self.relays as u64,
             cache_bytes: self.cache.bytes() as u64,
             log_bytes: self.log.bytes() as u64,
+            log_segment_bytes: self.log.segment_bytes(),
             gap_asks_open: self.gaps.asks() as u64,
             ..self.counters
         }
@@ -367,16 +382,17 @@ impl Shard {
         self.stopped = Some(fault);
         self.counters.commits_failed += 1;
         self.cache.roll_back();
+        let concerned = self.log.roll_back();
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
-        for entry in self.log.roll_back() {
-            given_up.entry(entry.partition).or_default().insert(entry.dot);
-        }
-        let concerned = given_up.keys().copied().collect();
+        // What earlier pages brought may be gone with the batch.
+        self.resyncs.give_up();
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
-                    let made = self.partitions.get(&id).map_or(0, PartitionState::own_counter);
-                    state.count_on_from(made);
+                    if let Some(before) = self.partitions.get(&id) {
+                        state.count_on_from(before.own_counter());
+                        given_up.insert(id, before.clock().without(state.clock()));
+                    }
                     self.partitions.insert(id, state);
                 }
             }
@@ -487,6 +503,12 @@ impl Shard {
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown } => {
                 self.on_gap_answer((from, op), partition, objects, (&cut, &unknown), turn);
             }
+            PeerMessage::PageAsk { op, partition, after, bytes_max } => {
+                self.resyncs.asked((from, op), partition, after, bytes_max);
+            }
+            PeerMessage::PageAnswer { op, partition, clock, objects, is_last } => {
+                self.on_page((from, op), partition, clock, (objects, is_last), turn);
+            }
             // All others are dealt with before.
             _ => self.counters.peer_rejections += 1,
         }
@@ -496,6 +518,7 @@ impl Shard {
     fn on_peer_down<S: Store>(&mut self, node: NodeId, turn: &mut Turn<'_, S>) {
         self.peers.set_up(node, false);
         self.gaps.down(node, turn.now.mono);
+        self.resyncs.down(node);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();

@@ -483,5 +483,7 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.gap_objects_joined += more.gap_objects_joined;
     sum.gap_bytes_joined += more.gap_bytes_joined;
     sum.gap_dots_cut += more.gap_dots_cut;
+    sum.resyncs += more.resyncs;
+    sum.resync_objects += more.resync_objects;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

@@ -285,6 +285,7 @@ line!("shard" ShardConfig {
     max_clock_skew_ms,
     checkpoint_every,
     log_memory_bytes_max,
+    log_segment_bytes_max,
     pulse_ms,
     pulse_wan_ms,
     seen_ms,

@@ -14,7 +14,7 @@ use std::fmt::{self, Write as _};
 use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::Object;
-use holm_core::peer::{Found, GapObject, PeerMessage, Want};
+use holm_core::peer::{Found, GapObject, PageObject, PeerMessage, Want};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
 use holm_protocol::ids::{Actor, NodeId, Partition};
@@ -379,6 +379,19 @@ impl Names {
                 write!(out, "has seen {}", joined(clocks.iter().map(clock)))
             }
             PeerMessage::Noted { .. } => out.write_str("noted"),
+            PeerMessage::PageAsk { partition, after, .. } => {
+                let after = after.map_or("the beginning".to_owned(), |(_, key)| text(&key));
+                write!(out, "wants {partition} whole, from {after} on")
+            }
+            PeerMessage::PageAnswer { partition, clock, objects, is_last, .. } => {
+                let object =
+                    |it: &PageObject| format!("{} {}", text(&it.key), self.object(&it.object));
+                write!(out, "sends of {partition} {}", joined(objects.iter().map(object)))?;
+                if !clock.is_empty() {
+                    write!(out, ", had seen {}", self.dots(&clock))?;
+                }
+                if is_last { out.write_str(", that is all") } else { Ok(()) }
+            }
             PeerMessage::GapAsk { missing, partition, .. } => {
                 write!(out, "lacks {} of {partition}", self.dots(&missing))
             }
@@ -496,7 +509,9 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::Seen { .. }
                 | PeerMessage::Noted { .. }
                 | PeerMessage::GapAsk { .. }
-                | PeerMessage::GapAnswer { .. } => None,
+                | PeerMessage::GapAnswer { .. }
+                | PeerMessage::PageAsk { .. }
+                | PeerMessage::PageAnswer { .. } => None,
             }
         }
         What::Request { frame, .. } => {

@@ -47,6 +47,9 @@ pub struct ShardConfig {
     pub checkpoint_every: u32,
     /// Bytes of the log's entries kept in memory. Above it they are sorted early.
     pub log_memory_bytes_max: usize,
+    /// Bytes of the log's segments on disk. Above it the oldest are cut, and a replica that lacks what
+    /// they knew takes the partition whole.
+    pub log_segment_bytes_max: u64,
     /// Between two pulses to a node of the own region, milliseconds.
     pub pulse_ms: u64,
     /// Between two pulses to a node of another region, milliseconds.
@@ -79,6 +82,7 @@ impl Default for ShardConfig {
             max_clock_skew_ms: 500,
             checkpoint_every: 1024,
             log_memory_bytes_max: 16 << 20,
+            log_segment_bytes_max: 1 << 30,
             pulse_ms: 50,
             pulse_wan_ms: 200,
             seen_ms: 1_000,
@@ -108,6 +112,7 @@ impl ShardConfig {
             max_clock_skew_ms: 500,
             checkpoint_every: 4,
             log_memory_bytes_max: 1 << 10,
+            log_segment_bytes_max: 1 << 20,
             pulse_ms: 20,
             pulse_wan_ms: 60,
             seen_ms: 200,

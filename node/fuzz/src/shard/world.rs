@@ -263,6 +263,9 @@ impl World {
                 | PeerMessage::ReadReply { .. }
                 | PeerMessage::ProxyReply { .. }
                 | PeerMessage::InspectReply { .. }
+                | PeerMessage::Noted { .. }
+                | PeerMessage::GapAnswer { .. }
+                | PeerMessage::PageAnswer { .. }
         );
         let known = |node: &NodeId| NODES.contains(node);
         assert!(to.iter().all(known) || is_answer, "sent to {to:?}, outside of the layout");

@@ -46,6 +46,11 @@ impl Tamper {
             PeerMessage::Seen { op, clocks } if self == Tamper::ClaimsOwnRunOnly => {
                 PeerMessage::Seen { op, clocks: own_only(clocks, passing.sender) }
             }
+            PeerMessage::PageAnswer { op, partition, clock, objects, .. }
+                if self == Tamper::ResyncEndsEarly =>
+            {
+                PeerMessage::PageAnswer { op, partition, clock, objects, is_last: true }
+            }
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
                 if self == Tamper::GapClosedUnsent =>
             {
