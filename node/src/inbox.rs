@@ -84,6 +84,7 @@ impl Event {
                     | PeerMessage::Inspect { .. }
                     | PeerMessage::GapAsk { .. }
                     | PeerMessage::Hint(HintMessage::Keep { .. } | HintMessage::HandOff { .. })
+                    | PeerMessage::PageAsk { .. }
             ),
             Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => false,
         }
@@ -100,6 +101,9 @@ impl Event {
                     HintMessage::Keep { object, .. } | HintMessage::HandOff { object, .. },
                 ) => object.len(),
                 PeerMessage::ReadReply { found: Found::Object(object), .. } => object.len(),
+                PeerMessage::PageAnswer { objects, .. } => {
+                    objects.iter().map(|object| object.key.len() + object.object.len()).sum()
+                }
                 PeerMessage::GapAnswer { objects, .. } => {
                     objects.iter().map(|object| object.key.len() + object.object.len()).sum()
                 }

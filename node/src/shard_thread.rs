@@ -283,7 +283,7 @@ impl Running {
             let pool = &self.parts.pool;
             let (link, frames) =
                 self.links.entry(node).or_insert_with(|| (pool.link(node), BytesMut::new()));
-            if matches!(message, PeerMessage::GapAnswer { .. }) {
+            if matches!(message, PeerMessage::GapAnswer { .. } | PeerMessage::PageAnswer { .. }) {
                 // Long, and nobody's request waits for it. Not sent is asked for again.
                 let _ = link.send(Lane::Bulk, &self.encoded);
             } else {

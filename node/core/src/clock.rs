@@ -89,6 +89,11 @@ impl PartitionClock {
         }
     }
 
+    /// Takes an actor's dots out.
+    pub fn remove_actor(&mut self, actor: Actor) {
+        self.actors.remove(&actor);
+    }
+
     /// What is in this set of dots and not in `other`.
     #[must_use]
     pub fn without(&self, other: &PartitionClock) -> PartitionClock {

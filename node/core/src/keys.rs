@@ -89,6 +89,14 @@ pub fn log_mark_key(stream: u32) -> [u8; 8] {
     key
 }
 
+/// `segments/ | partition (4)`: the key of what a partition's log segments take, in the table `meta`.
+#[must_use]
+pub fn segments_size_key(partition: Partition) -> [u8; 13] {
+    let mut key = *b"segments/0000";
+    key[9..].copy_from_slice(&partition.to_u32().to_be_bytes());
+    key
+}
+
 /// `clock/ | partition (4)`: the key of a partition's clock checkpoint in the table `meta`.
 #[must_use]
 pub fn checkpoint_key(partition: Partition) -> [u8; 10] {

@@ -25,7 +25,7 @@ use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use crate::clock::DotSet;
 
-pub use gaps::GapObject;
+pub use gaps::{GapObject, PageObject};
 pub use hint::HintMessage;
 
 /// One operation of one shard's run.
@@ -291,6 +291,30 @@ pub enum PeerMessage {
         /// Not seen here.
         unknown: DotSet,
     },
+    /// Send the objects of a partition, in the order of their keys.
+    PageAsk {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// The bucket and key of the last object that came; of nothing, to begin.
+        after: Option<(BucketId, Bytes)>,
+        /// How much the asking shard takes now, bytes. One object is taken whatever its length.
+        bytes_max: u32,
+    },
+    /// Some of them.
+    PageAnswer {
+        /// The operation.
+        op: OpId,
+        /// The partition.
+        partition: Partition,
+        /// What the sender had seen before it read the page, if that is the first.
+        clock: DotSet,
+        /// The objects.
+        objects: Vec<PageObject>,
+        /// Whether these were the last ones.
+        is_last: bool,
+    },
 }
 
 const WRITE: u8 = kind::PEER_FIRST;
@@ -307,12 +331,14 @@ const SEEN: u8 = WRITE + 10;
 const NOTED: u8 = WRITE + 11;
 const GAP_ASK: u8 = WRITE + 12;
 const GAP_ANSWER: u8 = WRITE + 13;
-const VERIFY: u8 = WRITE + 14;
-const VERIFY_REPLY: u8 = WRITE + 15;
+const PAGE_ASK: u8 = WRITE + 14;
+const PAGE_ANSWER: u8 = WRITE + 15;
+const VERIFY: u8 = WRITE + 16;
+const VERIFY_REPLY: u8 = WRITE + 17;
 
 impl PeerMessage {
     /// The kinds of frames that hold one.
-    pub const KINDS: std::ops::RangeInclusive<u8> = WRITE..=GAP_ANSWER;
+    pub const KINDS: std::ops::RangeInclusive<u8> = WRITE..=PAGE_ANSWER;
 
     /// The partition that the message is about; of several the first.
     #[must_use]
@@ -331,7 +357,9 @@ impl PeerMessage {
             | PeerMessage::InspectReply { partition, .. }
             | PeerMessage::Noted { partition, .. }
             | PeerMessage::GapAsk { partition, .. }
-            | PeerMessage::GapAnswer { partition, .. } => *partition,
+            | PeerMessage::GapAnswer { partition, .. }
+            | PeerMessage::PageAsk { partition, .. }
+            | PeerMessage::PageAnswer { partition, .. } => *partition,
             PeerMessage::Pulse { counters, .. } => gaps::first_of(counters),
             PeerMessage::Seen { clocks, .. } => gaps::first_of(clocks),
             PeerMessage::Hint(message) => message.partition(),
@@ -367,6 +395,8 @@ impl PeerMessage {
             PeerMessage::Noted { op, .. } => (NOTED, *op),
             PeerMessage::GapAsk { op, .. } => (GAP_ASK, *op),
             PeerMessage::GapAnswer { op, .. } => (GAP_ANSWER, *op),
+            PeerMessage::PageAsk { op, .. } => (PAGE_ASK, *op),
+            PeerMessage::PageAnswer { op, .. } => (PAGE_ANSWER, *op),
         }
     }
 
@@ -417,6 +447,16 @@ impl PeerMessage {
                 gaps::put_objects(out, objects);
                 cut.encode(out);
                 unknown.encode(out);
+            }
+            PeerMessage::PageAsk { after, bytes_max, .. } => {
+                out.put_u32(*bytes_max);
+                out.put_u8(after.is_some().into());
+                after.iter().for_each(|(bucket, key)| put_target(out, *bucket, key));
+            }
+            PeerMessage::PageAnswer { clock, objects, is_last, .. } => {
+                out.put_u8((*is_last).into());
+                clock.encode(out);
+                gaps::put_page(out, objects);
             }
         }
     }
@@ -503,10 +543,29 @@ impl PeerMessage {
                 let unknown = DotSet::decode(&mut reader)?;
                 PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
             }
+            PAGE_ASK => {
+                let bytes_max = reader.u32()?;
+                let after = flag(&mut reader)?.then(|| target(&mut reader)).transpose()?;
+                PeerMessage::PageAsk { op, partition, after, bytes_max }
+            }
+            PAGE_ANSWER => {
+                let is_last = flag(&mut reader)?;
+                let clock = DotSet::decode(&mut reader)?;
+                let objects = gaps::page(&mut reader)?;
+                PeerMessage::PageAnswer { op, partition, clock, objects, is_last }
+            }
             got => return Err(WireError::Invalid { field: "frame kind", got: got.into() }),
         };
         reader.finish()?;
         Ok(message)
+    }
+}
+
+fn flag(reader: &mut Reader<'_>) -> Result<bool, WireError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        got => Err(WireError::Invalid { field: "flag", got: got.into() }),
     }
 }
 

@@ -42,6 +42,7 @@ mod proxy;
 mod read;
 mod relay;
 pub mod replica;
+mod resync;
 mod route;
 mod stand_in;
 #[cfg(test)]
@@ -155,6 +156,8 @@ pub struct Shard {
     claims: Claims,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
+    /// Partitions that are taken whole from another replica.
+    resyncs: resync::Resyncs,
     /// The partition of the last question about gaps.
     last_asked: Partition,
     schedule: verify::Schedule,
@@ -197,6 +200,7 @@ impl Shard {
             handoff: Handoff::default(),
             claims: Claims::new(),
             gaps: Gaps::default(),
+            resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
             schedule: verify::Schedule::default(),
             held: Vec::new(),
@@ -272,7 +276,8 @@ impl Shard {
     pub fn next_wakeup(&self) -> Option<Mono> {
         let claims = self.claims.due().filter(|_| self.may_claim());
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
-        let due = [self.timers.next(), hints, claims, gaps, self.schedule.next()];
+        let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
+        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying];
         due.into_iter().flatten().min()
     }
 
@@ -305,6 +310,7 @@ impl Shard {
         }
         self.tell(turn);
         self.ask_for_gaps(turn);
+        self.turn_pages(turn);
         self.check_invariants();
         Ok(())
     }
@@ -318,14 +324,22 @@ impl Shard {
         if self.has_changes() {
             self.cache.stage(turn.store);
             self.hints.stage(turn.store);
-            let (records, bytes) = (self.config.checkpoint_every, self.config.log_memory_bytes_max);
-            self.log.stage(LogLimits { records, bytes }, &self.partitions, turn.store);
+            let limits = LogLimits {
+                records: self.config.checkpoint_every,
+                bytes: self.config.log_memory_bytes_max,
+                segments: self.config.log_segment_bytes_max,
+            };
+            self.log.stage(limits, &self.partitions, turn.store);
             if let Err(error) = turn.store.commit() {
                 self.roll_back(&error, turn);
                 return Err(error);
             }
         }
         self.claims.committed(self.log.pending(), self.boot.actor);
+        for partition in self.log.adopted() {
+            let Some(state) = self.partitions.get(partition) else { continue };
+            self.claims.loaded(*partition, state.clock().iter().map(|(actor, _)| actor));
+        }
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
@@ -391,6 +405,7 @@ impl Shard {
             hint_bytes: self.hints.bytes() as u64,
             hints_since_ms: self.hints.since_ms(),
             log_bytes: self.log.bytes() as u64,
+            log_segment_bytes: self.log.segment_bytes(),
             gap_asks_open: self.gaps.asks() as u64,
             ..self.counters
         }
@@ -420,16 +435,17 @@ impl Shard {
         self.cache.roll_back();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
+        let concerned = self.log.roll_back();
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
-        for entry in self.log.roll_back() {
-            given_up.entry(entry.partition).or_default().insert(entry.dot);
-        }
-        let concerned = given_up.keys().copied().collect();
+        // What earlier pages brought may be gone with the batch.
+        self.resyncs.give_up();
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
-                    let made = self.partitions.get(&id).map_or(0, PartitionState::own_counter);
-                    state.count_on_from(made);
+                    if let Some(before) = self.partitions.get(&id) {
+                        state.count_on_from(before.own_counter());
+                        given_up.insert(id, before.clock().without(state.clock()));
+                    }
                     self.partitions.insert(id, state);
                 }
             }
@@ -569,6 +585,12 @@ impl Shard {
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown } => {
                 self.on_gap_answer((from, op), partition, objects, (&cut, &unknown), turn);
             }
+            PeerMessage::PageAsk { op, partition, after, bytes_max } => {
+                self.resyncs.asked((from, op), partition, after, bytes_max);
+            }
+            PeerMessage::PageAnswer { op, partition, clock, objects, is_last } => {
+                self.on_page((from, op), partition, clock, (objects, is_last), turn);
+            }
             // All others are dealt with before.
             _ => self.counters.peer_rejections += 1,
         }
@@ -579,6 +601,7 @@ impl Shard {
         self.peers.set_up(node, false);
         self.handoff.lost(node);
         self.gaps.down(node, turn.now.mono);
+        self.resyncs.down(node);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();

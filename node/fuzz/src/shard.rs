@@ -57,6 +57,10 @@ fn step(input: &mut Input<'_>, world: &mut World) {
                 world.peer(from, &message);
             }
         }
+        24 if input.flag() => {
+            let (from, message) = (hostile::sender(input), hostile::about_clocks(input, world));
+            world.peer(from, &message);
+        }
         21..=24 => world.commit(),
         25..=27 => {
             let millis = input.number() % 2_000;

@@ -501,5 +501,7 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.consistency_violations += more.consistency_violations;
     sum.objects_refetched += more.objects_refetched;
     sum.scans_failed += more.scans_failed;
+    sum.resyncs += more.resyncs;
+    sum.resync_objects += more.resync_objects;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

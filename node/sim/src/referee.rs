@@ -13,7 +13,7 @@ use holm_core::context::ContextSecrets;
 use holm_core::keys::{OBJECT_KEY_HEAD_LEN, SEGMENTS_BEGIN};
 use holm_core::layout::Layout;
 use holm_core::object::{Object, State};
-use holm_core::peer::{GapObject, HintMessage, PeerMessage};
+use holm_core::peer::{GapObject, HintMessage, PageObject, PeerMessage};
 use holm_core::shard::log::segment::{self, Place};
 use holm_core::shard::log::{LogEntry, decode_record};
 use holm_core::store::Table;
@@ -340,6 +340,11 @@ impl Referee {
             }
             PeerMessage::GapAnswer { objects, .. } => {
                 for GapObject { bucket, key, object, .. } in objects {
+                    self.delivered_object(*bucket, key, object);
+                }
+            }
+            PeerMessage::PageAnswer { objects, .. } => {
+                for PageObject { bucket, key, object } in objects {
                     self.delivered_object(*bucket, key, object);
                 }
             }

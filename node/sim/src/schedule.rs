@@ -288,6 +288,7 @@ line!("shard" ShardConfig {
     hint_bytes_max,
     handoff_window_bytes,
     log_memory_bytes_max,
+    log_segment_bytes_max,
     pulse_ms,
     pulse_wan_ms,
     seen_ms,

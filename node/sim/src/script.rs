@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use holm_core::peer::PeerMessage;
 use holm_core::shard::config::ShardConfig;
 use holm_protocol::error::RequestError;
 use holm_protocol::ids::{BucketId, NodeId, RequestId};
@@ -16,7 +17,7 @@ use crate::net::Delay;
 use crate::plan::{Shape, Timing};
 use crate::referee::is_undone;
 use crate::store::SyncMode;
-use crate::trace::What;
+use crate::trace::{What, whole_frame};
 
 /// One way within a region, one way between regions, and a commit, microseconds.
 const NEAR_US: u64 = 500;
@@ -306,11 +307,16 @@ impl Script {
         true
     }
 
-    /// What was said since this was last asked for, without times and commits.
+    /// What was said since this was last asked for, without times and commits, and without what nodes
+    /// tell each other of their clocks.
     pub fn story(&mut self) -> Vec<String> {
         let trace = self.cluster.trace();
         let steps = trace.steps().skip(self.told);
-        let steps = steps.filter(|step| !matches!(step.what, What::Commit { .. }));
+        let steps = steps.filter(|step| match &step.what {
+            What::Commit { .. } => false,
+            What::Peer { frame, .. } | What::Dropped { frame, .. } => !is_about_clocks(frame),
+            _ => true,
+        });
         let lines = steps.map(|step| trace.words(&step.what)).collect();
         self.told = trace.steps().count();
         lines
@@ -323,4 +329,12 @@ impl Script {
         self.cluster.referee_mut().check_history();
         self.cluster.referee().violation().map(ToString::to_string)
     }
+}
+
+fn is_about_clocks(frame: &Bytes) -> bool {
+    let message = whole_frame(frame).and_then(|frame| PeerMessage::decode(&frame).ok());
+    matches!(
+        message,
+        Some(PeerMessage::Pulse { .. } | PeerMessage::Seen { .. } | PeerMessage::Noted { .. })
+    )
 }

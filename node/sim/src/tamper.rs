@@ -135,7 +135,7 @@ tampers! {
     WriteWithoutContext, "A write reaches the other replicas without what it overwrote.",
         None, equal_clocks::EQUAL_STATES;
     RepairWithoutContext, "Read repair sends the live values and not what they overwrote.",
-        None, converged::SAME_EVERYWHERE;
+        None, equal_clocks::EQUAL_STATES;
     JoinKeepsCovered, "A join keeps siblings that the other side has overwritten.",
         None, read::NOTHING_DOMINATED;
     LatestByArrival, "Where the last writer wins, the last to arrive wins.",
@@ -182,8 +182,10 @@ tampers! {
         None, converged::SAME_EVERYWHERE;
     ClaimsOwnRunOnly, "A node tells others what it has written, and not what it has seen of nodes that are gone.",
         None, converged::SAME_EVERYWHERE;
+    ResyncEndsEarly, "A replica that takes a partition whole takes its first page for all of it.",
+        None, equal_clocks::EQUAL_STATES;
     GapClosedUnsent, "An answer to a gap leaves objects out and says that it closes their gaps.",
-        None, logged::CLOCK_HONEST;
+        None, equal_clocks::EQUAL_STATES;
 }
 
 impl Tamper {

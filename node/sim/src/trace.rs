@@ -15,7 +15,7 @@ use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::Object;
 use holm_core::peer::verify::{Answer, KeyState, Question};
-use holm_core::peer::{Found, GapObject, HintMessage, PeerMessage, Want};
+use holm_core::peer::{Found, GapObject, HintMessage, PageObject, PeerMessage, Want};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
 use holm_protocol::ids::{Actor, NodeId, Partition};
@@ -402,6 +402,19 @@ impl Names {
                 write!(out, "has seen {}", joined(clocks.iter().map(clock)))
             }
             PeerMessage::Noted { .. } => out.write_str("noted"),
+            PeerMessage::PageAsk { partition, after, .. } => {
+                let after = after.map_or("the beginning".to_owned(), |(_, key)| text(&key));
+                write!(out, "wants {partition} whole, from {after} on")
+            }
+            PeerMessage::PageAnswer { partition, clock, objects, is_last, .. } => {
+                let object =
+                    |it: &PageObject| format!("{} {}", text(&it.key), self.object(&it.object));
+                write!(out, "sends of {partition} {}", joined(objects.iter().map(object)))?;
+                if !clock.is_empty() {
+                    write!(out, ", had seen {}", self.dots(&clock))?;
+                }
+                if is_last { out.write_str(", that is all") } else { Ok(()) }
+            }
             PeerMessage::GapAsk { missing, partition, .. } => {
                 write!(out, "lacks {} of {partition}", self.dots(&missing))
             }
@@ -553,6 +566,8 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::Noted { .. }
                 | PeerMessage::GapAsk { .. }
                 | PeerMessage::GapAnswer { .. }
+                | PeerMessage::PageAsk { .. }
+                | PeerMessage::PageAnswer { .. }
                 | PeerMessage::Verify { .. }
                 | PeerMessage::VerifyReply { .. } => None,
             }

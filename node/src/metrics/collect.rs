@@ -24,7 +24,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 37] = [
+const SHARD_COUNTERS: [ShardFigure; 39] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -71,6 +71,8 @@ const SHARD_COUNTERS: [ShardFigure; 37] = [
         "Lacking writes of which a replica's log did not know the keys any more.",
         |c| c.gap_dots_cut,
     ),
+    ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
+    ("resync_objects", "Objects of such partitions that came.", |c| c.resync_objects),
     ("consistency_violations", "Values lost here without a trace, restored from a replica.", |c| {
         c.consistency_violations
     }),
@@ -91,7 +93,7 @@ const SHARD_COUNTERS: [ShardFigure; 37] = [
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 9] = [
+const SHARD_GAUGES: [ShardFigure; 10] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
@@ -100,6 +102,7 @@ const SHARD_GAUGES: [ShardFigure; 9] = [
     ("relays", "Writes being passed on to other replicas of the region.", |c| c.relays),
     ("held_bytes", "Bytes that requests and lingering writes hold.", |c| c.held_bytes),
     ("log_memory_bytes", "Bytes of the dot log's entries in memory.", |c| c.log_bytes),
+    ("log_segment_bytes", "Bytes of the dot log's segments on disk.", |c| c.log_segment_bytes),
     ("gap_asks_open", "Questions for lacking writes that are under way.", |c| c.gap_asks_open),
 ];
 

@@ -29,6 +29,17 @@ pub struct GapObject {
     pub done: DotSet,
 }
 
+/// An object of a partition that is sent whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageObject {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// The encoded object.
+    pub object: Bytes,
+}
+
 impl PeerMessage {
     /// The message cut into those for each of the receiver's so many shards. Only what speaks of
     /// several partitions is cut; the sender's shards need not be as many.
@@ -110,6 +121,25 @@ pub(super) fn objects(reader: &mut Reader<'_>) -> Result<Vec<GapObject>, WireErr
         let (bucket, key) = target(reader)?;
         let object = reader.bytes("object", OBJECT_LEN_MAX)?;
         objects.push(GapObject { bucket, key, object, done: DotSet::decode(reader)? });
+    }
+    Ok(objects)
+}
+
+pub(super) fn put_page(out: &mut BytesMut, objects: &[PageObject]) {
+    put_varint(out, objects.len() as u64);
+    for PageObject { bucket, key, object } in objects {
+        put_target(out, *bucket, key);
+        put_slice(out, object);
+    }
+}
+
+pub(super) fn page(reader: &mut Reader<'_>) -> Result<Vec<PageObject>, WireError> {
+    let count = reader.length("page objects", OBJECTS_MAX)?;
+    let mut objects = Vec::new();
+    for _ in 0..count {
+        let (bucket, key) = target(reader)?;
+        let object = reader.bytes("object", OBJECT_LEN_MAX)?;
+        objects.push(PageObject { bucket, key, object });
     }
     Ok(objects)
 }

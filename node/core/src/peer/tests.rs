@@ -98,7 +98,13 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
     let counters = vec![(partition, 300), (other, 1)];
     let clocks = vec![(partition, dots.clone()), (other, DotSet::new())];
     let (cut, unknown) = (dots.clone(), DotSet::new());
+    let (bucket, key) = (BucketId(3), Bytes::from_static(b"key"));
+    let page = PageObject { bucket, key: key.clone(), object: Bytes::from_static(b"object") };
+    let (clock, bytes_max) = (dots.clone(), 9);
     vec![
+        PeerMessage::PageAsk { op, partition, after: None, bytes_max },
+        PeerMessage::PageAsk { op, partition, after: Some((bucket, key)), bytes_max },
+        PeerMessage::PageAnswer { op, partition, clock, objects: vec![page], is_last: true },
         PeerMessage::Pulse { actor: Actor(3), hlc: Hlc(8), counters },
         PeerMessage::Seen { op, clocks },
         PeerMessage::Noted { op, partition, shard: 1, shards: 2 },

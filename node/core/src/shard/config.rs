@@ -54,6 +54,9 @@ pub struct ShardConfig {
     pub handoff_window_bytes: usize,
     /// Bytes of the log's entries kept in memory. Above it they are sorted early.
     pub log_memory_bytes_max: usize,
+    /// Bytes of the log's segments on disk. Above it the oldest are cut, and a replica that lacks what
+    /// they knew takes the partition whole.
+    pub log_segment_bytes_max: u64,
     /// Between two pulses to a node of the own region, milliseconds.
     pub pulse_ms: u64,
     /// Between two pulses to a node of another region, milliseconds.
@@ -97,6 +100,7 @@ impl Default for ShardConfig {
             // A round trip's worth at a gigabit and eight milliseconds.
             handoff_window_bytes: 1 << 20,
             log_memory_bytes_max: 16 << 20,
+            log_segment_bytes_max: 1 << 30,
             pulse_ms: 50,
             pulse_wan_ms: 200,
             seen_ms: 1_000,
@@ -132,6 +136,7 @@ impl ShardConfig {
             hint_bytes_max: 16 << 10,
             handoff_window_bytes: 2 << 10,
             log_memory_bytes_max: 1 << 10,
+            log_segment_bytes_max: 1 << 20,
             pulse_ms: 20,
             pulse_wan_ms: 60,
             seen_ms: 200,

@@ -226,6 +226,10 @@ pub struct Counters {
     pub gap_objects_joined: u64,
     /// Their bytes.
     pub gap_bytes_joined: u64,
+    /// Partitions taken whole from another replica.
+    pub resyncs: u64,
+    /// Their objects that came, repeated ones too.
+    pub resync_objects: u64,
     /// Dots asked for whose keys a peer's log did not know any more.
     pub gap_dots_cut: u64,
     /// Client requests in flight now.
@@ -240,6 +244,8 @@ pub struct Counters {
     pub cache_bytes: u64,
     /// Bytes of the log's entries in memory now.
     pub log_bytes: u64,
+    /// Bytes of the log's segments on disk now.
+    pub log_segment_bytes: u64,
     /// Questions about gaps under way now.
     pub gap_asks_open: u64,
 }

@@ -13,11 +13,14 @@
 //! An object stands for a dot if its context covers it, so one that does not is refused. Dots
 //! that nobody asked for are not marked.
 //!
+//! If nobody who has a dot knows its key any more, the partition is taken whole ([`resync`]).
+//!
 //! A peer answers from objects that the open batch has changed only after its commit. It says
 //! which dots it has not seen, and which it has seen and has no key for any more (`cut`); of what it
-//! leaves out it can be asked again. A node that lost memory asks for nothing and answers nothing.
+//! leaves out it can be asked again. A node that lost memory asks for nothing, and has seen nothing.
 //!
 //! [`gaps`]: super::gaps
+//! [`resync`]: super::resync
 
 use bytes::Bytes;
 
@@ -70,7 +73,7 @@ impl Shard {
         now: Mono,
     ) {
         // Without room the next claim says it again.
-        if self.boot.amnesia || !self.gaps.has_room(from) {
+        if self.boot.amnesia || !self.may_have_news(from) || !self.gaps.has_room(from) {
             return;
         }
         let ripens_at = now.plus_ms(self.patience_ms());
@@ -95,7 +98,8 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) {
         let Some(&(partition, _)) = clocks.first() else { return };
-        if !self.boot.amnesia && !self.notice_claims(from, clocks, turn.now.mono) {
+        let is_news = !self.boot.amnesia && self.may_have_news(from);
+        if is_news && !self.notice_claims(from, clocks, turn.now.mono) {
             // Not noted, it will be repeated.
             self.counters.overloads += 1;
             return;
@@ -105,13 +109,20 @@ impl Shard {
         turn.out.push(Effect::Send { to: vec![from], message });
     }
 
+    /// Only who is in the layout can be asked.
+    fn may_have_news(&self, from: NodeId) -> bool {
+        self.cluster.layout.as_ref().is_some_and(|layout| layout.node(from).is_some())
+    }
+
     /// Says whether there was room for all of it.
     fn notice_claims(&mut self, from: NodeId, clocks: &[(Partition, DotSet)], now: Mono) -> bool {
         let ripens_at = now.plus_ms(self.patience_ms());
         let has_room = self.gaps.has_room(from);
         for (partition, claimed) in clocks {
             let Some(state) = self.partitions.get(partition) else { continue };
-            let lacked = claimed.without(state.clock());
+            let mut lacked = claimed.without(state.clock());
+            // What this run has written it has, or has given up and noticed then.
+            lacked.remove_actor(self.boot.actor);
             if !lacked.is_empty() && !has_room {
                 return false;
             }
@@ -148,7 +159,8 @@ impl Shard {
         }
         let earliest = now.plus_ms(LOOK_MS);
         if self.boot.amnesia || self.writable(turn.store).is_err() {
-            self.gaps.looked(earliest.plus_ms(ANSWER_MS), |_| true);
+            let later = earliest.plus_ms(ANSWER_MS);
+            self.gaps.looked((later, later), |_| true);
             return;
         }
         let patience_ms = self.patience_ms();
@@ -163,8 +175,9 @@ impl Shard {
                 self.ask_nearest(partition, peers, turn);
             }
         }
+        self.start_resyncs(turn);
         let peers = &self.peers;
-        self.gaps.looked(earliest, |node| peers.is_up(node));
+        self.gaps.looked((earliest, self.resyncs.free_at()), |node| peers.is_up(node));
     }
 
     fn ask_nearest<S: Store>(
@@ -205,8 +218,11 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) {
         let Some(state) = self.partitions.get(&partition) else { return };
-        // Not answered, another is asked.
         if !self.may_claim() {
+            // What it claimed before, it does not vouch for now. Its next run claims anew.
+            let (objects, cut, unknown) = (Vec::new(), DotSet::new(), missing.clone());
+            let message = PeerMessage::GapAnswer { op, partition, objects, cut, unknown };
+            turn.out.push(Effect::Send { to: vec![from], message });
             return;
         }
         let unknown = missing.without(state.clock());
@@ -259,6 +275,7 @@ impl Shard {
             if !objects.is_empty() && (bytes > bytes_max || objects.len() >= OBJECTS_MAX) {
                 break;
             }
+            let done = if done.weight() > RANGES_ASKED_MAX { first_dots(&done) } else { done };
             objects.push(GapObject { bucket, key, object, done });
         }
         (objects, open)
@@ -293,6 +310,7 @@ impl Shard {
             helped |= !not_there.is_empty();
             self.gaps.has_not(partition, from, not_there);
         }
+        self.gaps.has_cut(partition, from, cut);
         self.counters.gap_dots_cut += cut.count().min(DOTS_MAX);
         if !helped {
             self.gaps.hold(partition, from, now);

@@ -31,6 +31,8 @@ const WEIGHT_MAX: usize = 1 << 16;
 /// How long a peer that did not answer, or could not help, is left alone, milliseconds; doubles each
 /// time up to the second.
 const HOLD_MS: u64 = 100;
+/// From this on nobody waits for such a peer: it has failed several times.
+const HOPELESS_MS: u64 = 1_000;
 /// How long an object that could not be taken is not asked for, milliseconds: what is too new for
 /// this node's clock is taken after a while, what is too large never.
 const PUT_OFF_MS: u64 = 500;
@@ -97,6 +99,8 @@ pub(super) struct Ask {
 struct Wanted {
     lacks: BTreeMap<NodeId, Lack>,
     ask: Option<Ask>,
+    /// What peers have and do not know the keys of any more.
+    cut: BTreeMap<NodeId, DotSet>,
 }
 
 /// See the [module](self).
@@ -140,8 +144,12 @@ impl Gaps {
     }
 
     /// The look is over; the next one is due by what is known now of peers that are up, and not
-    /// before `earliest`.
-    pub(super) fn looked(&mut self, earliest: Mono, is_up: impl Fn(NodeId) -> bool) {
+    /// before `earliest`. A partition can be taken whole from `resync_at` on.
+    pub(super) fn looked(
+        &mut self,
+        (earliest, resync_at): (Mono, Mono),
+        is_up: impl Fn(NodeId) -> bool,
+    ) {
         let mut due = None;
         for wanted in self.wanted.values() {
             let ask = wanted.ask.as_ref().map(|ask| ask.deadline);
@@ -151,7 +159,8 @@ impl Gaps {
                 let idle = !lack.ripe.is_empty() && wanted.ask.is_none();
                 [ripening, idle.then_some(lack.hold_until)]
             });
-            due = lacks.flatten().chain(ask).chain(due).min();
+            let cut = wanted.cut.keys().any(|node| is_up(*node)).then_some(resync_at);
+            due = lacks.flatten().chain(ask).chain(cut).chain(due).min();
         }
         self.due = due.map(|due| due.max(earliest));
     }
@@ -176,6 +185,8 @@ impl Gaps {
         let Some(wanted) = self.wanted.get_mut(&partition) else { return Vec::new() };
         wanted.lacks.values_mut().for_each(|lack| lack.ripen(clock, now, patience_ms));
         wanted.lacks.retain(|_, lack| !lack.is_empty());
+        wanted.cut.values_mut().for_each(|cut| *cut = cut.without(clock));
+        wanted.cut.retain(|_, cut| !cut.is_empty());
         if wanted.ask.as_ref().is_some_and(|ask| ask.deadline <= now) {
             self.fail(partition, now);
         }
@@ -183,7 +194,7 @@ impl Gaps {
         if wanted.ask.is_some() {
             return Vec::new();
         }
-        if wanted.lacks.is_empty() {
+        if wanted.lacks.is_empty() && wanted.cut.is_empty() {
             self.wanted.remove(&partition);
             return Vec::new();
         }
@@ -220,6 +231,31 @@ impl Gaps {
         }
     }
 
+    /// A peer has these, and does not know their keys any more.
+    pub(super) fn has_cut(&mut self, partition: Partition, peer: NodeId, dots: &DotSet) {
+        if let Some(wanted) = self.wanted.get_mut(&partition).filter(|_| !dots.is_empty()) {
+            wanted.cut.entry(peer).or_default().merge(dots);
+        }
+    }
+
+    /// A peer from which a partition must be taken whole: of those that are up, one that has cut what
+    /// is lacking, if no other can be asked for more; rather another than who has just failed.
+    pub(super) fn resync_from(
+        &self,
+        (partition, failed): (Partition, Option<NodeId>),
+        is_up: impl Fn(NodeId) -> bool,
+    ) -> Option<NodeId> {
+        let wanted = self.wanted.get(&partition)?;
+        let can_help = |(node, lack): (&NodeId, &Lack)| {
+            is_up(*node) && !lack.ripe.is_empty() && lack.hold_ms < HOPELESS_MS
+        };
+        if wanted.ask.is_some() || wanted.lacks.iter().any(can_help) {
+            return None;
+        }
+        let up = wanted.cut.keys().copied().filter(|&node| is_up(node));
+        up.min_by_key(|&node| Some(node) == failed)
+    }
+
     /// What a peer sent of these could not be taken: not asked of it again for a while.
     pub(super) fn put_off(&mut self, partition: Partition, peer: NodeId, dots: &DotSet, now: Mono) {
         let lack = self.wanted.get_mut(&partition).and_then(|it| it.lacks.get_mut(&peer));
@@ -237,8 +273,9 @@ impl Gaps {
         }
     }
 
-    /// What is asked of this peer will not be answered.
+    /// What is asked of this peer will not be answered. What it has cut its next run says again.
     pub(super) fn down(&mut self, peer: NodeId, now: Mono) {
+        self.wanted.values_mut().for_each(|wanted| _ = wanted.cut.remove(&peer));
         let asks = |wanted: &Wanted| wanted.ask.as_ref().is_some_and(|ask| ask.peer == peer);
         let concerned: Vec<Partition> =
             self.wanted.iter().filter(|(_, wanted)| asks(wanted)).map(|(p, _)| *p).collect();

@@ -40,6 +40,7 @@ use holm_protocol::message::{dot as read_dot, put_dot};
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use crate::clock::{DotSet, PartitionClock};
+use crate::keys::segments_size_key;
 use crate::keys::{SEGMENTS_BEGIN, checkpoint_key, log_key, log_key_parts, log_mark_key};
 use crate::shard::partition::PartitionState;
 use crate::store::{Store, StoreError, Table};
@@ -81,6 +82,8 @@ pub struct LogLimits {
     pub records: u32,
     /// Records are dealt with early when their entries take more memory than this.
     pub bytes: usize,
+    /// Segments are cut, the oldest first, when all of them take more than this.
+    pub segments: u64,
 }
 
 /// Which keys some dots were to.
@@ -99,12 +102,16 @@ struct Sorted {
     /// All of them go into segments, those of the open batch too, and the clock is checkpointed.
     whole: bool,
     dots: Vec<Dot>,
+    /// What the partition's segments take then.
+    size: u64,
 }
 
 /// What the open batch does besides adding entries.
 #[derive(Debug, Default)]
 struct Staged {
     sorted: Vec<Sorted>,
+    /// What a partition's segments take after some were cut.
+    cut: Option<(Partition, u64)>,
     mark: u64,
     /// Whether the batch has a record.
     recorded: bool,
@@ -127,6 +134,11 @@ pub struct ShardLog {
     others: BTreeMap<Partition, PartitionClock>,
     /// What the open batch adds.
     pending: Vec<LogEntry>,
+    /// Partitions that have adopted a clock in the open batch.
+    adopted: BTreeSet<Partition>,
+    /// What the segments of each partition take, bytes, and all of them.
+    sizes: BTreeMap<Partition, u64>,
+    size: u64,
     staged: Staged,
 }
 
@@ -143,6 +155,9 @@ impl ShardLog {
             recent: Recent::default(),
             others: BTreeMap::new(),
             pending: Vec::new(),
+            adopted: BTreeSet::new(),
+            sizes: BTreeMap::new(),
+            size: 0,
             staged: Staged::default(),
         }
     }
@@ -161,6 +176,7 @@ impl ShardLog {
         let mut clocks = BTreeMap::new();
         for &partition in partitions {
             clocks.insert(partition, read_checkpoint(partition, store)?);
+            self.resize(partition, read_size(partition, store)?);
         }
         let end = SEGMENTS_BEGIN;
         let mut from = log_key(0, 0);
@@ -235,7 +251,24 @@ impl ShardLog {
     /// Whether the open batch adds anything.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.adopted.is_empty()
+    }
+
+    /// The open batch adopts another replica's clock, of which the log knows nothing.
+    pub fn adopt(&mut self, partition: Partition) {
+        self.adopted.insert(partition);
+    }
+
+    /// The partitions that have adopted a clock in the open batch.
+    #[must_use]
+    pub fn adopted(&self) -> &BTreeSet<Partition> {
+        &self.adopted
+    }
+
+    /// What all segments take, bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.size
     }
 
     /// Adds an entry to the open batch.
@@ -255,10 +288,12 @@ impl ShardLog {
         self.recent.bytes()
     }
 
-    /// Gives up the open batch: what it would have added.
-    pub fn roll_back(&mut self) -> Vec<LogEntry> {
+    /// Gives up the open batch: the partitions it concerned.
+    pub fn roll_back(&mut self) -> BTreeSet<Partition> {
         self.staged = Staged::default();
-        std::mem::take(&mut self.pending)
+        let mut concerned = std::mem::take(&mut self.adopted);
+        concerned.extend(self.pending.drain(..).map(|entry| entry.partition));
+        concerned
     }
 
     /// Stages the batch's record, and sorts into segments what is due.
@@ -268,10 +303,10 @@ impl ShardLog {
         partitions: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) {
-        if self.pending.is_empty() {
+        if !self.has_pending() {
             return;
         }
-        self.sequence += 1;
+        self.sequence += u64::from(!self.pending.is_empty());
         let before = (self.sequence + 1).saturating_sub(limits.records.into());
         let excess = self.recent.bytes().saturating_sub(limits.bytes);
         self.sort((before, excess, SORTED_PARTITIONS), partitions, store);
@@ -281,6 +316,7 @@ impl ShardLog {
             let record = encode_record(&self.pending);
             store.stage_put(Table::Log, &log_key(self.stream, self.sequence), &record);
         }
+        self.stage_cut(limits.segments, partitions, store);
         self.stage_mark(store);
     }
 
@@ -300,7 +336,8 @@ impl ShardLog {
     pub fn committed(&mut self) {
         let staged = std::mem::take(&mut self.staged);
         let mut whole = BTreeSet::new();
-        for Sorted { partition, whole: is_whole, dots } in staged.sorted {
+        for Sorted { partition, whole: is_whole, dots, size } in staged.sorted {
+            self.resize(partition, size);
             if is_whole {
                 self.recent.remove(partition);
                 self.others.remove(&partition);
@@ -314,6 +351,10 @@ impl ShardLog {
                 self.recent.add(self.sequence, entry);
             }
         }
+        if let Some((partition, size)) = staged.cut {
+            self.resize(partition, size);
+        }
+        self.adopted.clear();
         if staged.recorded {
             self.records.insert(self.sequence);
         }
@@ -378,7 +419,17 @@ impl ShardLog {
         let pending: usize = self.pending.iter().map(|entry| entry.key.len() + 24).sum();
         let mut budget = SORTED_BYTES.max(2 * pending);
         let mut sorted = Vec::new();
-        for (oldest, partition) in self.recent.by_age().take(count) {
+        // An adopted clock has dots that no record has: it is checkpointed at once, and what that has
+        // seen must be in segments.
+        for &partition in &self.adopted {
+            let Some(state) = partitions.get(&partition) else { continue };
+            let (part, _) = self.sort_partition(partition, usize::MAX, store);
+            let row = encode_checkpoint(state.clock());
+            store.stage_put(Table::Meta, &checkpoint_key(partition), &row);
+            sorted.push(part);
+        }
+        let others = self.recent.by_age().filter(|(_, p)| !self.adopted.contains(p));
+        for (oldest, partition) in others.take(count) {
             if budget == 0 || (oldest > before && excess == 0) {
                 break;
             }
@@ -420,8 +471,37 @@ impl ShardLog {
         };
         entries.extend(open.iter().map(|(dot, place)| (*dot, place)));
         entries.sort_unstable_by_key(|(dot, _)| *dot);
-        segment::stage(partition, &entries, store);
-        (Sorted { partition, whole, dots }, bytes)
+        let staged = segment::stage(partition, &entries, store);
+        let size = self.sizes.get(&partition).map_or(0, |size| *size) + staged;
+        store.stage_put(Table::Meta, &segments_size_key(partition), &size.to_be_bytes());
+        (Sorted { partition, whole, dots, size }, bytes)
+    }
+
+    fn resize(&mut self, partition: Partition, size: u64) {
+        let before = self.sizes.insert(partition, size).unwrap_or(0);
+        self.size = self.size - before + size;
+    }
+
+    /// Stages the removal of the oldest segments of the partition that has the most of them, if all
+    /// take more than this.
+    fn stage_cut<S: Store>(
+        &mut self,
+        segments: u64,
+        partitions: &BTreeMap<Partition, PartitionState>,
+        store: &mut S,
+    ) {
+        let is_untouched = |p: &Partition| self.staged.sorted.iter().all(|it| it.partition != *p);
+        let excess = self.size.saturating_sub(segments);
+        let sizes = self.sizes.iter().filter(|(partition, _)| is_untouched(partition));
+        let largest = sizes.max_by_key(|(_, size)| **size).filter(|_| excess > 0);
+        let Some((&partition, &size)) = largest else { return };
+        let Some(state) = partitions.get(&partition) else { return };
+        // A disk that cannot be read now is cut later.
+        let Ok(cut) = segment::stage_cut(partition, state.clock(), excess, store) else { return };
+        // Where there is none, the size was wrong.
+        let size = if cut == 0 { 0 } else { size.saturating_sub(cut) };
+        store.stage_put(Table::Meta, &segments_size_key(partition), &size.to_be_bytes());
+        self.staged.cut = Some((partition, size));
     }
 
     /// Stages how far the log is dealt with, and the removal of the records behind that.
@@ -485,6 +565,17 @@ fn read_mark<S: Store>(stream: u32, store: &mut S) -> Result<u64, StoreError> {
         None => Ok(0),
         Some(Ok(mark)) => Ok(u64::from_be_bytes(mark)),
         Some(Err(_)) => Err(StoreError::Corrupt(format!("mark of dot log stream {stream}"))),
+    }
+}
+
+/// What a partition's segments take; of one that has none, 0.
+fn read_size<S: Store>(partition: Partition, store: &mut S) -> Result<u64, StoreError> {
+    let bytes = store.get(Table::Meta, &segments_size_key(partition))?;
+    match bytes.map(<[u8; 8]>::try_from) {
+        None => Ok(0),
+        // Room for the sum of all partitions' sizes: damage is not to stop the node.
+        Some(Ok(size)) => Ok(u64::from_be_bytes(size).min(1 << 40)),
+        Some(Err(_)) => Err(StoreError::Corrupt(format!("segments' size of {partition}"))),
     }
 }
 

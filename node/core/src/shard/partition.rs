@@ -48,6 +48,12 @@ impl PartitionState {
         self.own_counter = 0;
     }
 
+    /// Marks as seen what another replica has seen, whose objects are all joined here. They belong
+    /// into the next checkpoint.
+    pub fn adopt(&mut self, clock: &PartitionClock) {
+        self.clock.merge(clock);
+    }
+
     /// Marks a dot as seen. Says whether it was new: then it belongs into the log.
     pub fn see(&mut self, dot: Dot) -> bool {
         self.clock.insert(dot)

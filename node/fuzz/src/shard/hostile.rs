@@ -1,8 +1,11 @@
 //! What a node with a valid certificate can say: anything that can be encoded.
 
 use bytes::Bytes;
+use holm_core::clock::DotSet;
 use holm_core::object::Object;
-use holm_core::peer::{Found, HintMessage, OpId, PeerMessage, Refusal, Want};
+use holm_core::peer::{
+    Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal, Want,
+};
 use holm_protocol::admin::{HintState, ReplicaState};
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{NotReady, RequestError};
@@ -89,6 +92,82 @@ pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
     }
 }
 
+/// What nodes say of clocks, unasked.
+pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage {
+    let op = OpId(input.below(6) as u64);
+    let (partition, bucket, key) = target(input);
+    match input.below(6) {
+        0 => {
+            let actor = if input.flag() { world.actor } else { Actor(input.below(16) as u64) };
+            let counters = vec![(partition, input.number())];
+            PeerMessage::Pulse { actor, hlc: Hlc(input.number()), counters }
+        }
+        1 | 2 => {
+            let mut clocks = vec![(partition, dots(input, world))];
+            if input.flag() {
+                clocks.push((place::partitions()[input.below(4)], dots(input, world)));
+            }
+            PeerMessage::Seen { op, clocks }
+        }
+        3 => {
+            let (missing, bytes_max) = (dots(input, world), input.number() as u32);
+            PeerMessage::GapAsk { op, partition, missing, bytes_max }
+        }
+        4 => {
+            let after = input.flag().then_some((bucket, key));
+            PeerMessage::PageAsk { op, partition, after, bytes_max: input.number() as u32 }
+        }
+        _ => page_answer(input, world, (op, partition)),
+    }
+}
+
+/// Some dots, of this run too, in ranges that may be long.
+fn dots(input: &mut Input<'_>, world: &World) -> DotSet {
+    let mut dots = DotSet::new();
+    for _ in 0..input.below(4) {
+        let actor = if input.byte() < 32 { world.actor } else { Actor(10 + input.below(5) as u64) };
+        let first = input.number();
+        dots.insert_range(actor, first, first.saturating_add(input.number()));
+    }
+    dots
+}
+
+fn gap_answer(
+    input: &mut Input<'_>,
+    world: &World,
+    (op, partition): (OpId, Partition),
+    missing: DotSet,
+) -> PeerMessage {
+    let (cut, unknown) = match input.below(4) {
+        0 => (missing.clone(), DotSet::new()),
+        1 => (DotSet::new(), missing.clone()),
+        _ => (DotSet::new(), DotSet::new()),
+    };
+    let object = |input: &mut Input<'_>| {
+        let (_, bucket, key) = target(input);
+        let object = object(input, world, bucket);
+        let done = if input.byte() < 200 { missing.clone() } else { dots(input, world) };
+        GapObject { bucket, key, object, done }
+    };
+    let objects = (0..input.below(3)).map(|_| object(input)).collect();
+    PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
+}
+
+fn page_answer(
+    input: &mut Input<'_>,
+    world: &World,
+    (op, partition): (OpId, Partition),
+) -> PeerMessage {
+    let object = |input: &mut Input<'_>| {
+        let (_, bucket, key) = target(input);
+        let object = object(input, world, bucket);
+        PageObject { bucket, key, object }
+    };
+    let objects = (0..input.below(3)).map(|_| object(input)).collect();
+    let clock = dots(input, world);
+    PeerMessage::PageAnswer { op, partition, clock, objects, is_last: input.flag() }
+}
+
 /// An answer to something that was asked, by who was asked or by somebody else, as often as liked.
 pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, PeerMessage)> {
     let at = world.asked.len().checked_sub(1 + input.below(world.asked.len().max(1)))?;
@@ -119,6 +198,14 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
         PeerMessage::Hint(HintMessage::HandOff { op, .. }) if is_fitting => {
             handed_off(input, *op, partition)
         }
+        PeerMessage::Seen { op, .. } => {
+            let (shard, shards) = (input.byte().into(), input.byte().into());
+            PeerMessage::Noted { op: *op, partition, shard, shards }
+        }
+        PeerMessage::GapAsk { op, missing, .. } => {
+            gap_answer(input, world, (*op, partition), missing.clone())
+        }
+        PeerMessage::PageAsk { op, .. } => page_answer(input, world, (*op, partition)),
         PeerMessage::Write { op, .. }
         | PeerMessage::Verify { op, .. }
         | PeerMessage::Read { op, .. }

@@ -211,8 +211,7 @@ impl World {
         self.now.wall = WallMs(wall.saturating_add_signed(wall_ms));
         let mut effects = std::mem::take(&mut self.effects);
         self.shard.tick(self.now, &mut self.store, &mut effects);
-        let next = self.shard.next_wakeup();
-        assert!(next.is_none_or(|next| next > self.now.mono), "a timer in the past spins");
+        // What is due between two batches, pulses and questions, waits for the commit.
         self.judge(effects);
     }
 
@@ -229,8 +228,8 @@ impl World {
         let counters = self.shard.counters();
         let held = (counters.in_flight, counters.lingering, counters.relays);
         assert_eq!(held, (0, 0, 0), "something is held for ever");
-        // What is kept for others is sent to them for as long as they are there.
-        assert!(self.shard.next_wakeup().is_none() || self.shard.counters().hints > 0);
+        // Claims that nobody notes are repeated for ever, and what is kept for others is sent to them for
+        // as long as they are there: there may still be a wake-up.
         self.check_clocks();
         self.restart(true);
     }
@@ -276,6 +275,9 @@ impl World {
                 | PeerMessage::InspectReply { .. }
                 | PeerMessage::VerifyReply { .. }
                 | PeerMessage::Hint(HintMessage::Kept { .. } | HintMessage::HandedOff { .. })
+                | PeerMessage::Noted { .. }
+                | PeerMessage::GapAnswer { .. }
+                | PeerMessage::PageAnswer { .. }
         );
         let known = |node: &NodeId| NODES.contains(node);
         assert!(to.iter().all(known) || is_answer, "sent to {to:?}, outside of the layout");

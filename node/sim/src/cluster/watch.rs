@@ -101,6 +101,10 @@ fn brought(input: &Input, recorder: &Recorder) -> Brought {
             let watched = objects.iter().find(|it| recorder.watches(it.bucket, &it.key));
             watched.map_or(Brought::Other, |it| Brought::Object(it.object.clone()))
         }
+        Input::Peer { message: PeerMessage::PageAnswer { objects, .. }, .. } => {
+            let watched = objects.iter().find(|it| recorder.watches(it.bucket, &it.key));
+            watched.map_or(Brought::Other, |it| Brought::Object(it.object.clone()))
+        }
         _ => Brought::Other,
     }
 }

@@ -148,6 +148,7 @@ pub(super) fn draw_config(rng: &mut ChaCha8Rng) -> ShardConfig {
         hedge_ms_max: rng.random_range(20..300),
         checkpoint_every: rng.random_range(1..20),
         log_memory_bytes_max: rng.random_range(0..2_000),
+        log_segment_bytes_max: pick(rng, &[300, 1_000, 5_000, 1_000_000]),
         pulse_ms: rng.random_range(10..100),
         pulse_wan_ms: rng.random_range(20..300),
         seen_ms: rng.random_range(50..1_000),

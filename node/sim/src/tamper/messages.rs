@@ -46,6 +46,11 @@ impl Tamper {
             PeerMessage::Seen { op, clocks } if self == Tamper::ClaimsOwnRunOnly => {
                 PeerMessage::Seen { op, clocks: own_only(clocks, passing.sender) }
             }
+            PeerMessage::PageAnswer { op, partition, clock, objects, .. }
+                if self == Tamper::ResyncEndsEarly =>
+            {
+                PeerMessage::PageAnswer { op, partition, clock, objects, is_last: true }
+            }
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
                 if self == Tamper::GapClosedUnsent =>
             {
@@ -174,9 +179,10 @@ fn closes_all(mut objects: Vec<GapObject>) -> Vec<GapObject> {
     let Some(mut last) = objects.pop() else { return objects };
     let mut left = Vec::new();
     for object in objects {
-        let spans = object.done.spans();
-        let is_covered = spans.map(|(actor, _, counter)| covers(&last, Dot { actor, counter }));
-        if is_covered.fold(true, |all, one| all && one) {
+        let mut dots = object.done.spans().map(|(actor, _, counter)| Dot { actor, counter });
+        let is_covered = dots.all(|dot| covers(&last, dot));
+        drop(dots);
+        if is_covered {
             last.done.merge(&object.done);
         } else {
             left.push(object);

@@ -19,7 +19,7 @@ use holm_protocol::limits::KEY_LEN_MAX;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use super::{checked, seal};
-use crate::clock::DotSet;
+use crate::clock::{DotSet, PartitionClock};
 use crate::keys::segment_key;
 use crate::store::{Store, StoreError, Table};
 
@@ -29,6 +29,9 @@ const SPAN_MAX: u64 = 4096;
 
 /// Bytes of a segment, about: some hundred entries, so that a row's own cost does not count.
 const SEGMENT_BYTES: usize = 16 << 10;
+
+/// Actors whose segments are compared when the oldest is to go. Of more, some others go first.
+const ACTORS_CUT: usize = 64;
 
 /// Segments read at a time. Arbitrary: what is asked for is mostly in one or two.
 const ROWS: usize = 4;
@@ -51,8 +54,13 @@ impl Place {
     }
 }
 
-/// Stages the segments of these entries, which ascend.
-pub(super) fn stage<S: Store>(partition: Partition, entries: &[(Dot, &Place)], store: &mut S) {
+/// Stages the segments of these entries, which ascend. Says how many bytes they are.
+pub(super) fn stage<S: Store>(
+    partition: Partition,
+    entries: &[(Dot, &Place)],
+    store: &mut S,
+) -> u64 {
+    let mut staged = 0;
     let mut rest = entries;
     while let Some(&(first, _)) = rest.first() {
         let mut bytes = 0;
@@ -64,10 +72,56 @@ pub(super) fn stage<S: Store>(partition: Partition, entries: &[(Dot, &Place)], s
         };
         let (segment, others) = rest.split_at(rest.iter().take_while(fits).count());
         if let Some(&(last, _)) = segment.last() {
-            store.stage_put(Table::Log, &segment_key(partition, last), &encode(segment));
+            let row = encode(segment);
+            staged += row.len() as u64;
+            store.stage_put(Table::Log, &segment_key(partition, last), &row);
         }
         rest = others;
     }
+    staged
+}
+
+/// Stages the removal of some of a partition's oldest segments: the first ones of the actor whose
+/// first is the oldest. Says how many bytes they were; 0 if there are none.
+///
+/// # Errors
+/// What the store reports. A damaged segment is removed like any other.
+pub(super) fn stage_cut<S: Store>(
+    partition: Partition,
+    clock: &PartitionClock,
+    bytes: u64,
+    store: &mut S,
+) -> Result<u64, StoreError> {
+    let mut oldest = None;
+    for (actor, _) in clock.iter().take(ACTORS_CUT) {
+        let row =
+            store.scan(Table::Log, &first_key(partition, actor), &end_key(partition, actor), 1)?;
+        let Some((_, row)) = row.first() else { continue };
+        let entries = decode(actor, row).unwrap_or_default();
+        let age = entries.first().map_or(Hlc(0), |(_, place)| place.hlc);
+        if oldest.is_none_or(|(least, _)| age < least) {
+            oldest = Some((age, actor));
+        }
+    }
+    let Some((_, actor)) = oldest else { return Ok(0) };
+    let (from, to) = (first_key(partition, actor), end_key(partition, actor));
+    let mut cut = 0;
+    for (key, row) in store.scan(Table::Log, &from, &to, ROWS)? {
+        if cut >= bytes {
+            break;
+        }
+        cut += row.len() as u64;
+        store.stage_delete(Table::Log, &key);
+    }
+    Ok(cut)
+}
+
+fn first_key(partition: Partition, actor: Actor) -> [u8; 24] {
+    segment_key(partition, Dot { actor, counter: 0 })
+}
+
+fn end_key(partition: Partition, actor: Actor) -> [u8; 24] {
+    segment_key(partition, Dot { actor, counter: u64::MAX })
 }
 
 /// Looks for dots of one actor, which are taken out of `missing` when they are found.

@@ -52,7 +52,7 @@ impl Store for Maps {
 }
 
 fn limits(records: u32) -> LogLimits {
-    LogLimits { records, bytes: usize::MAX }
+    LogLimits { records, bytes: usize::MAX, segments: u64::MAX }
 }
 
 /// Bug: a row with a key of another length was read as record 0 of stream 0, the scan went on after
@@ -155,7 +155,7 @@ proptest! {
                     }
                 }
                 for (log, states) in logs.iter_mut().zip(&states) {
-                    log.stage(LogLimits { records: every, bytes }, states, &mut store);
+                    log.stage(LogLimits { records: every, bytes, segments: u64::MAX }, states, &mut store);
                     log.committed();
                 }
             }
