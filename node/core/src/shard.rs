@@ -45,6 +45,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use holm_protocol::admin::BreakerState;
 use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RegionId};
 use holm_protocol::limits::TIMEOUT_MS_MAX;
@@ -193,6 +194,7 @@ impl Shard {
             Input::Peer { from, message } => self.on_peer(from, message, turn),
             Input::PeerUp(node) => self.peers.set_up(node, true),
             Input::PeerDown(node) => self.on_peer_down(node, turn),
+            Input::PeerDoubted(node, doubted) => self.peers.set_doubted(node, doubted),
             Input::Amnesia => self.boot.amnesia = true,
             Input::Cluster(cluster) => self.on_cluster(cluster, turn.store)?,
         }
@@ -307,8 +309,16 @@ impl Shard {
             held_bytes: self.held_bytes as u64,
             relays: self.relays as u64,
             cache_bytes: self.cache.bytes() as u64,
+            breaker_trips: self.peers.trips,
+            breaker_probes: self.peers.probes,
+            breakers_open: self.peers.open,
             ..self.counters
         }
+    }
+
+    /// The nodes that are asked last because they did not answer.
+    pub fn breakers(&self) -> impl Iterator<Item = (NodeId, BreakerState)> {
+        self.peers.breakers()
     }
 
     /// The state of a partition that this shard owns and holds.

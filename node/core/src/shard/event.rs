@@ -50,6 +50,8 @@ pub enum Input {
     PeerUp(NodeId),
     /// There is none any more.
     PeerDown(NodeId),
+    /// Membership doubts that this node can be reached, or does not any more. It only is asked last.
+    PeerDoubted(NodeId, bool),
     /// The node was found to have lost state it once had.
     Amnesia,
     /// Layout, buckets or secrets have changed.
@@ -88,7 +90,7 @@ pub enum Effect {
 /// Effects in the order in which they came about.
 pub type Effects = Vec<Effect>;
 
-/// What a shard counts. Only ever grows, but for the last four, which are what they are now.
+/// What a shard counts. Only ever grows, but for the last six, which are what they are now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Dots assigned to client writes.
@@ -119,8 +121,14 @@ pub struct Counters {
     pub commits_failed: u64,
     /// Objects loaded that did not match their checksum.
     pub corrupt_objects: u64,
+    /// Times that a node was put last for not answering, or kept there.
+    pub breaker_trips: u64,
+    /// Requests that tried whether such a node answers again.
+    pub breaker_probes: u64,
     /// Most siblings in one answer since the start.
     pub siblings_max: u64,
+    /// Nodes that are put last for not answering now.
+    pub breakers_open: u64,
     /// Client requests in flight now.
     pub in_flight: u64,
     /// Answered writes whose other replicas are awaited now.

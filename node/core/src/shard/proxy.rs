@@ -95,7 +95,8 @@ impl Shard {
         let mut candidates: Vec<NodeId> = others.filter(eligible).collect();
         candidates.sort_by_key(|&node| {
             let far = route.layout.region_of(node) != Some(route.region);
-            (far, if far { self.peers.srtt_us(node) } else { 0 })
+            let last = self.peers.is_last(node, turn.now.mono);
+            (last, far, if far { self.peers.srtt_us(node) } else { 0 })
         });
         let op = Box::new(ProxyOp {
             origin,
@@ -129,6 +130,7 @@ impl Shard {
             return self.end_proxy(&op, Reply::Error(error), turn);
         };
         op.target = target;
+        self.peers.asked(target, turn.now.mono);
         op.tried.insert(target);
         if let Some(request) = write_id(&op.request) {
             let fate = Fate::PassedOn { to: target, losses: self.peers.losses(target) };
@@ -164,6 +166,7 @@ impl Shard {
             None => return,
         };
         self.timers.clear(op.wake, id);
+        self.peers.close(from);
         let elsewhere = |error: &RequestError| {
             error.outcome() == Outcome::NothingHappened && error.retry() == Retry::Elsewhere
         };
@@ -198,6 +201,7 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) {
         let expired = turn.now.mono >= op.deadline;
+        self.peers.missed(op.target, turn.now.mono);
         match (op.is_read(), expired) {
             (true, false) if self.has_untried(&op) => self.try_next(id, op, turn),
             (true, false) => {
