@@ -23,6 +23,7 @@ mod handshakes;
 mod harness;
 mod http;
 mod layouts;
+mod members;
 mod overload;
 mod peers;
 mod repeats;
