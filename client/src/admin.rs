@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holm_protocol::admin::{
     AdminReply, AdminRequest, BucketChange, ClusterView, Explanation, LayoutProposal,
-    LayoutSummary, LinkRule, NodeStatus,
+    LayoutSummary, LinkRule, MembershipStatus, NodeStatus,
 };
 use holm_protocol::bucket::{BucketInfo, BucketPolicy};
 use holm_protocol::ids::NodeId;
@@ -55,6 +55,17 @@ impl Admin {
     pub async fn status(&self, node: NodeId) -> Result<NodeStatus, AdminError> {
         match self.request(Some(node), AdminRequest::Status).await? {
             (_, AdminReply::Status(status)) => Ok(status),
+            (node, _) => Err(AdminError::UnexpectedReply { node }),
+        }
+    }
+
+    /// What one node thinks of each other node.
+    ///
+    /// # Errors
+    /// [`AdminError`]; refused as malformed by a node of a version before this request.
+    pub async fn members(&self, node: NodeId) -> Result<MembershipStatus, AdminError> {
+        match self.request(Some(node), AdminRequest::Members).await? {
+            (_, AdminReply::Members(status)) => Ok(status),
             (node, _) => Err(AdminError::UnexpectedReply { node }),
         }
     }

@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod keys;
 pub mod merge;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +22,13 @@ use std::time::Duration;
 
 use holm_protocol::handshake;
 use holm_protocol::ids::NodeId;
-use holm_protocol::limits::{CONTEXT_LEN_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use serde::{Deserialize, Deserializer};
 
 use cli::Invocation;
 use keys::{KEYS, Kind, Names};
 use merge::{Merged, Source};
+use rules::REPLY_BYTES_MIN;
+pub use rules::relations;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -48,6 +50,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How it talks.
     pub net: NetConfig,
+    /// How it finds out who can be reached.
+    pub membership: MembershipConfig,
     /// What it logs.
     pub log: LogConfig,
     /// Development switches.
@@ -72,6 +76,9 @@ pub struct NodeConfig {
 pub struct ClusterConfig {
     /// The cluster's name.
     pub id: String,
+    /// Nodes to meet whatever the layout.
+    #[serde(deserialize_with = "seeds")]
+    pub seeds: Vec<(NodeId, SocketAddr)>,
 }
 
 /// `[listen]`.
@@ -197,6 +204,27 @@ pub struct NetConfig {
     /// Longest pause before reaching for a node again.
     #[serde(rename = "reconnect_max_ms", deserialize_with = "millis")]
     pub reconnect_max: Duration,
+    /// The same for one that has been away for long.
+    #[serde(rename = "reconnect_away_max_ms", deserialize_with = "millis")]
+    pub reconnect_away_max: Duration,
+}
+
+/// `[membership]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembershipConfig {
+    /// Between two probes.
+    #[serde(rename = "probe_interval_ms", deserialize_with = "millis")]
+    pub probe_interval: Duration,
+    /// For a direct answer.
+    #[serde(rename = "probe_timeout_ms", deserialize_with = "millis")]
+    pub probe_timeout: Duration,
+    /// For a suspect to object.
+    #[serde(rename = "suspicion_ms", deserialize_with = "millis")]
+    pub suspicion: Duration,
+    /// Until a node that is down is forgotten.
+    #[serde(rename = "forget_ms", deserialize_with = "millis")]
+    pub forget: Duration,
 }
 
 /// Form of log lines.
@@ -336,7 +364,7 @@ impl Config {
         Config {
             repair: RepairConfig { verify_every_ms: 0 },
             node: NodeConfig { id, data_dir: dir.join("data"), shards: 1 },
-            cluster: ClusterConfig { id: "test".to_owned() },
+            cluster: ClusterConfig { id: "test".to_owned(), seeds: Vec::new() },
             listen: ListenConfig { quic: loopback, http: loopback },
             tls: TlsConfig {
                 ca: dir.join("ca.pem"),
@@ -378,65 +406,18 @@ impl Config {
                 stall_timeout: ms(500),
                 reconnect_min: ms(5),
                 reconnect_max: ms(50),
+                reconnect_away_max: ms(500),
+            },
+            membership: MembershipConfig {
+                probe_interval: ms(200),
+                probe_timeout: ms(50),
+                suspicion: ms(400),
+                forget: ms(10_000),
             },
             log: LogConfig { format: LogFormat::Text, filter: "warn".to_owned() },
             dev: DevConfig { enabled: true },
         }
     }
-}
-
-/// The least that `limits.reply_bytes_per_lane_max` may be: an answer with one value of full length.
-const REPLY_BYTES_MIN: usize = VALUE_LEN_MAX + KEY_LEN_MAX + CONTEXT_LEN_MAX + (64 << 10);
-
-/// What must hold between keys.
-///
-/// # Errors
-/// [`ConfigError::Relation`] for the first that does not.
-pub fn relations(config: &Config) -> Result<(), ConfigError> {
-    let Config { limits, net, store, .. } = config;
-    let checks = [
-        (
-            net.keepalive * 3 <= net.idle_timeout,
-            ("net.keepalive_ms", net.keepalive.as_millis()),
-            format!("at most a third of net.idle_timeout_ms ({})", net.idle_timeout.as_millis()),
-        ),
-        (
-            net.reconnect_min <= net.reconnect_max,
-            ("net.reconnect_min_ms", net.reconnect_min.as_millis()),
-            format!("at most net.reconnect_max_ms ({})", net.reconnect_max.as_millis()),
-        ),
-        (
-            store.write_buffer_bytes <= store.cache_bytes,
-            ("store.write_buffer_bytes", store.write_buffer_bytes as u128),
-            format!("at most store.cache_bytes ({}), to which it is charged", store.cache_bytes),
-        ),
-        (
-            limits.in_flight_per_connection_max as usize <= limits.in_flight_max,
-            ("limits.in_flight_per_connection_max", limits.in_flight_per_connection_max.into()),
-            format!("at most limits.in_flight_max ({})", limits.in_flight_max),
-        ),
-        (
-            limits.handshakes_max <= limits.connections_max,
-            ("limits.handshakes_max", limits.handshakes_max as u128),
-            format!("at most limits.connections_max ({})", limits.connections_max),
-        ),
-        (
-            limits.reply_bytes_per_lane_max >= REPLY_BYTES_MIN,
-            ("limits.reply_bytes_per_lane_max", limits.reply_bytes_per_lane_max as u128),
-            format!("at least {REPLY_BYTES_MIN}: one answer with the largest value"),
-        ),
-        (
-            limits.reply_bytes_per_lane_max <= limits.reply_bytes_max,
-            ("limits.reply_bytes_per_lane_max", limits.reply_bytes_per_lane_max as u128),
-            format!("at most limits.reply_bytes_max ({})", limits.reply_bytes_max),
-        ),
-    ];
-    for (holds, (key, got), must) in checks {
-        if !holds {
-            return Err(ConfigError::Relation { key, got, must });
-        }
-    }
-    Ok(())
 }
 
 /// A file with every key, its meaning and default; keys without a default are to be filled in.
@@ -475,6 +456,13 @@ fn read_table(path: &Path) -> Result<toml::Table, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { file: file.clone(), source })?;
     text.parse().map_err(|source| ConfigError::NotToml { file, source: Box::new(source) })
+}
+
+fn seeds<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<(NodeId, SocketAddr)>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    keys::parse_seeds(&text).ok_or_else(|| serde::de::Error::custom("not a list of seeds"))
 }
 
 fn millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -41,6 +41,7 @@ const STORE_CHANGED: u8 = 129;
 
 const METADATA_KEY: &[u8] = b"cluster/metadata";
 const AMNESIA_KEY: &[u8] = b"node/amnesia";
+const BOOT_KEY: &[u8] = b"node/boot";
 
 /// How often the control thread looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -91,6 +92,21 @@ impl Control {
         Ok(store.get(Table::Meta, AMNESIA_KEY)?.is_some())
     }
 
+    /// Counts this start of the node, durably, before anybody hears of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the count so far cannot be read. A disk that takes nothing does not keep a node
+    /// from starting: the count is then repeated, and others outrank it.
+    pub fn count_boot(store: &mut RocksStore) -> Result<u64, StoreError> {
+        let bytes = store.get(Table::Meta, BOOT_KEY)?;
+        let before = bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let boot = before.saturating_add(1);
+        if let Err(error) = remember_boot(store, boot) {
+            tracing::warn!(boot, %error, "cannot remember the number of this start");
+        }
+        Ok(boot)
+    }
+
     /// Works until the node stops. To be called on a thread of its own.
     pub fn run(mut self, commands: &Commands) {
         loop {
@@ -128,6 +144,12 @@ impl Control {
                 replies.send(frame, &reply);
             }
             Command::Bulk { from, frame } => self.on_bulk(from, &frame),
+            Command::Boot(boot) => {
+                // Not remembered, it is outranked again at the next start, and taken again.
+                if let Err(error) = remember_boot(&mut self.store, boot) {
+                    tracing::warn!(boot, %error, "cannot remember the number of this start");
+                }
+            }
             Command::PeerUp { node, store, metadata } => {
                 // First: with the metadata, a node that lost its disk would begin to serve.
                 if let Err(error) = self.remember_store(node, store) {
@@ -144,6 +166,7 @@ impl Control {
         match request {
             AdminRequest::View => Ok(AdminReply::View(self.metadata.view())),
             AdminRequest::Status => Ok(AdminReply::Status(self.state.status())),
+            AdminRequest::Members => Ok(AdminReply::Members(self.state.membership())),
             AdminRequest::Bucket(change) => {
                 if self.metadata.version().layout == 0 {
                     return Err(RequestError::NotReady { reason: NotReady::NoLayout });
@@ -328,6 +351,13 @@ impl Control {
         links.set(effects);
         Ok(())
     }
+}
+
+fn remember_boot(store: &mut RocksStore, boot: u64) -> Result<(), StoreError> {
+    store.stage_put(Table::Meta, BOOT_KEY, &boot.to_be_bytes());
+    store.commit()?;
+    // Also where commits are fsynced later only.
+    store.sync()
 }
 
 fn wall_ms() -> u64 {

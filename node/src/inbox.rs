@@ -63,6 +63,8 @@ pub enum Event {
     },
     /// A node can be reached, or not any more.
     Reachable(NodeId, bool),
+    /// Membership doubts that a node can be reached, or not any more.
+    Doubted(NodeId, bool),
     /// Layout, buckets or secrets have changed.
     Cluster(Arc<ClusterState>),
     /// The node lost state it once had.
@@ -86,7 +88,11 @@ impl Event {
                     | PeerMessage::Hint(HintMessage::Keep { .. } | HintMessage::HandOff { .. })
                     | PeerMessage::PageAsk { .. }
             ),
-            Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => false,
+            Event::Reachable(..)
+            | Event::Doubted(..)
+            | Event::Cluster(_)
+            | Event::Amnesia
+            | Event::Stop => false,
         }
     }
 
@@ -118,7 +124,14 @@ impl Event {
     }
 
     fn is_essential(&self) -> bool {
-        matches!(self, Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop)
+        matches!(
+            self,
+            Event::Reachable(..)
+                | Event::Doubted(..)
+                | Event::Cluster(_)
+                | Event::Amnesia
+                | Event::Stop
+        )
     }
 }
 

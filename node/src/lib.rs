@@ -2,7 +2,7 @@
 //!
 //! Where to look: [`node`] starts and stops everything; [`net`] moves frames; [`router`] finds the
 //! shard of each; [`shard_thread`] runs the core over [`store`]; [`control`] keeps what the cluster
-//! has agreed on; [`config`], [`http`] and [`metrics`] are for operators.
+//! has agreed on; [`membership`] finds out who can be reached; [`config`], [`http`] and [`metrics`] are for operators.
 //!
 //! No protocol rule lives here: those are in `holm-core`, where they can be tested without time,
 //! disks and sockets.
@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod http;
 pub mod inbox;
+pub mod membership;
 pub mod metrics;
 pub mod net;
 pub mod node;

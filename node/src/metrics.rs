@@ -14,6 +14,7 @@
 
 mod collect;
 mod histogram;
+mod membership;
 mod outcome;
 mod page;
 mod process;

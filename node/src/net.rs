@@ -12,6 +12,7 @@
 //! | [`chance`] | random numbers |
 //! | `accept`, `clients`, [`hello`] | incoming connections, client lanes, what a hello must say |
 //! | [`peers`] | one connection for every pair of nodes |
+//! | `members` | datagrams of the membership, to and from its driver |
 //! | [`lane`], [`outbox`] | reading and writing in batches |
 //! | [`counters`], [`close`] | what was refused or lost, and with which number |
 
@@ -25,6 +26,7 @@ pub mod endpoint;
 pub mod handler;
 pub mod hello;
 pub mod lane;
+mod members;
 pub mod outbox;
 pub mod peers;
 pub mod socket;
@@ -37,17 +39,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Config, LimitsConfig, NetConfig};
+use crate::membership::Members;
 use chance::Chance;
 use counters::NetCounters;
 use devnet::LinkRules;
 use endpoint::{Bound, EndpointError, Outside, peer_client_config, server_config};
 use handler::Handler;
 use hello::LocalNode;
+use members::Told;
 use outbox::Budget;
 use peers::PeerPool;
 use peers::budget::ReconnectBudget;
@@ -68,6 +72,9 @@ struct Shared {
     pool: PeerPool,
     budget: ReconnectBudget,
     chance: Arc<Chance>,
+    members: Arc<Members>,
+    /// To the task that runs them.
+    membership: mpsc::Sender<Told>,
     /// Answers waiting for all clients.
     replies: Arc<Budget>,
     /// Unfinished frames of all clients.
@@ -100,6 +107,8 @@ pub struct Parts {
     pub pool: PeerPool,
     /// The counters that the pool was made with.
     pub counters: Arc<NetCounters>,
+    /// The membership, which is run here.
+    pub members: Arc<Members>,
 }
 
 /// The running network of a node. Dropping it stops it at once; see [`Network::shutdown`].
@@ -131,6 +140,7 @@ impl Network {
         let peer_config = RwLock::new(peer_client_config(config, tls)?);
         let chance = outside.chance.clone();
         let Bound { endpoint, rules } = endpoint::bind(outside, config, tls, &parts.counters)?;
+        let (membership, told) = mpsc::channel(members::WAITING_MAX);
         let shared = Arc::new(Shared {
             endpoint,
             local: parts.local,
@@ -141,6 +151,8 @@ impl Network {
             pool: parts.pool,
             budget: ReconnectBudget::new(Instant::now()),
             chance,
+            members: parts.members,
+            membership,
             replies: Arc::new(Budget::new(config.limits.reply_bytes_max)),
             unfinished: Arc::new(Budget::new(UNFINISHED_BYTES_MAX)),
             peer_config,
@@ -151,7 +163,9 @@ impl Network {
             lanes: AtomicU64::new(1),
             stopping: watch::Sender::new(false),
         });
+        shared.pool.set_seeds(config.cluster.seeds.iter().copied());
         let tasks = vec![
+            tokio::spawn(members::run(shared.clone(), told)),
             tokio::spawn(accept::accept(shared.clone())),
             tokio::spawn(peers::dial::supervise(shared.clone())),
         ];
@@ -202,6 +216,15 @@ impl Network {
         *self.shared.peer_config.write().unwrap_or_else(PoisonError::into_inner) = peer;
         tracing::info!("certificates reloaded");
         Ok(())
+    }
+
+    /// Tells the other nodes that this one stops. They send it nothing new from then on.
+    pub async fn leave(&self) {
+        let (done, told) = oneshot::channel();
+        // The task lives as long as the network.
+        if self.shared.membership.send(Told::Leave(done)).await.is_ok() {
+            let _ = told.await;
+        }
     }
 
     /// Stops: accepts nothing more, lets clients take the answers that wait, closes all connections.

@@ -7,7 +7,7 @@
 //! | control | metadata, operators |
 //! | store's own | fsync interval, high-water mark |
 //!
-//! Stopping: new requests are refused, shards answer what is in flight (within two seconds) and write
+//! Stopping: new requests are refused, the other nodes are told, shards answer what is in flight (within two seconds) and write
 //! checkpoints, answers leave, the store is closed. What is cut short by a kill instead is found again in log and checkpoints.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,7 @@ use crate::config::{Config, Sync};
 use crate::control::{Control, ControlInbox, NodeState};
 use crate::http;
 use crate::inbox::{Event, Inbox};
+use crate::membership::Members;
 use crate::metrics::{Exposition, RequestMetrics, Sources};
 use crate::net::counters::NetCounters;
 use crate::net::endpoint::EndpointError;
@@ -123,6 +124,7 @@ impl Node {
             tracing::error!(%reason, "amnesia: the store may lack acknowledged writes; this node \
                 takes writes, and leaves reads to the others");
         }
+        let boot_number = Control::count_boot(&mut store)?;
         let run = fresh_actor();
         let shards = config.node.shards.max(1);
         let counters = Arc::new(NetCounters::default());
@@ -134,6 +136,9 @@ impl Node {
         let (links, counted) = (pool.clone(), counters.clone());
         let me = config.node.id;
         let router = Arc::new(Router::new(me, inboxes.clone(), control_inbox, links, counted));
+        let seed = rand::random();
+        let members = Members::new(me, boot_number, &config.membership, seed);
+        let members = Arc::new(members);
         let metrics = Arc::new(RequestMetrics::new());
         let state = Arc::new(NodeState {
             node: config.node.id,
@@ -147,6 +152,8 @@ impl Node {
             conflicts: Mutex::default(),
             store: Mutex::new(store.for_shard()),
             pool: pool.clone(),
+            members: members.clone(),
+            max_clock_skew_ms: config.limits.max_clock_skew_ms,
         });
         let mut threads =
             Threads { state: state.clone(), inboxes: inboxes.clone(), running: Vec::new() };
@@ -171,7 +178,8 @@ impl Node {
             store: opened.store_id,
             fingerprint: config.settings_fingerprint(),
         };
-        let parts = Parts { local, handler: router.clone(), pool, counters: counters.clone() };
+        let (handler, shared) = (router.clone(), counters.clone());
+        let parts = Parts { local, handler, pool, counters: shared, members };
         let network = Network::start(&config, parts)?;
         let rules = network.link_rules().cloned();
         let identity = (config.cluster.id.as_str(), opened.store_id);
@@ -190,6 +198,7 @@ impl Node {
             quic = %config.listen.quic,
             http = %config.listen.http,
             shards,
+            boot = boot_number,
             fresh = opened.fresh,
             "node started"
         );
@@ -218,6 +227,8 @@ impl Node {
         let broken = self.is_broken();
         self.state.stopping.store(true, Ordering::Release);
         self.router.stop();
+        // While requests in flight are answered, new ones go elsewhere.
+        self.network.leave().await;
         // Waiting for the shards must not hold up the network, which carries what their requests in
         // flight wait for, and their last answers.
         let mut threads = self.threads;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use holm_core::peer::{Found, PeerMessage, Refusal};
 use holm_core::shard::config::{ClusterState, shard_of};
-use holm_protocol::admin::AdminRequest;
+use holm_protocol::admin::{AdminRequest, MemberState};
 use holm_protocol::error::{ContextFault, NotReady, RequestError, Role};
 use holm_protocol::frame::Frame;
 use holm_protocol::handshake::{Lane, MetadataVersion, PeerHello};
@@ -172,7 +172,11 @@ impl Router {
                     self.answer(from, &answer);
                 }
             }
-            Event::Reachable(..) | Event::Cluster(_) | Event::Amnesia | Event::Stop => {}
+            Event::Reachable(..)
+            | Event::Doubted(..)
+            | Event::Cluster(_)
+            | Event::Amnesia
+            | Event::Stop => {}
         }
     }
 
@@ -245,6 +249,18 @@ impl Handler for Router {
     fn on_peer_down(&self, node: NodeId) {
         tracing::info!(%node, "node unreachable");
         self.reachable(node, false);
+    }
+
+    fn on_member(&self, node: NodeId, state: MemberState) {
+        // Of whom nothing is known nothing bad is known.
+        let doubted = !matches!(state, MemberState::Alive | MemberState::Unknown);
+        for inbox in &self.inboxes {
+            inbox.push_essential(Event::Doubted(node, doubted));
+        }
+    }
+
+    fn on_boot(&self, boot: u64) {
+        self.control.send(Command::Boot(boot));
     }
 
     fn metadata_version(&self) -> MetadataVersion {

@@ -158,8 +158,12 @@ impl Running {
             self.shard.tick(now, &mut self.parts.store, &mut effects);
             self.end_turn(now, &mut effects);
             self.try_resume();
-            *self.parts.state.lock().unwrap_or_else(PoisonError::into_inner) =
-                ShardState { counters: self.shard.counters(), stopped: self.shard.stopped() };
+            *self.parts.state.lock().unwrap_or_else(PoisonError::into_inner) = ShardState {
+                counters: self.shard.counters(),
+                stopped: self.shard.stopped(),
+                // Empty, and so without an allocation, as long as everyone answers.
+                breakers: self.shard.breakers().collect(),
+            };
         }
         if self.shard.stopped().is_none() {
             self.shard.checkpoint(&mut self.parts.store)?;
@@ -219,6 +223,7 @@ impl Running {
             Event::Peer { from, message } => Input::Peer { from, message },
             Event::Reachable(node, true) => Input::PeerUp(node),
             Event::Reachable(node, false) => Input::PeerDown(node),
+            Event::Doubted(node, doubted) => Input::PeerDoubted(node, doubted),
             Event::Cluster(cluster) => Input::Cluster(cluster),
             Event::Amnesia => {
                 self.amnesia = true;

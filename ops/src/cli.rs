@@ -92,7 +92,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Layout(LayoutCommand),
     /// Ask every node how it is; exits with 1 if one is unreachable, not ready, or disagrees
-    Status,
+    Status(StatusArgs),
     /// Where a key lives, and what each of its replicas holds
     Explain(KeyArgs),
     /// Make certificates: the cluster's CA, nodes, clients
@@ -113,6 +113,14 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+}
+
+/// What `status` takes.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Show what each node thinks of each other one, a line for each pair
+    #[arg(long)]
+    pub(crate) peers: bool,
 }
 
 /// A bucket and a key.

@@ -63,7 +63,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Del(args) => kv::del(global, output, args).await,
         Command::Bucket(command) => bucket::run(global, output, command).await,
         Command::Layout(command) => layout::run(global, output, command).await,
-        Command::Status => status::run(global, output).await,
+        Command::Status(args) => status::run(global, &args, output).await,
         Command::Explain(args) => explain::run(global, output, args).await,
         Command::Cert(command) => cert::run(output, command),
         Command::Config(args) => config::run(args),

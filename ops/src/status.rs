@@ -1,19 +1,22 @@
 //! `holm status`: every node's own answer, side by side.
 //!
 //! Nodes are those of the layout and those of the cluster file. Each is asked directly, so that one
-//! that others cannot reach still answers, and disagreement is seen rather than averaged away.
+//! that others cannot reach still answers, and disagreement is seen rather than averaged away: about
+//! the layout, and in [`members`] about each other.
+
+mod members;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use holm_client::{Client, ClusterFile};
-use holm_protocol::admin::{ClusterView, NodeStatus};
+use holm_protocol::admin::{ClusterView, MembershipStatus, NodeStatus, PeerOpinion, PeerStatus};
 use holm_protocol::ids::NodeId;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::cli::Global;
+use crate::cli::{Global, StatusArgs};
 use crate::failure::Failure;
 use crate::output::{Output, Table};
 use crate::session::Session;
@@ -28,6 +31,8 @@ struct Asked {
     zone: String,
     in_layout: bool,
     answer: Result<NodeStatus, String>,
+    /// What it thinks of the others; `None` if it did not say, or is of a version that cannot.
+    members: Option<MembershipStatus>,
 }
 
 /// Runs `holm status`.
@@ -35,7 +40,11 @@ struct Asked {
 /// # Errors
 /// A node does not answer, is not ready, or sees the cluster differently. What was found is
 /// printed first.
-pub(crate) async fn run(global: &Global, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(
+    global: &Global,
+    args: &StatusArgs,
+    output: &Output,
+) -> Result<(), Failure> {
     let session = Session::open(global).await?;
     let view = session.view().await?;
     let spinner = output.spinner("asking every node");
@@ -44,7 +53,7 @@ pub(crate) async fn run(global: &Global, output: &Output) -> Result<(), Failure>
     let concerns = concerns(&view, &asked);
     output.result(
         || for_scripts(&view, &asked, &concerns),
-        || for_people(&view, &asked, &concerns),
+        || for_people(&view, &asked, args.peers, &concerns),
     )?;
     if concerns.is_empty() {
         return Ok(());
@@ -65,6 +74,7 @@ fn known(view: &ClusterView, file: &ClusterFile) -> Vec<Asked> {
         zone: "-".to_owned(),
         in_layout: false,
         answer: unasked(),
+        members: None,
     });
     let from_layout = view.nodes.iter().map(|node| Asked {
         node: node.id,
@@ -73,6 +83,7 @@ fn known(view: &ClusterView, file: &ClusterFile) -> Vec<Asked> {
         zone: node.zone.clone(),
         in_layout: true,
         answer: unasked(),
+        members: None,
     });
     // Later ones win: the layout knows more than the file.
     let all: BTreeMap<NodeId, Asked> =
@@ -86,24 +97,26 @@ async fn ask(client: &Client, nodes: Vec<Asked>, timeout: Duration) -> Vec<Asked
         let (client, id) = (client.clone(), node.node);
         answers.spawn(async move {
             let answer = tokio::time::timeout(timeout, client.admin().status(id)).await;
-            (id, answer)
+            let members = match &answer {
+                Ok(Ok(_)) => tokio::time::timeout(timeout, client.admin().members(id)).await.ok(),
+                _ => None,
+            };
+            (id, answer, members.and_then(Result::ok))
         });
     }
     let mut by_node = BTreeMap::new();
-    while let Some(Ok((id, answer))) = answers.join_next().await {
-        by_node.insert(
-            id,
-            match answer {
-                Ok(Ok(status)) => Ok(status),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("no answer in {} ms", timeout.as_millis())),
-            },
-        );
+    while let Some(Ok((id, answer, members))) = answers.join_next().await {
+        let answer = match answer {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer in {} ms", timeout.as_millis())),
+        };
+        by_node.insert(id, (answer, members));
     }
     let mut nodes = nodes;
     for asked in &mut nodes {
-        if let Some(answer) = by_node.remove(&asked.node) {
-            asked.answer = answer;
+        if let Some((answer, members)) = by_node.remove(&asked.node) {
+            (asked.answer, asked.members) = (answer, members);
         }
     }
     nodes
@@ -141,7 +154,30 @@ fn concerns(view: &ClusterView, asked: &[Asked]) -> Vec<String> {
             }
         }
     }
+    concerns.extend(members::concerns(&opinions(asked)));
     concerns
+}
+
+/// What the nodes that said so think of each other.
+fn opinions(asked: &[Asked]) -> Vec<MembershipStatus> {
+    asked.iter().filter_map(|asked| asked.members.clone()).collect()
+}
+
+/// What one node says of the others: whether there is a connection, and what it thinks of them.
+fn peers_for_scripts(asked: &Asked, status: &NodeStatus) -> Value {
+    let mut peers: BTreeMap<NodeId, Value> = BTreeMap::new();
+    for PeerStatus { node, connected, rtt_us } in &status.peers {
+        let json = json!({ "node": node.0, "connected": connected, "rtt_us": rtt_us });
+        peers.insert(*node, json);
+    }
+    for opinion in asked.members.iter().flat_map(|members| &members.peers) {
+        let json = peers.entry(opinion.node).or_insert_with(|| {
+            let PeerOpinion { node, connected, rtt_us, .. } = opinion;
+            json!({ "node": node.0, "connected": connected, "rtt_us": rtt_us })
+        });
+        members::add_opinion(json, opinion);
+    }
+    peers.into_values().collect()
 }
 
 fn state(answer: &Result<NodeStatus, String>) -> &'static str {
@@ -166,13 +202,6 @@ fn for_scripts(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> Valu
         match &asked.answer {
             Err(why) => json["error"] = json!(why),
             Ok(status) => {
-                let peers = status.peers.iter().map(|peer| {
-                    json!({
-                        "node": peer.node.0,
-                        "connected": peer.connected,
-                        "rtt_us": peer.rtt_us,
-                    })
-                });
                 json["error"] = json!(status.ready.as_ref().err());
                 json["run"] = json!(status.run.to_string());
                 json["version"] = json!(status.version);
@@ -180,7 +209,12 @@ fn for_scripts(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> Valu
                 json["layout_version"] = json!(status.layout_version);
                 json["partitions"] = json!(status.partitions);
                 json["in_flight"] = json!(status.in_flight);
-                json["peers"] = peers.collect();
+                json["peers"] = peers_for_scripts(asked, status);
+                if let Some(members) = &asked.members {
+                    json["boot"] = json!(members.epoch.boot);
+                    json["renewal"] = json!(members.epoch.renewal);
+                    json["incarnation"] = json!(members.incarnation);
+                }
             }
         }
         json
@@ -189,11 +223,12 @@ fn for_scripts(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> Valu
         "cluster": view.cluster,
         "layout_version": view.layout_version,
         "nodes": nodes.collect::<Vec<_>>(),
+        "members": members::for_scripts(&opinions(asked)),
         "concerns": concerns,
     })
 }
 
-fn for_people(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> String {
+fn for_people(view: &ClusterView, asked: &[Asked], pairs: bool, concerns: &[String]) -> String {
     let mut table = Table::new([
         "NODE",
         "REGION",
@@ -239,6 +274,13 @@ fn for_people(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> Strin
     }
     let mut out = format!("cluster {}, layout version {}\n", view.cluster, view.layout_version);
     out.push_str(&table.render());
+    let opinions = opinions(asked);
+    if !opinions.is_empty() {
+        out.push_str(&format!("\n{}", members::summary(&opinions)));
+    }
+    if pairs {
+        out.push_str(&format!("\n{}", members::pairs(&opinions)));
+    }
     for concern in concerns {
         out.push_str(&format!("! {concern}\n"));
     }
@@ -248,7 +290,7 @@ fn for_people(view: &ClusterView, asked: &[Asked], concerns: &[String]) -> Strin
 #[cfg(test)]
 mod tests {
     use holm_client::ClusterFileNode;
-    use holm_protocol::admin::{NodeInfo, PeerStatus};
+    use holm_protocol::admin::NodeInfo;
     use holm_protocol::ids::Actor;
 
     use super::*;
@@ -332,7 +374,7 @@ mod tests {
         assert_eq!(found, want);
         nodes[1].answer = Err("timed out".into());
         assert_eq!(concerns(&view(), &nodes), ["n2 is unreachable: timed out"]);
-        let table = for_people(&view(), &nodes, &concerns(&view(), &nodes));
+        let table = for_people(&view(), &nodes, false, &concerns(&view(), &nodes));
         assert!(table.contains("n2    -       -     127.0.0.1:7402  unreachable"), "{table}");
         assert!(table.ends_with("! n2 is unreachable: timed out\n"), "{table}");
         assert_eq!(for_scripts(&view(), &nodes, &[])["nodes"][1]["state"], "unreachable");

@@ -3,6 +3,7 @@
 //! Their bodies are postcard of [`AdminRequest`] and [`AdminReply`]. Variants are only ever added at
 //! the end: their position is their number.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub enum AdminRequest {
     /// Sets what the development switch at the node's socket does to packets. Role `admin`, and only
     /// in development mode.
     Links(Vec<LinkRule>),
+    /// What the node thinks of each other node. Role `admin`.
+    Members,
 }
 
 /// A node's answer to an [`AdminRequest`].
@@ -55,6 +58,8 @@ pub enum AdminReply {
     Explain(Explanation),
     /// To what has nothing to say but that it was done.
     Done,
+    /// To [`AdminRequest::Members`].
+    Members(MembershipStatus),
 }
 
 /// A bucket to be made or changed.
@@ -181,6 +186,147 @@ pub struct PeerStatus {
     pub connected: bool,
     /// Smoothed round-trip time, microseconds.
     pub rtt_us: u64,
+}
+
+/// Which start of a node an opinion is about. A higher one is newer, and makes every opinion about a
+/// lower one worthless.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Epoch {
+    /// Counts the node's starts; persisted by it.
+    pub boot: u64,
+    /// Counts within one start how often it had to contradict the opinion that it is down.
+    pub renewal: u32,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Epoch { boot, renewal: 0 } => write!(f, "{boot}"),
+            Epoch { boot, renewal } => write!(f, "{boot}.{renewal}"),
+        }
+    }
+}
+
+/// What one node thinks of another.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[non_exhaustive]
+pub enum MemberState {
+    /// It answers, or others say so.
+    Alive,
+    /// It did not answer a probe, neither directly nor through others, and may still object.
+    Suspect,
+    /// It has not objected in time.
+    Down,
+    /// It has said that it stops.
+    Left,
+    /// Nothing has been heard of it, or so long ago that it is forgotten.
+    #[default]
+    Unknown,
+}
+
+impl MemberState {
+    /// Every state, in order.
+    pub const ALL: [MemberState; 5] = [
+        MemberState::Alive,
+        MemberState::Suspect,
+        MemberState::Down,
+        MemberState::Left,
+        MemberState::Unknown,
+    ];
+
+    /// Its name in tables, JSON and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            MemberState::Alive => "alive",
+            MemberState::Suspect => "suspect",
+            MemberState::Down => "down",
+            MemberState::Left => "left",
+            MemberState::Unknown => "unknown",
+        }
+    }
+}
+
+/// Whether a node's requests go to another one as usual.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// They do.
+    #[default]
+    Closed,
+    /// One request is under way to find out whether they can again.
+    Probing,
+    /// Others are asked first: it has left too many requests without an answer.
+    Open,
+}
+
+impl BreakerState {
+    /// Its name in tables, JSON and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Probing => "probing",
+            BreakerState::Open => "open",
+        }
+    }
+}
+
+/// How far another node's clock is from the asked node's, as measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// Its clock minus the asked node's, microseconds.
+    pub offset_us: i64,
+    /// By how much this may be wrong at most: half the round trip, microseconds.
+    pub error_us: u64,
+    /// How long ago it was measured, milliseconds.
+    pub age_ms: u64,
+}
+
+/// What a node thinks of the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Its own epoch.
+    pub epoch: Epoch,
+    /// How often it has contradicted suspicions in this epoch.
+    pub incarnation: u16,
+    /// How far clocks may be apart, by its configuration, milliseconds.
+    pub max_clock_skew_ms: u64,
+    /// The nodes of its layout, and others that it has heard of, sorted by id.
+    pub peers: Vec<PeerOpinion>,
+}
+
+/// What a node thinks of one other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerOpinion {
+    /// The other node.
+    pub node: NodeId,
+    /// What it thinks.
+    pub state: MemberState,
+    /// Of which start.
+    pub epoch: Epoch,
+    /// The incarnation that this is about.
+    pub incarnation: u16,
+    /// For how long it has thought so, milliseconds.
+    pub since_ms: u64,
+    /// Where the other node was last heard from.
+    pub addr: Option<SocketAddr>,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Smoothed round-trip time, microseconds; 0 without a connection.
+    pub rtt_us: u64,
+    /// The other node's clock; `None` if it has not been measured.
+    pub clock: Option<ClockOffset>,
+    /// Whether requests go there: the worst of what the node's shards think.
+    pub breaker: BreakerState,
 }
 
 /// Where a key lives and what each replica holds.

@@ -55,6 +55,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use holm_protocol::admin::BreakerState;
 use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, RegionId};
 use holm_protocol::limits::TIMEOUT_MS_MAX;
@@ -239,6 +240,7 @@ impl Shard {
                 self.gaps.look_at(now.mono);
             }
             Input::PeerDown(node) => self.on_peer_down(node, turn),
+            Input::PeerDoubted(node, doubted) => self.peers.set_doubted(node, doubted),
             Input::Amnesia => self.boot.amnesia = true,
             Input::Verify(peer) => {
                 self.schedule.hurry(now.mono, |&(_, it)| peer.is_none_or(|peer| peer == it));
@@ -407,8 +409,16 @@ impl Shard {
             log_bytes: self.log.bytes() as u64,
             log_segment_bytes: self.log.segment_bytes(),
             gap_asks_open: self.gaps.asks() as u64,
+            breaker_trips: self.peers.trips,
+            breaker_probes: self.peers.probes,
+            breakers_open: self.peers.open,
             ..self.counters
         }
+    }
+
+    /// The nodes that are asked last because they did not answer.
+    pub fn breakers(&self) -> impl Iterator<Item = (NodeId, BreakerState)> {
+        self.peers.breakers()
     }
 
     /// The state of a partition that this shard owns and holds.

@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("certificates", certificates()?),
         ("config", config()),
         ("disk", noise(48, 400)),
+        ("membership", noise(64, 600)),
         ("messages", messages()),
         ("metadata", metadata()),
         ("objects", objects()),

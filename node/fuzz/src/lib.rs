@@ -11,8 +11,8 @@
 //! - over `corpus/TARGET/`, as a plain test: the inputs that libFuzzer found worth keeping, and one
 //!   for each failure that was found and mended.
 //!
-//! Nothing here links RocksDB. The node's configuration and certificate reader are included from
-//! its sources by path, because their crate does.
+//! Nothing here links RocksDB. The node's configuration, certificate reader and membership are included
+//! from its sources by path, because their crate does.
 //!
 //! What is left out: session tokens do not exist yet; the files beside RocksDB (`store/highwater`,
 //! `store/wal`) and the layout file of the command line are read through the file system and have
@@ -23,6 +23,7 @@ pub mod certificates;
 pub mod config;
 pub mod disk;
 pub mod input;
+pub mod membership;
 pub mod messages;
 pub mod metadata;
 pub mod objects;
@@ -34,6 +35,15 @@ pub mod node {
     pub mod config;
     #[path = "net/tls/identity.rs"]
     pub mod identity;
+    /// Membership without its task and its clocks.
+    pub mod membership {
+        pub mod clock;
+        pub mod driver;
+        pub mod event;
+        pub mod identity;
+        pub mod wire;
+        mod wishes;
+    }
 }
 
 /// One thing that is fuzzed.
@@ -46,11 +56,12 @@ pub struct Target {
 }
 
 /// Everything that is fuzzed.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "causality", run: causality::run },
     Target { name: "certificates", run: certificates::run },
     Target { name: "config", run: config::run },
     Target { name: "disk", run: disk::run },
+    Target { name: "membership", run: membership::run },
     Target { name: "messages", run: messages::run },
     Target { name: "metadata", run: metadata::run },
     Target { name: "objects", run: objects::run },

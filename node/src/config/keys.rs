@@ -4,7 +4,13 @@
 //! from it, so a key exists in all of them or in none. Relations between keys are in
 //! [`super::relations`].
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
+
+use holm_protocol::ids::NodeId;
+
+/// Most seeds. One that can be reached is enough.
+const SEEDS_MAX: usize = 16;
 
 /// What a key's value must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +34,8 @@ pub enum Kind {
     Path,
     /// Any text that is not empty.
     Text,
+    /// Nodes with their addresses, as [`parse_seeds`] reads them.
+    Seeds,
 }
 
 /// One configuration key.
@@ -102,6 +110,13 @@ pub const KEYS: &[Key] = &[
         Kind::Name,
         None,
         "The cluster's name. A store or a peer of another cluster is refused.",
+    ),
+    key(
+        "cluster",
+        "seeds",
+        Kind::Seeds,
+        Some("\"\""),
+        "Nodes to connect with before any layout names them, such as \"1@10.0.0.1:7400, 2@10.0.0.2:7400\".\nA node that is to join a running cluster learns everything else from one of them.",
     ),
     key(
         "listen",
@@ -346,6 +361,41 @@ pub const KEYS: &[Key] = &[
         "The longest such pause, milliseconds.",
     ),
     key(
+        "net",
+        "reconnect_away_max_ms",
+        int(1, 3_600_000),
+        Some("60000"),
+        "The longest pause for a node that has been away for long, milliseconds: pauses grow to a sixteenth of\nthe time it has been away. A node that comes back dials the others itself.",
+    ),
+    key(
+        "membership",
+        "probe_interval_ms",
+        int(10, 60_000),
+        Some("1500"),
+        "Every so often one other node is probed, milliseconds. Equal on all nodes, as the next three should be.",
+    ),
+    key(
+        "membership",
+        "probe_timeout_ms",
+        int(1, 30_000),
+        Some("500"),
+        "Time for its direct answer, milliseconds: more than any round trip between regions. Then other nodes\nare asked to probe it, for the rest of the interval.",
+    ),
+    key(
+        "membership",
+        "suspicion_ms",
+        int(10, 600_000),
+        Some("4500"),
+        "Time for a node that did not answer to object before it is called down, milliseconds.",
+    ),
+    key(
+        "membership",
+        "forget_ms",
+        int(1_000, 604_800_000),
+        Some("86400000"),
+        "Time after which a node that is down is forgotten, milliseconds. If it is in the layout it is still\ndialled, ever less often.",
+    ),
+    key(
         "log",
         "format",
         Kind::OneOf(&["json", "text"]),
@@ -394,6 +444,24 @@ impl Kind {
             Kind::Address => "an IP address and port, such as 127.0.0.1:7400".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Text => "a text".to_owned(),
+            Kind::Seeds => {
+                "a list of nodes ID@ADDRESS:PORT with commas between them, or empty".to_owned()
+            }
         }
     }
+}
+
+/// Reads a list such as `1@10.0.0.1:7400, 2@10.0.0.2:7400`; `None` if it is none, or names a node twice.
+#[must_use]
+pub fn parse_seeds(text: &str) -> Option<Vec<(NodeId, SocketAddr)>> {
+    let mut seeds: Vec<(NodeId, SocketAddr)> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|_| !text.trim().is_empty()) {
+        let (id, addr) = part.split_once('@')?;
+        let seed = (NodeId(id.parse().ok().filter(|&id| id > 0)?), addr.parse().ok()?);
+        if seeds.len() == SEEDS_MAX || seeds.iter().any(|(known, _)| *known == seed.0) {
+            return None;
+        }
+        seeds.push(seed);
+    }
+    Some(seeds)
 }

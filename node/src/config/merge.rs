@@ -11,7 +11,7 @@ use holm_protocol::limits::is_name;
 use toml::{Table, Value};
 
 use super::ConfigError;
-use super::keys::{KEYS, Key, Kind, names};
+use super::keys::{KEYS, Key, Kind, names, parse_seeds};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +165,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         (Kind::Name, Value::String(got)) => is_name(got),
         (Kind::Address, Value::String(got)) => got.parse::<SocketAddr>().is_ok(),
         (Kind::Path | Kind::Text, Value::String(got)) => !got.trim().is_empty(),
+        (Kind::Seeds, Value::String(got)) => parse_seeds(got).is_some(),
         _ => false,
     }
 }

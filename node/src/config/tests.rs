@@ -165,3 +165,34 @@ fn the_fingerprint_covers_clock_skew_only() {
     assert_eq!(config(&["--net-lanes-max", "3"], &[]).settings_fingerprint(), usual);
     assert_ne!(config(&["--limits-max-clock-skew-ms", "3"], &[]).settings_fingerprint(), usual);
 }
+
+/// Goal: seeds are nodes with their addresses; what is none is refused with the shape it must have.
+#[test]
+fn seeds_are_nodes_with_addresses() {
+    let seeds = |text| config(&["--cluster-seeds", text], &[]).cluster.seeds;
+    assert_eq!(seeds(""), []);
+    let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let both = [(NodeId(1), addr("10.0.0.1:7400")), (NodeId(2), addr("[::1]:7"))];
+    assert_eq!(seeds("1@10.0.0.1:7400, 2@[::1]:7"), both);
+    for bad in
+        ["10.0.0.1:7400", "0@10.0.0.1:7400", "1@host", "1@[::1]:7,1@[::1]:8", ",", "1@[::1]:7,"]
+    {
+        let refused = error(&["--cluster-seeds", bad], &[]);
+        assert!(refused.ends_with(
+            "must be a list of nodes ID@ADDRESS:PORT with commas between them, or empty"
+        ));
+    }
+}
+
+/// Goal: probes leave time for answers through others, and suspicions for objections.
+#[test]
+fn membership_keys_fit_each_other() {
+    let refused = error(&["--membership-probe-timeout-ms", "800"], &[]);
+    assert_eq!(
+        refused,
+        "membership.probe_timeout_ms is 800, must be at most half of membership.probe_interval_ms \
+         (1500): the rest is for answers through others"
+    );
+    let refused = error(&["--membership-suspicion-ms", "1000"], &[]);
+    assert!(refused.starts_with("membership.suspicion_ms is 1000, must be at least"));
+}

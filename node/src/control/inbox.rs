@@ -43,6 +43,8 @@ pub enum Command {
         /// The message.
         frame: Frame,
     },
+    /// The number of this node's start that is to be remembered.
+    Boot(u64),
     /// A node was met.
     PeerUp {
         /// The node.
@@ -60,7 +62,7 @@ impl Command {
     fn bytes(&self) -> usize {
         match self {
             Command::Bulk { frame, .. } => frame.body.len(),
-            Command::Admin { .. } | Command::PeerUp { .. } => 0,
+            Command::Admin { .. } | Command::Boot(_) | Command::PeerUp { .. } => 0,
         }
     }
 }

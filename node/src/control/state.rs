@@ -6,20 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use holm_core::shard::event::Counters;
-use holm_protocol::admin::NodeStatus;
+use holm_core::time::Mono;
+use holm_protocol::admin::{
+    BreakerState, Epoch, MemberState, MembershipStatus, NodeStatus, PeerOpinion, PeerStatus,
+};
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, NodeId};
 
+use crate::membership::Members;
 use crate::net::peers::PeerPool;
 use crate::store::RocksStore;
 
 /// What a shard leaves for others to see, as of its last turn.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ShardState {
     /// What it counts.
     pub counters: Counters,
     /// Why it refuses writes, if it does.
     pub stopped: Option<StoreFault>,
+    /// The nodes that it asks last, because they did not answer.
+    pub breakers: Vec<(NodeId, BreakerState)>,
 }
 
 /// What several threads want to know of a node's state.
@@ -47,6 +53,10 @@ pub struct NodeState {
     pub store: Mutex<RocksStore>,
     /// The other nodes.
     pub pool: PeerPool,
+    /// What is thought of them.
+    pub members: Arc<Members>,
+    /// How far clocks may be apart, milliseconds.
+    pub max_clock_skew_ms: u64,
 }
 
 impl NodeState {
@@ -122,6 +132,44 @@ impl NodeState {
         }
     }
 
+    /// What the node thinks of the others: of those that its pool knows, and those that it has heard
+    /// of.
+    #[must_use]
+    pub fn membership(&self) -> MembershipStatus {
+        let now = self.members.now().mono;
+        let mut opinions: BTreeMap<NodeId, PeerOpinion> = BTreeMap::new();
+        for PeerStatus { node, connected, rtt_us } in self.pool.status() {
+            let opinion = opinions.entry(node).or_insert_with(|| unheard(node, now));
+            (opinion.connected, opinion.rtt_us) = (connected, rtt_us);
+        }
+        let driver = self.members.lock();
+        for (node, known) in driver.opinions() {
+            let opinion = opinions.entry(node).or_insert_with(|| unheard(node, now));
+            opinion.state = known.state;
+            opinion.epoch = known.epoch;
+            opinion.incarnation = known.incarnation;
+            opinion.since_ms = known.since.ms_until(now);
+            opinion.addr = known.addr;
+        }
+        for opinion in opinions.values_mut() {
+            opinion.clock = driver.clock(opinion.node, now);
+        }
+        let (epoch, incarnation) = (driver.epoch(), driver.incarnation());
+        drop(driver);
+        for (node, breaker) in self.shards().into_iter().flat_map(|shard| shard.breakers) {
+            if let Some(opinion) = opinions.get_mut(&node) {
+                opinion.breaker = opinion.breaker.max(breaker);
+            }
+        }
+        MembershipStatus {
+            node: self.node,
+            epoch,
+            incarnation,
+            max_clock_skew_ms: self.max_clock_skew_ms,
+            peers: opinions.into_values().collect(),
+        }
+    }
+
     /// Each shard's counters.
     #[must_use]
     pub fn counters(&self) -> Vec<Counters> {
@@ -129,7 +177,24 @@ impl NodeState {
     }
 
     fn shards(&self) -> Vec<ShardState> {
-        let read = |c: &Arc<Mutex<ShardState>>| *c.lock().unwrap_or_else(PoisonError::into_inner);
+        let read =
+            |c: &Arc<Mutex<ShardState>>| c.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.shards.iter().map(read).collect()
+    }
+}
+
+/// A node of which nothing has been heard, since the start.
+fn unheard(node: NodeId, now: Mono) -> PeerOpinion {
+    PeerOpinion {
+        node,
+        state: MemberState::Unknown,
+        epoch: Epoch::default(),
+        incarnation: 0,
+        since_ms: Mono(0).ms_until(now),
+        addr: None,
+        connected: false,
+        rtt_us: 0,
+        clock: None,
+        breaker: BreakerState::Closed,
     }
 }

@@ -11,6 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use quinn::PathStats;
 
+use super::membership::membership_figures;
 use super::page::{Labels, Page, bytes, plain, seconds};
 use super::{KINDS, LEVELS, OUTCOMES, RequestMetrics, Sources, place, process};
 use crate::inbox::Inbox;
@@ -24,7 +25,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 39] = [
+const SHARD_COUNTERS: [ShardFigure; 41] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -90,16 +91,23 @@ const SHARD_COUNTERS: [ShardFigure; 39] = [
         c.verified_keys_differing
     }),
     ("scans_failed", "Scans for verification that the store could not do.", |c| c.scans_failed),
+    ("breaker_trips", "Times that a node was put last for not answering, or kept there.", |c| {
+        c.breaker_trips
+    }),
+    ("breaker_probes", "Requests that tried whether such a node answers again.", |c| {
+        c.breaker_probes
+    }),
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 10] = [
+const SHARD_GAUGES: [ShardFigure; 11] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
     ("hints", "Hints kept for other nodes.", |c| c.hints),
     ("hint_bytes", "Bytes of hints on the disk.", |c| c.hint_bytes),
     ("relays", "Writes being passed on to other replicas of the region.", |c| c.relays),
+    ("breakers_open", "Nodes that are put last for not answering.", |c| c.breakers_open),
     ("held_bytes", "Bytes that requests and lingering writes hold.", |c| c.held_bytes),
     ("log_memory_bytes", "Bytes of the dot log's entries in memory.", |c| c.log_bytes),
     ("log_segment_bytes", "Bytes of the dot log's segments on disk.", |c| c.log_segment_bytes),
@@ -127,6 +135,8 @@ impl Collector for NodeCollector {
         net_figures(&mut page, net)?;
         peer_figures(&mut page, &status.peers)?;
         path_figures(&mut page, &state.pool.paths())?;
+        let counts = state.members.lock().counts();
+        membership_figures(&mut page, &state.membership(), &counts)?;
         page.gauge(
             &bytes("peer_queued", "Messages waiting for all other nodes."),
             state.pool.queued_bytes() as u64,

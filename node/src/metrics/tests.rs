@@ -10,6 +10,8 @@ use holm_protocol::error::{ContextFault, NotReady, RequestError, Role, StoreFaul
 use holm_protocol::ids::{Actor, BucketId, NodeId};
 
 use super::*;
+use crate::config::Config;
+use crate::membership::Members;
 use crate::net::peers::PeerPool;
 use crate::store::{RocksStore, StoreIdentity, StoreOptions};
 
@@ -26,6 +28,7 @@ pub(crate) fn node_state(dir: &Path, shards: usize) -> Arc<NodeState> {
     let identity = StoreIdentity { cluster: "test".to_owned(), node };
     let (store, _) = RocksStore::open(options, identity).unwrap();
     let pool = PeerPool::new(node, 1 << 20, Arc::default());
+    let membership = Config::test_min(node, dir).membership;
     pool.set_peers([(NodeId(8), ([127, 0, 0, 1], 9).into())]);
     Arc::new(NodeState {
         node,
@@ -39,6 +42,8 @@ pub(crate) fn node_state(dir: &Path, shards: usize) -> Arc<NodeState> {
         conflicts: Mutex::default(),
         store: Mutex::new(store),
         pool,
+        members: Arc::new(Members::new(node, 3, &membership, 1)),
+        max_clock_skew_ms: 500,
     })
 }
 

@@ -90,10 +90,18 @@ counters! {
     peer_frames_unconnected,
     /// Messages not sent to a node because its queue is full.
     peer_frames_full,
-    /// Datagrams delayed by a development rule.
+    /// Membership datagrams sent to nodes.
+    datagrams_sent,
+    /// Membership datagrams received from nodes.
+    datagrams_received,
+    /// Membership datagrams not sent, for want of a connection or of room on it.
+    datagrams_unsent,
+    /// Membership datagrams of nodes dropped because too many waited.
+    datagrams_dropped,
+    /// UDP datagrams delayed by a development rule.
     dev_delayed,
-    /// Datagrams dropped by a development rule.
+    /// UDP datagrams dropped by a development rule.
     dev_cut,
-    /// Datagrams dropped because the development queue was full.
+    /// UDP datagrams dropped because the development queue was full.
     dev_overflowed,
 }

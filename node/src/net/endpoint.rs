@@ -1,8 +1,9 @@
 //! The one QUIC endpoint of a node: transport settings and binding.
 //!
 //! Every bound is explicit. A connection starts with the window of a client; one that turns out to
-//! be a node's gets a window that fills a wide-area link. Nobody can open a unidirectional stream,
-//! send datagrams, or send early data.
+//! be a node's gets a window that fills a wide-area link. Nobody can open a unidirectional stream or
+//! send early data. Datagrams are for nodes; a client, whom QUIC cannot tell apart in time, may send
+//! some, which nobody reads and the next ones push out.
 //!
 //! A node that was killed and is back has no memory of its connections. Whoever still uses one is told
 //! so by a stateless reset at its first packet, instead of waiting for the idle timeout: the key of
@@ -38,6 +39,9 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Bytes of one connection attempt that are kept until it is accepted: a TLS hello is one or two
 /// packets.
 const INCOMING_BYTES_MAX: u64 = 16 << 10;
+
+/// Datagrams of one connection that wait to be read, or sent, bytes: a dozen. They are read at once.
+const DATAGRAM_BYTES_MAX: usize = 16 << 10;
 
 /// Too many to meet twice.
 const CONNECTION_ID_BYTES: usize = 8;
@@ -208,7 +212,8 @@ fn transport(net: &NetConfig) -> Result<TransportConfig, EndpointError> {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAM_BYTES_MAX)
         .stream_receive_window(VarInt::from_u32(net.receive_window_bytes))
         .send_window(net.receive_window_bytes.into())
         .max_idle_timeout(Some(idle))

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use holm_protocol::admin::MemberState;
 use holm_protocol::frame::Frame;
 use holm_protocol::handshake::{Lane, MetadataVersion, PeerHello};
 use holm_protocol::ids::NodeId;
@@ -43,6 +44,12 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A node can no longer be talked to. Messages under way to it may be lost.
     fn on_peer_down(&self, node: NodeId);
+
+    /// What the cluster thinks of a node has changed to this.
+    fn on_member(&self, node: NodeId, state: MemberState);
+
+    /// This node counts its starts from here on: remember it.
+    fn on_boot(&self, boot: u64);
 
     /// Which cluster metadata this node holds, for hellos.
     fn metadata_version(&self) -> MetadataVersion;

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use holm_protocol::admin::PeerStatus;
 use holm_protocol::handshake::Lane;
 use holm_protocol::ids::NodeId;
@@ -41,8 +42,15 @@ struct Inner {
     counters: Arc<NetCounters>,
     /// A link stays once it is made: at most as many as ids were ever in a layout or certificate.
     links: RwLock<BTreeMap<NodeId, Arc<PeerLink>>>,
-    wanted: Mutex<BTreeMap<NodeId, SocketAddr>>,
+    wanted: Mutex<Wanted>,
     changed: Notify,
+}
+
+/// Whom to be connected with, and who says so.
+#[derive(Debug, Default)]
+struct Wanted {
+    layout: BTreeMap<NodeId, SocketAddr>,
+    seeds: BTreeMap<NodeId, SocketAddr>,
 }
 
 impl PeerPool {
@@ -60,11 +68,19 @@ impl PeerPool {
         PeerPool { inner: Arc::new(inner) }
     }
 
-    /// Says which nodes to be connected with, and where they listen. Connections to nodes that are
-    /// no longer wanted, or elsewhere, are closed.
+    /// Says which nodes to be connected with, and where they listen, by the layout. Connections to
+    /// nodes that are no longer wanted, or elsewhere, are closed.
     pub fn set_peers(&self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
-        let wanted = nodes.into_iter().filter(|(node, _)| *node != self.inner.me).collect();
-        *self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+        let nodes = nodes.into_iter().filter(|(node, _)| *node != self.inner.me).collect();
+        self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner).layout = nodes;
+        self.inner.changed.notify_one();
+    }
+
+    /// Says which nodes to be connected with whatever the layout, by the configuration. Of a node that
+    /// is in both, the layout says where it listens.
+    pub fn set_seeds(&self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+        let nodes = nodes.into_iter().filter(|(node, _)| *node != self.inner.me).collect();
+        self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner).seeds = nodes;
         self.inner.changed.notify_one();
     }
 
@@ -93,6 +109,19 @@ impl PeerPool {
                 self.inner.counters.peer_frames_unconnected.increment();
                 Err(NotSent::NotConnected)
             }
+        }
+    }
+
+    /// Sends a datagram if there is a connection with room for it. Whether it was taken; it may still
+    /// be lost.
+    pub(super) fn send_datagram(&self, node: NodeId, datagram: Bytes) -> bool {
+        self.find(node).is_some_and(|link| link.send_datagram(datagram))
+    }
+
+    /// Another node has met this one: whoever waits to dial it need not wait.
+    pub(super) fn hurry(&self, node: NodeId) {
+        if let Some(link) = self.find(node) {
+            link.hurry();
         }
     }
 
@@ -144,6 +173,9 @@ impl PeerPool {
     }
 
     fn wanted(&self) -> BTreeMap<NodeId, SocketAddr> {
-        self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let wanted = self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = wanted.seeds.clone();
+        all.extend(&wanted.layout);
+        all
     }
 }

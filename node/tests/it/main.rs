@@ -24,6 +24,7 @@ mod harness;
 mod hints;
 mod http;
 mod layouts;
+mod members;
 mod overload;
 mod peers;
 mod repeats;

@@ -116,6 +116,7 @@ impl Shard {
         votes: Votes<'_>,
         turn: &mut Turn<'_, S>,
     ) {
+        self.peers.close(from);
         let mut op = match self.ops.remove(&id.0) {
             Some(Op::Write(op)) => op,
             Some(Op::Relay(op)) => return self.on_relay_votes(id, op, from, votes, turn.out),
@@ -291,6 +292,10 @@ impl Shard {
         let awaited = |n: &NodeId| *n != node && !op.coordinator.has_vote_of(*n);
         let to: Vec<NodeId> = op.everyone.iter().copied().filter(awaited).collect();
         let to: Vec<NodeId> = to.into_iter().filter(|&n| self.peers.is_up(n)).collect();
+        // Before the first resend some were asked through a relay only.
+        if op.resend_ms > self.config.resend_ms {
+            to.iter().for_each(|&node| self.peers.missed(node, turn.now.mono));
+        }
         if !to.is_empty() {
             self.counters.writes_resent += to.len() as u64;
             turn.out.push(Effect::Send { to, message: write_message(id, op, vec![]) });

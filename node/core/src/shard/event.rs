@@ -55,6 +55,8 @@ pub enum Input {
     PeerDown(NodeId),
     /// An operator wants what this node is to begin verified now, or that of one other node.
     Verify(Option<NodeId>),
+    /// Membership doubts that this node can be reached, or does not any more. It only is asked last.
+    PeerDoubted(NodeId, bool),
     /// The node was found to have lost state it once had.
     Amnesia,
     /// Layout, buckets or secrets have changed.
@@ -232,6 +234,12 @@ pub struct Counters {
     pub resync_objects: u64,
     /// Dots asked for whose keys a peer's log did not know any more.
     pub gap_dots_cut: u64,
+    /// Times that a node was put last for not answering, or kept there.
+    pub breaker_trips: u64,
+    /// Requests that tried whether such a node answers again.
+    pub breaker_probes: u64,
+    /// Nodes that are put last for not answering now.
+    pub breakers_open: u64,
     /// Client requests in flight now.
     pub in_flight: u64,
     /// Answered writes whose other replicas are awaited now.

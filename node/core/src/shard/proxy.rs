@@ -101,7 +101,8 @@ impl Shard {
         let mut candidates: Vec<NodeId> = others.filter(eligible).collect();
         let is_far = |node| route.layout.region_of(node) != Some(route.region);
         candidates.sort_by_key(|&node| {
-            (is_far(node), if is_far(node) { self.peers.srtt_us(node) } else { 0 })
+            let last = self.peers.is_last(node, turn.now.mono);
+            (last, is_far(node), if is_far(node) { self.peers.srtt_us(node) } else { 0 })
         });
         // After the own region's replicas its other nodes may take a write, before those elsewhere,
         // and after all replicas one that keeps something may answer a read.
@@ -146,6 +147,7 @@ impl Shard {
             return self.end_proxy(&op, Reply::Error(error), turn);
         };
         op.target = target;
+        self.peers.asked(target, turn.now.mono);
         op.tried.insert(target);
         if let Some(request) = write_id(&op.request) {
             let fate = Fate::PassedOn { to: target, losses: self.peers.losses(target) };
@@ -181,6 +183,7 @@ impl Shard {
             None => return,
         };
         self.timers.clear(op.wake, id);
+        self.peers.close(from);
         let elsewhere = |error: &RequestError| {
             error.outcome() == Outcome::NothingHappened && error.retry() == Retry::Elsewhere
         };
@@ -224,6 +227,7 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) {
         let expired = turn.now.mono >= op.deadline;
+        self.peers.missed(op.target, turn.now.mono);
         match (op.is_read(), expired) {
             (true, false) if self.has_untried(&op) => self.try_next(id, op, turn),
             (true, false) => {

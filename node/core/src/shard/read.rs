@@ -29,6 +29,10 @@ use crate::time::{Mono, Now};
 /// Cost of asking a node that cannot be reached.
 const UNREACHABLE: u64 = u64::MAX;
 
+/// What is added for a node that others are to be asked before: more than any round trip, less than
+/// [`UNREACHABLE`].
+const LAST: u64 = 1 << 60;
+
 /// A read on its way.
 #[derive(Debug)]
 pub(super) struct ReadOp {
@@ -40,6 +44,8 @@ pub(super) struct ReadOp {
     kind: ObjectKind,
     /// Whom, and when.
     asked: BTreeMap<NodeId, Mono>,
+    /// Whether an answer was late, and others were asked for it.
+    hedged: bool,
     deadline: Mono,
     wake: Mono,
 }
@@ -95,6 +101,7 @@ impl Shard {
             key: get.key,
             kind: route.kind(),
             asked: BTreeMap::new(),
+            hedged: false,
             deadline,
             wake: deadline,
         });
@@ -122,10 +129,11 @@ impl Shard {
             if !self.peers.is_up(node) {
                 return UNREACHABLE;
             }
+            let last = if self.peers.is_last(node, turn.now.mono) { LAST } else { 0 };
             let near = route.layout.region_of(node) == Some(route.region);
             // Near nodes take turns, so that none answers all digests; far ones by distance.
-            let turn = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(node.0 as u32);
-            if near { 1 + (turn & 0xff) } else { 1_000 + self.peers.srtt_us(node) }
+            let place = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(node.0 as u32);
+            last + if near { 1 + (place & 0xff) } else { 1_000 + self.peers.srtt_us(node) }
         };
         let chosen = quorum.first_choice(cost);
         if let Some(answered) = too_few(&chosen, cost) {
@@ -166,6 +174,7 @@ impl Shard {
     ) {
         for &node in nodes {
             op.asked.insert(node, turn.now.mono);
+            self.peers.asked(node, turn.now.mono);
             if want == Want::Full {
                 op.coordinator.ask_whole(node);
             }
@@ -190,7 +199,8 @@ impl Shard {
                 self.ops.insert(id.0, other);
                 return;
             }
-            None => return,
+            // Too late for the read, but an answer.
+            None => return self.peers.close(from),
         };
         self.timers.clear(op.wake, id);
         match op.asked.get(&from) {
@@ -351,14 +361,24 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) {
         if turn.now.mono >= op.deadline {
+            self.count_misses(&op, turn.now);
             return self.fail_read(*op, turn);
         }
+        op.hedged = true;
         if self.ask_more(id, &mut op, turn) {
             self.counters.reads_hedged += 1;
         }
         op.wake = op.deadline;
         self.timers.set(op.wake, id);
         self.ops.insert(id.0, Op::Read(op));
+    }
+
+    /// Holds it against the replicas that have not answered.
+    fn count_misses(&mut self, op: &ReadOp, now: Now) {
+        let silent = op.asked.keys().filter(|&&node| op.coordinator.waits_for(node));
+        for &node in silent.filter(|&&node| node != self.boot.node) {
+            self.peers.missed(node, now.mono);
+        }
     }
 
     fn fail_read<S: Store>(&mut self, op: ReadOp, turn: &mut Turn<'_, S>) {
@@ -371,6 +391,9 @@ impl Shard {
 
     fn finish_read<S: Store>(&mut self, op: ReadOp, turn: &mut Turn<'_, S>) {
         self.in_flight -= 1;
+        if op.hedged {
+            self.count_misses(&op, turn.now);
+        }
         let level = op.coordinator.quorum().level();
         let included = op.coordinator.included();
         let merged = op.coordinator.merged();

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod batches;
+mod breakers;
 mod explaining;
 mod fallbacks;
 mod gaps;

@@ -315,7 +315,11 @@ impl Shard {
                 continue;
             }
             // Another relay for each write, so that none carries them all.
-            let relay = up[(op.change.dot.counter % up.len() as u64) as usize];
+            let (last, usual): (Vec<NodeId>, Vec<NodeId>) =
+                up.into_iter().partition(|&node| self.peers.is_last(node, turn.now.mono));
+            let relays = if usual.is_empty() { last } else { usual };
+            let relay = relays[(op.change.dot.counter % relays.len() as u64) as usize];
+            self.peers.asked(relay, turn.now.mono);
             let fan_out = replicas.iter().copied().filter(|&node| node != relay).collect();
             out.push(Effect::Send { to: vec![relay], message: write_message(id, &op, fan_out) });
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use holm_protocol::ids::NodeId;
 use quinn::{Connection, ConnectionError};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::tls::identity::PeerIdentity;
 use super::super::tls::server_name;
@@ -20,6 +20,10 @@ use super::run::{open_lanes, refuse_connection, run};
 /// How long the node with the larger id waits for the other one to dial, at least; up to twice that.
 /// A dial round the world is done by then.
 const GRACE: Duration = Duration::from_millis(750);
+
+/// A node that has been away for long is dialled after pauses of this part of the time it has been
+/// away: dead nodes cost ever less, and a long outage is made longer by a sixteenth at most.
+const AWAY_PER_PAUSE: u32 = 16;
 
 /// Keeps the links that are wanted up, for as long as the node runs.
 pub(in super::super) async fn supervise(shared: Arc<Shared>) {
@@ -48,13 +52,18 @@ async fn maintain(shared: Arc<Shared>, link: Arc<PeerLink>, addr: SocketAddr) {
     let (min, max) = (shared.net.reconnect_min, shared.net.reconnect_max);
     let mut up = link.watch();
     let mut attempt = 0;
+    let mut away = Instant::now();
     loop {
         let since = Instant::now();
-        // The link, and with it the watch, lives as long as this task.
-        let _ = up.wait_for(|up| !up).await;
+        if *up.borrow() {
+            // The link, and with it the watch, lives as long as this task.
+            let _ = up.wait_for(|up| !up).await;
+            away = Instant::now();
+        }
         if since.elapsed() > max {
             attempt = 0;
         }
+        let max = max.max((away.elapsed() / AWAY_PER_PAUSE).min(shared.net.reconnect_away_max));
         let mut pause = match attempt {
             0 => Duration::ZERO,
             again => backoff(again - 1, min, max, shared.chance.fraction()),
@@ -62,8 +71,12 @@ async fn maintain(shared: Arc<Shared>, link: Arc<PeerLink>, addr: SocketAddr) {
         if shared.local.node > link.node() {
             pause += GRACE.mul_f64(1.0 + shared.chance.fraction());
         }
-        if timeout(pause, up.wait_for(|up| *up)).await.is_ok() {
-            continue;
+        tokio::select! {
+            biased;
+            // Connected without having dialled.
+            _ = up.wait_for(|up| *up) => continue,
+            () = link.hurried() => {}
+            () = sleep(pause) => {}
         }
         if shared.budget.take().await {
             shared.counters.dials_delayed.increment();

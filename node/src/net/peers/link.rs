@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use holm_protocol::handshake::Lane;
 use holm_protocol::ids::{Actor, NodeId};
 use quinn::{Connection, PathStats, VarInt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::super::counters::NetCounters;
@@ -37,6 +37,7 @@ pub struct PeerLink {
     connected: AtomicBool,
     rtt_us: AtomicU64,
     up: watch::Sender<bool>,
+    hurry: Notify,
     counters: Arc<NetCounters>,
 }
 
@@ -89,6 +90,7 @@ impl PeerLink {
             connected: AtomicBool::new(false),
             rtt_us: AtomicU64::new(0),
             up: watch::Sender::new(false),
+            hurry: Notify::new(),
             counters,
         }
     }
@@ -119,6 +121,21 @@ impl PeerLink {
             Err(NotSent::Full) => self.counters.peer_frames_full.increment(),
         }
         result
+    }
+
+    /// Sends a datagram now or never. Whether the connection took it.
+    pub(super) fn send_datagram(&self, datagram: Bytes) -> bool {
+        self.lock().as_ref().is_some_and(|now| now.connection.send_datagram(datagram).is_ok())
+    }
+
+    /// Cuts a pause before the next dial short, if there is one.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_waiters();
+    }
+
+    /// Waits for [`PeerLink::hurry`].
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// Whether there is a connection.

@@ -4,18 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use holm_protocol::error::RequestError;
 use holm_protocol::frame::{Frame, put_frame};
 use holm_protocol::handshake::{self, Lane, PeerHello};
 use holm_protocol::ids::NodeId;
 use holm_protocol::limits::FRAME_LEN_MAX;
 use holm_protocol::message::{Reply, kind};
-use quinn::{Connection, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, SendStream, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout_at};
 
 use super::super::lane::{LaneEnd, LaneReader, refuse, write_lane};
+use super::super::members::Told;
 use super::super::{Shared, close};
 use super::link::{Admitted, Facts, PeerLink};
 
@@ -195,12 +196,23 @@ pub(super) async fn run(
     shared.counters.peers_connected.increment();
     tracing::info!(node = node.0, run = %facts.run, remote = %connection.remote_address(), "node connected");
     shared.handler.on_peer_up(node, &open.hello);
+    // The task lives as long as the network.
+    let _ = shared.membership.send(Told::Up(node, connection.remote_address())).await;
     let why = carry(shared, &link, &connection, open.lanes, admitted).await;
     if link.retire(&admitted) {
         shared.counters.peers_disconnected.increment();
         tracing::info!(node = node.0, why, "node disconnected");
         shared.handler.on_peer_down(node);
+        let _ = shared.membership.send(Told::Down(node, has_stopped(&connection))).await;
     }
+}
+
+/// Whether the other node has closed the connection because it stops.
+fn has_stopped(connection: &Connection) -> bool {
+    matches!(
+        connection.close_reason(),
+        Some(ConnectionError::ApplicationClosed(closed)) if closed.error_code == close::SHUTDOWN
+    )
 }
 
 /// Runs the lanes. Why they ended.
@@ -238,8 +250,22 @@ async fn carry(
                 return error.map_or_else(|| format!("lane ended: {end:?}"), |error| error.to_string());
             }
             error = connection.closed() => return error.to_string(),
+            datagram = connection.read_datagram() => match datagram {
+                Ok(datagram) => take_datagram(shared, link, admitted, datagram),
+                Err(error) => return error.to_string(),
+            },
             _ = rtt.tick() => link.set_rtt(connection.rtt()),
         }
+    }
+}
+
+fn take_datagram(shared: &Shared, link: &PeerLink, admitted: Admitted, datagram: Bytes) {
+    if !link.is_current(admitted.generation) {
+        return;
+    }
+    shared.counters.datagrams_received.increment();
+    if shared.membership.try_send(Told::Datagram(link.node(), datagram)).is_err() {
+        shared.counters.datagrams_dropped.increment();
     }
 }
 

@@ -16,6 +16,7 @@ mod black_outs;
 mod callers;
 mod dials;
 mod lanes;
+mod members;
 mod mtu;
 mod network;
 mod strangers;

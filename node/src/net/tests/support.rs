@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use holm_protocol::admin::MemberState;
 use holm_protocol::frame::{ALPN_CLIENT, ALPN_PEER, Frame, put_frame};
 use holm_protocol::handshake::{self, ClientHello, Lane, MetadataVersion, PeerHello};
 use holm_protocol::ids::{Actor, NodeId};
@@ -31,6 +32,7 @@ use super::super::peers::PeerPool;
 use super::super::tls::server_name;
 use super::super::{Network, Parts};
 use crate::config::{Config, TlsConfig};
+use crate::membership::{Members, Wall};
 
 /// Everything must have happened by then. Generous: test machines are busy.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -192,6 +194,12 @@ impl Handler for Recorder {
         let _ = self.events.send(Event::Down(node));
     }
 
+    fn on_member(&self, _: NodeId, _: MemberState) {
+        // Looked at where it is kept: `Parts::members`.
+    }
+
+    fn on_boot(&self, _: u64) {}
+
     fn metadata_version(&self) -> MetadataVersion {
         self.metadata
     }
@@ -203,6 +211,7 @@ pub(super) struct TestNode {
     pub(super) pool: PeerPool,
     pub(super) addr: SocketAddr,
     pub(super) local: LocalNode,
+    pub(super) members: Arc<Members>,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -259,10 +268,10 @@ pub(super) fn start(pki: &Pki, mut config: Config, run: u64, echo: bool) -> Test
     config.tls = pki.write(&format!("node{}", id.0), &pki.node(id.0, VALID));
     let (handler, events) = Recorder::new(echo);
     let (parts, local) = parts(&config, run, handler);
-    let pool = parts.pool.clone();
+    let (pool, members) = (parts.pool.clone(), parts.members.clone());
     let network = Network::start(&config, parts).unwrap();
     let addr = network.local_addr().unwrap();
-    TestNode { network, pool, addr, local, events }
+    TestNode { network, pool, addr, local, members, events }
 }
 
 /// What a network is given, and who the node is.
@@ -271,7 +280,9 @@ pub(super) fn parts(config: &Config, run: u64, handler: Arc<dyn Handler>) -> (Pa
     let queue_max = config.limits.peer_queue_bytes_max;
     let pool = PeerPool::new(config.node.id, queue_max, counters.clone());
     let local = local(config, run);
-    (Parts { local: local.clone(), handler, pool, counters }, local)
+    let (seed, wall) = (run, Wall::System);
+    let members = Members::with_wall(local.node, run, &config.membership, (seed, wall));
+    (Parts { local: local.clone(), handler, pool, counters, members: Arc::new(members) }, local)
 }
 
 /// A foreign program that talks to a node.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use holm_client::error::PutError;
 use holm_client::{Bucket, Client, ClientBuilder};
-use holm_protocol::admin::{AdminReply, ClusterView, NodeInfo, PlacementInfo, PlacementView};
+use holm_protocol::admin::PlacementView;
+use holm_protocol::admin::{AdminReply, ClusterView, MemberState, NodeInfo, PlacementInfo};
 use holm_protocol::bucket::{BucketInfo, BucketPolicy};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::{ALPN_CLIENT, Frame};
@@ -113,6 +114,10 @@ impl Handler for Serving {
     fn on_peer_up(&self, _: NodeId, _: &PeerHello) {}
 
     fn on_peer_down(&self, _: NodeId) {}
+
+    fn on_member(&self, _: NodeId, _: MemberState) {}
+
+    fn on_boot(&self, _: u64) {}
 
     fn metadata_version(&self) -> MetadataVersion {
         MetadataVersion { layout: 3, digest: 4 }

@@ -28,9 +28,13 @@ use super::super::support::{Event, Foreign, Pki, Recorder, TestNode, VALID, fram
 use super::Ca;
 use super::network::{Link, SimNet};
 use crate::config::Config;
+use crate::membership::{Members, Wall};
 
 /// Grain of looking for what nobody announces.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// The wall clock when a simulation starts: some day in 2023, microseconds since 1970.
+const WALL_US: u64 = 1_700_000_000_000_000;
 
 /// Nothing that is not cut, and is bounded by nothing else, takes longer than this.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,6 +47,8 @@ pub(super) struct Sim {
     chance: RefCell<StdRng>,
     started: Instant,
     strangers: Cell<u8>,
+    /// By how much the clock of the node that is started next is ahead.
+    pub(super) clock_ahead_us: Cell<u64>,
 }
 
 /// Waits for a future, on the paused clock.
@@ -74,7 +80,8 @@ impl Sim {
         let net = SimNet::new(seed);
         // Another stream of numbers than the network's.
         let chance = RefCell::new(StdRng::seed_from_u64(!seed));
-        Sim { net, seed, ca, chance, started: Instant::now(), strangers: Cell::new(0) }
+        let (strangers, clock_ahead_us) = (Cell::new(0), Cell::new(0));
+        Sim { net, seed, ca, chance, started: Instant::now(), strangers, clock_ahead_us }
     }
 
     /// Simulated time since the start.
@@ -137,6 +144,12 @@ impl Sim {
         config.net.stall_timeout = Duration::from_secs(20);
         config.net.reconnect_min = Duration::from_millis(50);
         config.net.reconnect_max = Duration::from_secs(2);
+        // A black-out of some minutes does not count as long.
+        config.net.reconnect_away_max = Duration::from_secs(2);
+        config.membership.probe_interval = Duration::from_millis(1500);
+        config.membership.probe_timeout = Duration::from_millis(500);
+        config.membership.suspicion = Duration::from_millis(4500);
+        config.membership.forget = Duration::from_secs(86_400);
         config
     }
 
@@ -161,10 +174,15 @@ impl Sim {
         let socket = self.net.bind(config.listen.quic);
         let chance = Arc::new(Chance::seeded(self.pick(0..u64::MAX)));
         let tls = TlsMaterial::load(&config.tls, config.node.id).unwrap();
-        let (parts, local) = parts(config, run, handler);
+        let (mut parts, local) = parts(config, run, handler);
+        let ahead = self.clock_ahead_us.take();
+        let wall = Wall::Simulated(WALL_US + self.elapsed().as_micros() as u64 + ahead);
+        let members = Members::with_wall(local.node, run, &config.membership, (run, wall));
+        let members = Arc::new(members);
+        parts.members = members.clone();
         let pool = parts.pool.clone();
         let network = Network::start_on(Outside { socket, chance }, config, &tls, parts).unwrap();
-        TestNode { network, pool, addr: config.listen.quic, local, events }
+        TestNode { network, pool, addr: config.listen.quic, local, members, events }
     }
 
     /// An endpoint that only dials, at an address of its own.
