@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Layout;
 use super::region::Region;
-use super::targets::{ONE, quotas};
+use super::targets::{NEARLY_ONE, ONE, quotas};
 
 /// One partition that changes hands in one region.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,9 +90,10 @@ impl Layout {
                 let (mut lacking, mut kept) = (0, 0);
                 for (node, quota) in quotas(&region).nodes.into_iter().enumerate() {
                     ideals[usize::from(region.global(node as u16))] += quota;
-                    // Divisions lose a few units: a quota that is nearly whole is whole.
-                    let up = quota.div_ceil(ONE);
-                    lacking += ((quota + ONE / 1024) / ONE).saturating_sub(held[node]);
+                    // As loads are rounded: only a quota that lost units in a division counts as whole.
+                    // One that is just below a whole number may be rounded down.
+                    let (up, down) = (quota.div_ceil(ONE), (quota + (ONE - NEARLY_ONE)) / ONE);
+                    lacking += down.saturating_sub(held[node]);
                     kept += held[node].min(up);
                 }
                 let replicas = (region.partitions * region.replicas) as u64;

@@ -12,7 +12,7 @@ use super::region::Region;
 pub(super) const ONE: u64 = 1 << 32;
 /// Every division loses less than one unit and a zone sums up at most 2^12 of them: a fraction this
 /// close to one is a whole partition.
-const NEARLY_ONE: u64 = ONE - (1 << 16);
+pub(super) const NEARLY_ONE: u64 = ONE - (1 << 16);
 
 /// The ideal shares of a region, in units of 2^-32 partitions.
 #[derive(Debug)]
