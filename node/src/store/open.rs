@@ -241,6 +241,9 @@ struct LogDamage {
     sound_until: Option<u64>,
 }
 
+/// RocksDB's words for a log that is shorter than its manifest says.
+const SHORT_LOG: &str = "Mismatched size of the WAL";
+
 /// Opens RocksDB, strictly if possible. If not, amnesia is on file before a lenient attempt.
 fn open_database(
     paths: &Paths,
@@ -259,7 +262,10 @@ fn open_database(
             Ok(db) => return Ok((db, None)),
             Err(error) if rocks::may_be_lenient(&error) => {
                 let detail = error.into_string();
-                LogDamage { detail, torn_tail: false, sound_until: None }
+                // All records are sound; there were to be more bytes. A write that failed for lack
+                // of room leaves a log like that: what was acknowledged, the mark tells.
+                let sound_until = detail.contains(SHORT_LOG).then_some(u64::MAX);
+                LogDamage { detail, torn_tail: false, sound_until }
             }
             Err(error) => return Err(refuse(&error)),
         },
