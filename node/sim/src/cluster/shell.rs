@@ -434,7 +434,7 @@ impl Cluster {
                     self.referee
                         .judge(Err(Violation::new(&equal_clocks::NOTHING_UNEXPLAINED, how)));
                 }
-                Effect::Verified(_) | Effect::Explained { .. } => {}
+                Effect::Verified(_) | Effect::Explained { .. } | Effect::Fingerprinted { .. } => {}
             }
         }
     }
