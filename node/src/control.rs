@@ -271,7 +271,9 @@ impl Control {
                 (layout.version(), member, partitions);
             self.state.pool.set_peers(layout.nodes().iter().map(|node| (node.id, node.addr)));
         }
-        self.router.set_cluster(Arc::new(self.metadata.state()), self.metadata.version());
+        let cluster = Arc::new(self.metadata.state());
+        *self.state.cluster.lock().unwrap_or_else(PoisonError::into_inner) = cluster.clone();
+        self.router.set_cluster(cluster, self.metadata.version());
     }
 
     fn push(&self, nodes: &[NodeId]) {

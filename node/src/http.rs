@@ -6,6 +6,7 @@
 //! | `/readyz` | 200, or 503 with the reasons: no layout, amnesia, a full disk, stopping |
 //! | `/metrics` | OpenMetrics text |
 //! | `/v1/status` | the node's own state, as JSON |
+//! | `/v1/fingerprint` | whether all regions hold the same, as JSON (`fingerprint`) |
 //!
 //! Clear text, and so on loopback only: whoever wants it elsewhere puts a proxy before it that
 //! knows whom to let in. Nothing here changes anything.
@@ -13,6 +14,7 @@
 //! It runs on the network thread. That is what makes `/livez` honest, and why connections are few,
 //! bounded, and closed when they fall silent or send too slowly (`listener`).
 
+mod fingerprint;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -159,6 +161,7 @@ fn routes(served: Arc<Served>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
+        .route("/v1/fingerprint", get(fingerprint::answer))
         .fallback(unknown)
         .with_state(served)
 }
@@ -209,6 +212,6 @@ fn for_scripts(status: &NodeStatus, reasons: &[String]) -> Value {
 }
 
 async fn unknown() -> (StatusCode, Json<Value>) {
-    let error = "no such path; there are /livez, /readyz, /metrics and /v1/status";
+    let error = "no such path; there are /livez, /readyz, /metrics, /v1/status and /v1/fingerprint";
     (StatusCode::NOT_FOUND, Json(json!({ "error": error })))
 }

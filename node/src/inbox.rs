@@ -13,10 +13,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use holm_core::peer::fingerprint::FingerprintMessage;
 use holm_core::peer::{Found, HintMessage, PeerMessage};
 use holm_core::shard::config::ClusterState;
+use holm_core::shard::fingerprint::Fingerprint;
+use holm_protocol::error::RequestError;
 use holm_protocol::ids::{BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
+
+use tokio::sync::oneshot;
 
 use crate::net::lane::ReplySink;
 
@@ -54,6 +59,15 @@ pub enum Event {
         /// The key.
         key: Bytes,
     },
+    /// Somebody wants to know whether all regions hold the same.
+    Fingerprint {
+        /// Where the answer goes; dropped if there will be none.
+        answer: oneshot::Sender<Result<Fingerprint, RequestError>>,
+        /// How long replicas have to answer, milliseconds.
+        timeout_ms: u32,
+        /// Whether all replicas are asked, or one in each region.
+        all: bool,
+    },
     /// A message of another node.
     Peer {
         /// The node.
@@ -76,7 +90,7 @@ pub enum Event {
 impl Event {
     fn is_request(&self) -> bool {
         match self {
-            Event::Client { .. } | Event::Explain { .. } => true,
+            Event::Client { .. } | Event::Explain { .. } | Event::Fingerprint { .. } => true,
             Event::Peer { message, .. } => matches!(
                 message,
                 PeerMessage::Write { .. }
@@ -87,6 +101,7 @@ impl Event {
                     | PeerMessage::GapAsk { .. }
                     | PeerMessage::Hint(HintMessage::Keep { .. } | HintMessage::HandOff { .. })
                     | PeerMessage::PageAsk { .. }
+                    | PeerMessage::Fingerprint(FingerprintMessage::Ask { .. })
             ),
             Event::Reachable(..)
             | Event::Doubted(..)

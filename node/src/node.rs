@@ -154,6 +154,8 @@ impl Node {
             pool: pool.clone(),
             members: members.clone(),
             max_clock_skew_ms: config.limits.max_clock_skew_ms,
+            inboxes: inboxes.clone(),
+            cluster: Mutex::default(),
         });
         let mut threads =
             Threads { state: state.clone(), inboxes: inboxes.clone(), running: Vec::new() };

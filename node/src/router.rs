@@ -172,7 +172,9 @@ impl Router {
                     self.answer(from, &answer);
                 }
             }
-            Event::Reachable(..)
+            // Its sender is told by what is dropped here.
+            Event::Fingerprint { .. }
+            | Event::Reachable(..)
             | Event::Doubted(..)
             | Event::Cluster(_)
             | Event::Amnesia
@@ -306,6 +308,7 @@ fn refusal(me: NodeId, message: &PeerMessage, overloaded: RequestError) -> Optio
             reply: Reply::Error(overloaded),
         },
         PeerMessage::Hint(message) => PeerMessage::Hint(message.answer(refusal)?),
+        PeerMessage::Fingerprint(message) => PeerMessage::Fingerprint(message.answer(refusal)?),
         _ => return None,
     })
 }

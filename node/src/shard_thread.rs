@@ -22,6 +22,7 @@ use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ShardConfig};
 use holm_core::shard::event::{Caller, Effect, Effects, Input, Verified, VerifyEnd, Violation};
+use holm_core::shard::fingerprint::Fingerprint;
 use holm_core::store::{Store, StoreError};
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::admin::AdminReply;
@@ -29,6 +30,8 @@ use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::handshake::Lane;
 use holm_protocol::ids::{Actor, NodeId};
 use holm_protocol::message::{Reply, Request};
+
+use tokio::sync::oneshot;
 
 use crate::control::ShardState;
 use crate::inbox::{Event, Inbox};
@@ -54,6 +57,9 @@ const ANSWERS_GATHERED_MAX: usize = 256 << 10;
 /// When a client whose lane is crowded should come back, milliseconds: a lane's worth of answers at
 /// a gigabit a second.
 const CROWDED_RETRY_MS: u32 = 100;
+
+/// The lane of questions that came on none.
+const NO_LANE: u64 = u64::MAX;
 
 /// Buffers kept for answers, and how large one may be to be kept: what a busy turn needs.
 const SPARE_MAX: usize = 64;
@@ -99,6 +105,9 @@ struct Running {
     free: Vec<u64>,
     links: BTreeMap<NodeId, (Arc<PeerLink>, BytesMut)>,
     answers: BTreeMap<u64, (ReplySink, BytesMut, u32)>,
+    /// Who waits for fingerprints, by the numbers of their questions.
+    askers: BTreeMap<u64, oneshot::Sender<Result<Fingerprint, RequestError>>>,
+    asked: u64,
     /// Emptied buffers, used again for the next turn's answers.
     spare: Vec<BytesMut>,
     encoded: BytesMut,
@@ -120,6 +129,8 @@ impl ShardThread {
             free: Vec::new(),
             links: BTreeMap::new(),
             answers: BTreeMap::new(),
+            askers: BTreeMap::new(),
+            asked: 0,
             spare: Vec::new(),
             encoded: BytesMut::new(),
         };
@@ -220,6 +231,12 @@ impl Running {
                 let caller = self.call(Call { replies, lane, frame, operation });
                 Input::Explain { caller, bucket, key }
             }
+            Event::Fingerprint { answer, timeout_ms, all } => {
+                self.asked += 1;
+                self.askers.insert(self.asked, answer);
+                let caller = Caller { lane: NO_LANE, request: self.asked };
+                Input::Fingerprint { caller, timeout_ms, all }
+            }
             Event::Peer { from, message } => Input::Peer { from, message },
             Event::Reachable(node, true) => Input::PeerUp(node),
             Event::Reachable(node, false) => Input::PeerDown(node),
@@ -256,6 +273,12 @@ impl Running {
                 Effect::Reply { caller, reply, since } => self.reply(caller, &reply, Some(since)),
                 Effect::Verified(verified) => tell_verified(&verified),
                 Effect::Violation(violation) => tell_violation(&violation),
+                Effect::Fingerprinted { caller, result } => {
+                    if let Some(asker) = self.askers.remove(&caller.request) {
+                        // Who does not wait any more needs no answer.
+                        let _ = asker.send(result);
+                    }
+                }
                 Effect::Explained { caller, result } => {
                     let reply = match result {
                         Ok(explanation) => Reply::Admin(Box::new(AdminReply::Explain(explanation))),

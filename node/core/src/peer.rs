@@ -8,6 +8,8 @@
 //! variant's number, and whose body starts with the partition (4 bytes, big-endian). Pulses and
 //! claims speak of several; the receiver's router cuts them up ([`PeerMessage::split`]).
 
+pub mod fingerprint;
+
 mod gaps;
 
 mod hint;
@@ -24,6 +26,8 @@ use holm_protocol::message::{Reply, Request, kind};
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use crate::clock::DotSet;
+
+use fingerprint::FingerprintMessage;
 
 pub use gaps::{GapObject, PageObject};
 pub use hint::HintMessage;
@@ -237,6 +241,8 @@ pub enum PeerMessage {
     },
     /// About a hint.
     Hint(HintMessage),
+    /// About what a replica holds, as digests.
+    Fingerprint(FingerprintMessage),
     /// How far this run has written to the partitions on which that has changed. Speaks only of what
     /// is durable; nobody answers.
     Pulse {
@@ -363,6 +369,7 @@ impl PeerMessage {
             PeerMessage::Pulse { counters, .. } => gaps::first_of(counters),
             PeerMessage::Seen { clocks, .. } => gaps::first_of(clocks),
             PeerMessage::Hint(message) => message.partition(),
+            PeerMessage::Fingerprint(message) => message.partition(),
         }
     }
 
@@ -390,6 +397,7 @@ impl PeerMessage {
             PeerMessage::Inspect { op, .. } => (INSPECT, *op),
             PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
             PeerMessage::Hint(message) => message.kind_and_op(),
+            PeerMessage::Fingerprint(message) => message.kind_and_op(),
             PeerMessage::Pulse { .. } => (PULSE, OpId(0)),
             PeerMessage::Seen { op, .. } => (SEEN, *op),
             PeerMessage::Noted { op, .. } => (NOTED, *op),
@@ -431,6 +439,7 @@ impl PeerMessage {
             PeerMessage::Inspect { bucket, key, .. } => put_target(out, *bucket, key),
             PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
             PeerMessage::Hint(message) => message.encode_rest(out),
+            PeerMessage::Fingerprint(message) => message.encode_rest(out),
             PeerMessage::Pulse { actor, hlc, counters } => {
                 gaps::put_pulse(out, (*actor, *hlc), counters);
             }
@@ -525,6 +534,10 @@ impl PeerMessage {
             }
             kind if HintMessage::is_kind(kind) => {
                 PeerMessage::Hint(HintMessage::decode(kind, op, partition, &mut reader)?)
+            }
+            kind if FingerprintMessage::is_kind(kind) => {
+                let message = FingerprintMessage::decode(kind, op, partition, &mut reader)?;
+                PeerMessage::Fingerprint(message)
             }
             PULSE => gaps::pulse(partition, &mut reader)?,
             SEEN => gaps::seen(op, partition, &mut reader)?,

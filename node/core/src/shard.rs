@@ -31,6 +31,7 @@ pub mod config;
 pub mod event;
 mod explain;
 mod fallback;
+pub mod fingerprint;
 mod gap_repair;
 mod gaps;
 mod handoff;
@@ -113,6 +114,7 @@ enum Op {
     Explain(Box<explain::ExplainOp>),
     Verify(Box<verify::VerifyOp>),
     Session(Box<verify::SessionOp>),
+    Gather(Box<fingerprint::GatherOp>),
 }
 
 /// The shard's own answer to its own operation, held until the commit.
@@ -162,6 +164,8 @@ pub struct Shard {
     /// The partition of the last question about gaps.
     last_asked: Partition,
     schedule: verify::Schedule,
+    /// Digests of what is stored here.
+    digests: fingerprint::Digests,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -204,6 +208,7 @@ impl Shard {
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
             schedule: verify::Schedule::default(),
+            digests: fingerprint::Digests::default(),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -232,6 +237,9 @@ impl Shard {
                 self.on_request(Origin::Client(caller, now.mono), request, turn);
             }
             Input::Explain { caller, bucket, key } => self.on_explain(caller, bucket, key, turn),
+            Input::Fingerprint { caller, timeout_ms, all } => {
+                self.on_fingerprint(caller, (timeout_ms, all), turn);
+            }
             Input::Peer { from, message } => self.on_peer(from, message, turn),
             Input::PeerUp(node) => {
                 self.peers.set_up(node, true);
@@ -266,11 +274,13 @@ impl Shard {
                 Some(Op::Explain(op)) => self.finish_explain(*op, turn.out),
                 Some(Op::Verify(op)) => self.wake_verify(id, op, turn),
                 Some(Op::Session(op)) => self.wake_session(id, op, turn),
+                Some(Op::Gather(op)) => self.finish_fingerprint(*op, turn),
                 None => {}
             }
         }
         self.tick_handoff(turn);
         self.begin_verifying(turn);
+        self.digest_slice(turn);
     }
 
     /// When [`Shard::tick`], or the [`Shard::commit`] after it, has something to do.
@@ -279,7 +289,8 @@ impl Shard {
         let claims = self.claims.due().filter(|_| self.may_claim());
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
-        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying];
+        let (timers, digests) = (self.timers.next(), self.digests.due());
+        let due = [timers, hints, claims, gaps, resyncs, verifying, digests];
         due.into_iter().flatten().min()
     }
 
@@ -336,6 +347,7 @@ impl Shard {
                 self.roll_back(&error, turn);
                 return Err(error);
             }
+            self.digests.changed(self.cache.changed_keys());
         }
         self.claims.committed(self.log.pending(), self.boot.actor);
         for partition in self.log.adopted() {
@@ -443,6 +455,7 @@ impl Shard {
         self.stopped = Some(fault);
         self.counters.commits_failed += 1;
         self.cache.roll_back();
+        self.digests.doubt_all();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
         let concerned = self.log.roll_back();
@@ -552,6 +565,7 @@ impl Shard {
                 self.on_inspect_reply(op, from, state, turn.out);
             }
             PeerMessage::Hint(message) => self.on_hint(from, message, turn),
+            PeerMessage::Fingerprint(message) => self.on_fingerprint_message(from, message, turn),
             message => self.on_peer_about_gaps(from, message, turn),
         }
     }
@@ -630,6 +644,7 @@ impl Shard {
                 }
                 Some(Op::Proxy(proxy)) if proxy.waits_for(node) => self.proxy_lost(op, turn),
                 Some(Op::Verify(verify)) if verify.waits_for(node) => self.verify_lost(op, turn),
+                Some(Op::Gather(it)) if it.waits_for(node) => self.gather_lost(op, node, turn),
                 _ => {}
             }
         }

@@ -379,6 +379,7 @@ impl Names {
                 write!(out, "repair {} {}", text(&key), self.object(&object))
             }
             PeerMessage::Hint(message) => self.hint(&message, out),
+            PeerMessage::Fingerprint(message) => write!(out, "{message:?}"),
             PeerMessage::Proxy { request, .. } => {
                 out.write_str("asks for its client: ")?;
                 self.a_request(&request, out)
@@ -569,7 +570,8 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::PageAsk { .. }
                 | PeerMessage::PageAnswer { .. }
                 | PeerMessage::Verify { .. }
-                | PeerMessage::VerifyReply { .. } => None,
+                | PeerMessage::VerifyReply { .. }
+                | PeerMessage::Fingerprint(_) => None,
             }
         }
         What::Request { frame, .. } => {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use holm_core::shard::config::ClusterState;
 use holm_core::shard::event::Counters;
 use holm_core::time::Mono;
 use holm_protocol::admin::{
@@ -13,6 +14,7 @@ use holm_protocol::admin::{
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, NodeId};
 
+use crate::inbox::Inbox;
 use crate::membership::Members;
 use crate::net::peers::PeerPool;
 use crate::store::RocksStore;
@@ -57,6 +59,10 @@ pub struct NodeState {
     pub members: Arc<Members>,
     /// How far clocks may be apart, milliseconds.
     pub max_clock_skew_ms: u64,
+    /// The shards' inboxes, for questions of HTTP.
+    pub inboxes: Vec<Arc<Inbox>>,
+    /// Layout and buckets in force.
+    pub cluster: Mutex<Arc<ClusterState>>,
 }
 
 impl NodeState {
@@ -168,6 +174,12 @@ impl NodeState {
             max_clock_skew_ms: self.max_clock_skew_ms,
             peers: opinions.into_values().collect(),
         }
+    }
+
+    /// Layout and buckets in force.
+    #[must_use]
+    pub fn cluster(&self) -> Arc<ClusterState> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Each shard's counters.

@@ -44,6 +44,8 @@ pub(crate) fn node_state(dir: &Path, shards: usize) -> Arc<NodeState> {
         pool,
         members: Arc::new(Members::new(node, 3, &membership, 1)),
         max_clock_skew_ms: 500,
+        inboxes: Vec::new(),
+        cluster: Mutex::default(),
     })
 }
 

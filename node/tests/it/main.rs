@@ -16,6 +16,7 @@ mod bad_disk;
 mod bad_frames;
 mod bad_requests;
 mod clock_jumps;
+mod consistency;
 mod crash;
 mod disk_full;
 mod flips;

@@ -7,6 +7,7 @@ use holm_protocol::level::Level;
 use holm_protocol::message::Put;
 use proptest::prelude::*;
 
+use super::fingerprint::BucketDigest;
 use super::verify::{Answer, KeyState, Question};
 use super::*;
 use crate::clock::PartitionClock;
@@ -78,6 +79,18 @@ fn samples() -> Vec<PeerMessage> {
         HintMessage::HandedOff { op, partition, refused: None, window_bytes: u32::MAX },
     ];
     samples.extend(hints.map(PeerMessage::Hint));
+    let digest = |bucket, keys| BucketDigest { bucket: BucketId(bucket), digest: 1 << 99, keys };
+    let fingerprints = [
+        FingerprintMessage::Ask { op, partition },
+        FingerprintMessage::Answer { op, partition, result: Ok(vec![]) },
+        FingerprintMessage::Answer {
+            op,
+            partition,
+            result: Ok(vec![digest(1, 5), digest(9, 300)]),
+        },
+        FingerprintMessage::Answer { op, partition, result: Err(Refusal::Amnesia) },
+    ];
+    samples.extend(fingerprints.map(PeerMessage::Fingerprint));
     samples.extend(about_gaps(op, partition));
     samples.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
     samples.extend(verifying(op, partition));

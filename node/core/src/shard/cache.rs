@@ -187,6 +187,11 @@ impl ObjectCache {
         }
     }
 
+    /// The keys that the open batch has changed; sorted once they are staged.
+    pub fn changed_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.changes.iter().map(|(_, key, _)| key.as_ref())
+    }
+
     /// After a commit: what was changed is in the store now.
     pub fn committed(&mut self) {
         self.changes.clear();

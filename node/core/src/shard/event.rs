@@ -12,6 +12,7 @@ use crate::object::Object;
 use crate::peer::verify::Place;
 use crate::peer::{PeerMessage, Refusal};
 use crate::shard::config::ClusterState;
+use crate::shard::fingerprint::Fingerprint;
 use crate::time::Mono;
 
 /// Where a client's answer goes: the shell's own numbers, handed back unread.
@@ -41,6 +42,15 @@ pub enum Input {
         bucket: BucketId,
         /// The key.
         key: bytes::Bytes,
+    },
+    /// Somebody wants to know whether all regions hold the same.
+    Fingerprint {
+        /// Where the answer goes.
+        caller: Caller,
+        /// How long replicas have to answer, milliseconds; 0: as long as any request.
+        timeout_ms: u32,
+        /// Whether all replicas are asked, or one in each region.
+        all: bool,
     },
     /// A message of another node's shard.
     Peer {
@@ -93,6 +103,13 @@ pub enum Effect {
         caller: Caller,
         /// The answer.
         result: Result<Explanation, RequestError>,
+    },
+    /// Say what the replicas of this shard's partitions hold.
+    Fingerprinted {
+        /// Which question.
+        caller: Caller,
+        /// The answer.
+        result: Result<Fingerprint, RequestError>,
     },
 }
 

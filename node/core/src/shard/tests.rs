@@ -10,6 +10,7 @@ mod batches;
 mod breakers;
 mod explaining;
 mod fallbacks;
+mod fingerprints;
 mod gaps;
 mod hinted;
 mod parts;

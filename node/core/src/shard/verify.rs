@@ -523,7 +523,7 @@ fn differing_segments(tree: &Tree, nodes: &[u16], leaves: &[Hash]) -> Vec<u16> {
 }
 
 /// What stands before the keys of a partition, and where it ends, in the table of objects.
-fn bounds(partition: Partition) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn bounds(partition: Partition) -> (Vec<u8>, Vec<u8>) {
     let first = partition.to_u32().to_be_bytes().to_vec();
     // The last partition ends where four bytes end.
     let end = match partition.to_u32().checked_add(1) {
@@ -536,7 +536,7 @@ fn bounds(partition: Partition) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Bucket and key of a row of the table of objects; `None` if it is none.
-fn place_of(row_key: &[u8]) -> Option<Place> {
+pub(super) fn place_of(row_key: &[u8]) -> Option<Place> {
     let (bucket, key) = row_key.get(4..)?.split_first_chunk()?;
     Some((BucketId(u32::from_be_bytes(*bucket)), Bytes::copy_from_slice(key)))
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 use holm_core::keys::{hint_key_parts, object_key};
 use holm_core::object::Object;
+use holm_core::peer::fingerprint::FingerprintMessage;
 use holm_core::peer::{HintMessage, OpId, PeerMessage};
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ShardConfig};
@@ -255,7 +256,7 @@ impl World {
                     };
                     self.judge_reply(&call, &reply);
                 }
-                Effect::Verified(_) | Effect::Violation(_) => {}
+                Effect::Verified(_) | Effect::Violation(_) | Effect::Fingerprinted { .. } => {}
                 Effect::Explained { caller, .. } => {
                     assert!(self.calls.remove(&caller.request).is_some(), "explained twice");
                 }
@@ -274,6 +275,7 @@ impl World {
                 | PeerMessage::ProxyReply { .. }
                 | PeerMessage::InspectReply { .. }
                 | PeerMessage::VerifyReply { .. }
+                | PeerMessage::Fingerprint(FingerprintMessage::Answer { .. })
                 | PeerMessage::Hint(HintMessage::Kept { .. } | HintMessage::HandedOff { .. })
                 | PeerMessage::Noted { .. }
                 | PeerMessage::GapAnswer { .. }

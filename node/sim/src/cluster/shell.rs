@@ -432,7 +432,7 @@ impl Cluster {
                 Effect::Violation(violation) => {
                     self.referee.judge(equal_clocks::check_found(id, &violation));
                 }
-                Effect::Verified(_) | Effect::Explained { .. } => {}
+                Effect::Verified(_) | Effect::Explained { .. } | Effect::Fingerprinted { .. } => {}
             }
         }
     }
