@@ -20,8 +20,8 @@
 //! - **Late messages change nothing** (I4): see [`replica`].
 //!
 //! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
-//! Between two batches a shard tells others what it has seen ([`claims`]) and asks for what it lacks
-//! ([`gap_repair`]).
+//! Between two batches a shard tells others what it has seen (`claims`) and asks for what it lacks
+//! (`gap_repair`).
 //! Left out here, and kept by other parts: removal of what is stable.
 
 mod acknowledge;

@@ -3,7 +3,7 @@
 //! A hint is an object under `replica | partition | bucket | key`, joined with what is kept there
 //! already, with the time since when anything is. It counts as a copy of the replica's as soon as
 //! it is durable, so its vote goes out with the commit, and it stays, over restarts too, until the
-//! replica has it ([`super::handoff`]). A fallback is no replica: a hint marks nothing as seen.
+//! replica has it (`handoff`). A fallback is no replica: a hint marks nothing as seen.
 //!
 //! **Bounded** (I10): past [`hint_bytes_max`](super::config::ShardConfig::hint_bytes_max) a hint is
 //! refused, and the write needs real replicas. Nothing is lost by that: a replica's clock knows what

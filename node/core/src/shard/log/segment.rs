@@ -4,7 +4,7 @@
 //! write; whoever asks for the keys of some dots needs them by dot. A segment is one row: some dots
 //! of one actor in order, under the key [`segment_key`] of the last. Segments of different times
 //! never have a dot in common; which counters they span may overlap, because dots arrive out of
-//! order. Invariant: a segment spans fewer than [`SPAN_MAX`] counters, so that a dot is found by
+//! order. Invariant: a segment spans fewer than `SPAN_MAX` counters, so that a dot is found by
 //! looking from its own key on to so much further, and what is not found there is not in the log.
 //!
 //! A segment: count (varint), then per entry how much its counter is above the last one's (varint;
