@@ -69,6 +69,9 @@ pub(crate) struct StartArgs {
     /// Tell and verify a story, then stop; exits with 0 only if every claim in it was observed
     #[arg(long)]
     check: bool,
+    /// How long the story leaves a killed node away under load, seconds
+    #[arg(long, requires = "check", default_value_t = 10, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    down_for: u64,
 }
 
 /// What can be done to a running demo.

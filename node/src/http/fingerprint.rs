@@ -6,6 +6,7 @@
 //!   "layout_version": 1,
 //!   "buckets": { "carts": { "eu-west": "0f3c…", "us-east": "0f3c…" } },
 //!   "keys": { "carts": { "eu-west": 1200, "us-east": 1200 } },
+//!   "tombstones": { "carts": 0 },
 //!   "partitions": 256,
 //!   "differing": [],
 //!   "unanswered": []
@@ -16,7 +17,8 @@
 //! partition was answered for in every region and no two answers differ. `differing` names partitions,
 //! and `unanswered` partitions with the region in which nobody answered in time; such a region's digests
 //! lack that partition. Query: `timeout_ms`, how long replicas have (5000, at most 60000), and
-//! `replicas=all`, to ask every replica and not one in each region.
+//! `replicas=all`, to ask every replica and not one in each region. `tombstones` counts the rows of all
+//! replicas that were asked which hold a delete and nothing else: deletes that are not stable yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +92,7 @@ pub(super) async fn answer(
 
 /// Every bucket in every region of its placement, also where it holds nothing.
 fn for_scripts(fingerprint: &Fingerprint, cluster: &ClusterState) -> Value {
-    let (mut buckets, mut keys) = (Map::new(), Map::new());
+    let (mut buckets, mut keys, mut tombstones) = (Map::new(), Map::new(), Map::new());
     let regions = cluster.layout.as_ref().map_or(&[][..], |layout| layout.regions());
     for (id, info) in &cluster.buckets {
         let placement = cluster.layout.as_ref().and_then(|it| it.placement(info.policy.placement));
@@ -105,6 +107,8 @@ fn for_scripts(fingerprint: &Fingerprint, cluster: &ClusterState) -> Value {
         }
         buckets.insert(info.name.clone(), Value::Object(digests));
         keys.insert(info.name.clone(), Value::Object(counts));
+        let dead = fingerprint.tombstones.get(id).copied().unwrap_or_default();
+        tombstones.insert(info.name.clone(), json!(dead));
     }
     let region = |id: &RegionId| regions.get(usize::from(id.0)).cloned().unwrap_or_default();
     let unanswered = fingerprint
@@ -116,6 +120,7 @@ fn for_scripts(fingerprint: &Fingerprint, cluster: &ClusterState) -> Value {
         "layout_version": cluster.layout.as_ref().map_or(0, |layout| layout.version()),
         "buckets": buckets,
         "keys": keys,
+        "tombstones": tombstones,
         "partitions": fingerprint.partitions,
         "differing": fingerprint.differing.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "unanswered": unanswered.collect::<Vec<_>>(),

@@ -186,6 +186,7 @@ pub(super) mod tests {
             rtt_ms: Vec::new(),
             for_secs: None,
             check: false,
+            down_for: 10,
         }
     }
 

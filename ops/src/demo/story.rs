@@ -8,16 +8,18 @@
 //! `local_quorum` must come from its own region, or the story fails: else a claim about one region
 //! could be true of another.
 //!
-//! Until gap repair exists, what a cut or dead node missed comes back by read repair. So the story
-//! reads its keys at level `all` before it claims that replicas agree.
+//! Replicas must become equal by themselves. So before the story claims that they are, it reads no
+//! key: it compares what they say of all they hold ([`alike`]).
 
 mod agreement;
+mod alike;
 mod crash;
+mod load;
 mod partition;
 mod teller;
 mod travel;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holm_client::{Bucket, Client, Context, Got, Level, Receipt};
@@ -28,6 +30,7 @@ use super::setup;
 use super::wait::until;
 use crate::failure::Failure;
 use crate::output::Output;
+use alike::Fingerprint;
 use teller::Teller;
 
 /// How long one request may take. Far above the longest round trip, so that only a real fault ends
@@ -38,6 +41,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often conditions are looked at.
 const POLL: Duration = Duration::from_millis(20);
+/// How soon all replicas hold the same when nothing keeps them apart any more.
+const SOON: Duration = Duration::from_secs(2);
 /// Fewest replicas in all with which one node can be lost and a quorum remains.
 const REPLICAS_MIN: usize = 3;
 
@@ -55,6 +60,8 @@ struct Stage<'a> {
     regions: Vec<Region>,
     /// Replicas of each key, in all regions together.
     replicas: usize,
+    /// How long a killed node stays away under load.
+    down_for: Duration,
 }
 
 /// Refuses a demo in which the story cannot be told.
@@ -75,29 +82,40 @@ pub(super) fn check_size(regions: usize, nodes_per_region: u16) -> Result<(), Fa
 ///
 /// # Errors
 /// A claim does not hold, or something cannot be done that the story needs.
-pub(super) async fn tell(output: &Output, cluster: &Mutex<Cluster>) -> Result<(), Failure> {
+pub(super) async fn tell(
+    output: &Output,
+    cluster: &Mutex<Cluster>,
+    down_for: Duration,
+) -> Result<(), Failure> {
     let mut teller = Teller::new(output);
-    let told = tell_to(&mut teller, cluster).await;
+    let told = tell_to(&mut teller, cluster, down_for).await;
     teller.finish(&told)?;
     told
 }
 
-async fn tell_to(teller: &mut Teller<'_>, cluster: &Mutex<Cluster>) -> Result<(), Failure> {
-    let stage = Stage::set(cluster).await?;
+async fn tell_to(
+    teller: &mut Teller<'_>,
+    cluster: &Mutex<Cluster>,
+    down_for: Duration,
+) -> Result<(), Failure> {
+    let stage = Stage::set(cluster, down_for).await?;
     let count = cluster.lock().await.plan().nodes.len();
     teller.line(&format!(
         "{count} nodes in {} regions, {} replicas of every key.",
         stage.regions.len(),
         stage.replicas,
     ))?;
-    let mut keys = travel::tell(teller, &stage).await?;
-    keys.extend(partition::tell(teller, &stage).await?);
-    keys.extend(crash::tell(teller, &stage).await?);
-    agreement::tell(teller, &stage, &keys).await
+    travel::tell(teller, &stage).await?;
+    let mut deleted = partition::tell(teller, &stage).await?;
+    deleted.extend(crash::tell(teller, &stage).await?);
+    agreement::tell(teller, &stage, &deleted).await
 }
 
 impl<'a> Stage<'a> {
-    async fn set(cluster: &'a Mutex<Cluster>) -> Result<Stage<'a>, Failure> {
+    async fn set(
+        cluster: &'a Mutex<Cluster>,
+        down_for: Duration,
+    ) -> Result<Stage<'a>, Failure> {
         let (path, plan) = {
             let cluster = cluster.lock().await;
             (setup::cluster_path(cluster.home().dir()), cluster.plan().clone())
@@ -111,7 +129,7 @@ impl<'a> Stage<'a> {
             regions.push(Region { name: name.clone(), client, bucket });
         }
         let replicas = plan.regions.len() * usize::from(plan.replication);
-        Ok(Stage { cluster, regions, replicas })
+        Ok(Stage { cluster, regions, replicas, down_for })
     }
 
     /// The first region, the second, and the last (which is the second if there are only two).
@@ -136,17 +154,21 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Reads at `all` in every region until each answers, and finds these values and no other. What
-    /// a replica missed is repaired by these reads.
-    async fn read_all(&self, key: &str, values: &[&str]) -> Result<(), String> {
-        for region in &self.regions {
-            let got = until(PATIENCE, POLL, || async {
-                region.bucket.get(key).level(Level::All).await.map_err(|error| error.to_string())
-            });
-            let got = got.await.map_err(|why| format!("{}: {why}", region.name))?;
-            region.compare(&got, values)?;
-        }
-        Ok(())
+    /// Waits until all replicas say that they hold the same, and says how long that took. Nobody
+    /// reads a key.
+    async fn become_equal(&self, patience: Duration) -> Result<(Fingerprint, Duration), String> {
+        let began = Instant::now();
+        let node = {
+            let cluster = self.cluster.lock().await;
+            cluster.plan().nodes.last().map(|node| node.http)
+        };
+        let node = node.ok_or("there is no node")?;
+        let found = until(patience, POLL, async || {
+            let found = Fingerprint::ask(node).await?;
+            found.check_equal()?;
+            Ok::<_, String>(found)
+        });
+        Ok((found.await?, began.elapsed()))
     }
 }
 

@@ -102,7 +102,7 @@ async fn stay_or_tell(
     cluster: &Mutex<Cluster>,
 ) -> Result<End, Failure> {
     if args.check {
-        story::tell(output, cluster).await?;
+        story::tell(output, cluster, Duration::from_secs(args.down_for)).await?;
         return Ok(End::Done);
     }
     {

@@ -23,6 +23,16 @@ pub struct BucketDigest {
     pub digest: u128,
     /// How many keys have values.
     pub keys: u64,
+    /// How many rows have none: deletes that are not forgotten yet. Replicas may differ in these.
+    pub tombstones: u64,
+}
+
+impl BucketDigest {
+    /// What must be equal on all replicas, if anything is alive.
+    #[must_use]
+    pub fn live(&self) -> Option<(BucketId, u128, u64)> {
+        (self.keys > 0).then_some((self.bucket, self.digest, self.keys))
+    }
 }
 
 /// A question for a replica's digests, or the answer.
@@ -35,7 +45,7 @@ pub enum FingerprintMessage {
         /// The partition.
         partition: Partition,
     },
-    /// The digests of the buckets of which the replica holds something, ascending.
+    /// The digests of the buckets of which the replica holds a row, ascending.
     Answer {
         /// The operation.
         op: OpId,
@@ -83,10 +93,11 @@ impl FingerprintMessage {
             Ok(digests) => {
                 out.put_u8(0);
                 put_varint(out, digests.len() as u64);
-                for BucketDigest { bucket, digest, keys } in digests {
+                for BucketDigest { bucket, digest, keys, tombstones } in digests {
                     out.put_u32(bucket.0);
                     out.put_u128(*digest);
                     put_varint(out, *keys);
+                    put_varint(out, *tombstones);
                 }
             }
             Err(refusal) => out.put_u8(*refusal as u8),
@@ -126,7 +137,13 @@ fn digests(reader: &mut Reader<'_>) -> Result<Vec<BucketDigest>, WireError> {
         let mut digest = [0; 16];
         digest.copy_from_slice(reader.take(16)?);
         let digest = u128::from_be_bytes(digest);
-        digests.push(BucketDigest { bucket, digest, keys: reader.varint("keys")? });
+        let keys = reader.varint("keys")?;
+        digests.push(BucketDigest {
+            bucket,
+            digest,
+            keys,
+            tombstones: reader.varint("tombstones")?,
+        });
     }
     Ok(digests)
 }

@@ -79,7 +79,12 @@ fn samples() -> Vec<PeerMessage> {
         HintMessage::HandedOff { op, partition, refused: None, window_bytes: u32::MAX },
     ];
     samples.extend(hints.map(PeerMessage::Hint));
-    let digest = |bucket, keys| BucketDigest { bucket: BucketId(bucket), digest: 1 << 99, keys };
+    let digest = |bucket, keys| BucketDigest {
+        bucket: BucketId(bucket),
+        digest: 1 << 99,
+        keys,
+        tombstones: 3,
+    };
     let fingerprints = [
         FingerprintMessage::Ask { op, partition },
         FingerprintMessage::Answer { op, partition, result: Ok(vec![]) },

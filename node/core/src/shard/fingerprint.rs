@@ -46,6 +46,9 @@ pub struct Fingerprint {
     /// The sum of the digests, and the number of keys, of each bucket in each region. What a region
     /// holds nothing of is not named.
     pub sums: BTreeMap<(BucketId, RegionId), (u128, u64)>,
+    /// Rows without values, of each bucket that has some, on all replicas that were asked: deletes
+    /// that these have not forgotten yet.
+    pub tombstones: BTreeMap<BucketId, u64>,
     /// Partitions of which all that were asked have answered.
     pub partitions: u64,
     /// Partitions of which replicas hold different values.
@@ -59,6 +62,9 @@ impl Fingerprint {
     pub fn merge(&mut self, other: Fingerprint) {
         for (place, (digest, keys)) in other.sums {
             self.add(place, digest, keys);
+        }
+        for (bucket, tombstones) in other.tombstones {
+            *self.tombstones.entry(bucket).or_default() += tombstones;
         }
         self.partitions += other.partitions;
         self.differing.extend(other.differing);
@@ -116,7 +122,7 @@ impl GatherOp {
     /// What is known by now.
     fn result(self) -> Fingerprint {
         let mut fingerprint = Fingerprint::default();
-        let mut first: BTreeMap<Partition, Vec<BucketDigest>> = BTreeMap::new();
+        let mut first: BTreeMap<Partition, Vec<(BucketId, u128, u64)>> = BTreeMap::new();
         let mut summed: BTreeSet<(Partition, RegionId)> = BTreeSet::new();
         for Slot { partition, region, answer, .. } in self.slots {
             let Some(digests) = answer else {
@@ -125,14 +131,18 @@ impl GatherOp {
             };
             // Of a region the first replica stands for it; if another differs, that is told.
             if summed.insert((partition, region)) {
-                for it in &digests {
-                    fingerprint.add((it.bucket, region), it.digest, it.keys);
+                for (bucket, digest, keys) in digests.iter().filter_map(BucketDigest::live) {
+                    fingerprint.add((bucket, region), digest, keys);
                 }
             }
+            for it in digests.iter().filter(|it| it.tombstones > 0) {
+                *fingerprint.tombstones.entry(it.bucket).or_default() += it.tombstones;
+            }
+            let live = digests.iter().filter_map(BucketDigest::live).collect();
             match first.get(&partition) {
-                Some(known) if *known != digests => _ = fingerprint.differing.insert(partition),
+                Some(known) if *known != live => _ = fingerprint.differing.insert(partition),
                 Some(_) => {}
-                None => _ = first.insert(partition, digests),
+                None => _ = first.insert(partition, live),
             }
         }
         let missing: BTreeSet<Partition> = fingerprint.unanswered.iter().map(|(p, _)| *p).collect();

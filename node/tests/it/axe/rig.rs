@@ -167,6 +167,7 @@ impl Rig {
         load.more(WARM_UP).await;
         self.answers = Some(load.finish().await);
         self.until_whole().await;
+        self.until_equal().await;
         let lost = verdict::judge(self).await;
         self.refuse_violation();
         let world = lock(&self.world);
@@ -269,6 +270,32 @@ impl Rig {
                 lock(&self.world).forgot(node.id);
             } else {
                 node.until_ready().await;
+            }
+        }
+    }
+
+    /// Waits until all replicas hold the same. Nobody has read a key since the round ended, so it is the
+    /// replicas that found out what they lacked. Where clocks ran ahead, last-writer-wins values are
+    /// taken only when their time has come; a node without its memory does not say what it holds.
+    async fn until_equal(&self) {
+        if self.clocks_ran_ahead || !self.forgetful().is_empty() {
+            return;
+        }
+        let mut last = String::new();
+        until("all replicas hold the same", async || {
+            let (code, body) = self.nodes[0].get("/v1/fingerprint?replicas=all").await;
+            let is_equal = code == 200 && body.contains("\"equal\":true");
+            if !is_equal && body != last {
+                eprintln!("not equal yet: {body}");
+                last = body;
+            }
+            is_equal
+        })
+        .await;
+        for node in &self.nodes {
+            let found = node.metric("holm_shard_consistency_violations_total").await;
+            if found > 0.0 {
+                self.fail(&format!("{} found {found} violations", node.id));
             }
         }
     }

@@ -1,52 +1,31 @@
-//! A node dies under load, without warning: what was acknowledged is still there.
+//! A node dies under load, without warning, and comes back: what was acknowledged is still there, what
+//! it missed comes by itself, and what was deleted meanwhile stays deleted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use bytes::Bytes;
-use holm_client::{Bucket, Dot, Level, NodeId, Outcome, Written};
+use holm_client::{Bucket, Level, NodeId};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::load::{self, Acknowledged, Load, Progress, value_of};
 use super::teller::Teller;
 use super::{PATIENCE, POLL, Region, Stage};
 use crate::demo::wait::until;
 use crate::failure::Failure;
 use crate::text;
 
-/// Writes in all. A few seconds of load at a quorum across oceans.
-const WRITES: usize = 240;
-/// Writers at a time.
-const WRITERS: usize = 8;
-/// Acknowledged writes after which the node is killed: a third are behind it, the rest ahead.
-const KILL_AFTER: usize = WRITES / 3;
-
+/// Acknowledged writes after which the node is killed.
+const KILL_AFTER: usize = 80;
 /// Writes looked for on the restarted node itself, of those whose receipts name it.
 const LOOKED_AT: usize = 20;
+/// Keys read in the end, of those that were written, and of those that were deleted.
+const READ_MAX: usize = 1000;
+/// Readers at a time.
+const READERS: usize = 16;
 
-/// An acknowledged write.
-#[derive(Debug)]
-struct Acknowledged {
-    key: String,
-    dot: Dot,
-    /// The replicas of its receipt.
-    holders: Vec<NodeId>,
-    /// Whether the node was killed before it was acknowledged.
-    after_kill: bool,
-}
-
-/// What came of the writes.
-#[derive(Debug, Default)]
-struct Load {
-    /// Writes that were acknowledged.
-    acknowledged: Vec<Acknowledged>,
-    /// Writes that may or may not have happened.
-    unknown: usize,
-    /// Writes that did not happen.
-    refused: usize,
-}
-
-/// Tells the chapter; returns the keys whose writes were acknowledged.
+/// Tells the chapter; returns the keys that were deleted.
 pub(super) async fn tell(
     teller: &mut Teller<'_>,
     stage: &Stage<'_>,
@@ -62,123 +41,121 @@ pub(super) async fn tell(
     teller.chapter(
         "A node is killed",
         &format!(
-            "{} writes {WRITES} keys at level quorum; meanwhile node {} of that region dies \
-             (kill -9).",
-            region.name, victim.0
+            "{} writes keys at level quorum, and deletes some; meanwhile node {} of that region dies \
+             (kill -9) and stays away for {} s.",
+            region.name,
+            victim.0,
+            stage.down_for.as_secs(),
         ),
     )?;
-    let acknowledged = Arc::new(AtomicUsize::new(0));
-    let is_killed = Arc::new(AtomicBool::new(false));
-    let load = write_all(&region.bucket, &acknowledged, &is_killed);
-    let kill = async {
-        until(PATIENCE, POLL, || async {
-            let count = acknowledged.load(Ordering::Relaxed);
-            if count >= KILL_AFTER { Ok(()) } else { Err(format!("{count} acknowledged writes")) }
-        })
-        .await
-        .map_err(|got| Failure::failed(format!("the load does not move: {got}"), "see the logs"))?;
-        stage.cluster.lock().await.kill(victim).await?;
-        is_killed.store(true, Ordering::Relaxed);
-        Ok::<(), Failure>(())
-    };
-    let (load, killed) = tokio::join!(load, kill);
+    let progress = Arc::new(Progress::default());
+    let (load, killed) = tokio::join!(load::write(&region.bucket, &progress), async {
+        let killed = kill(stage, victim, &progress).await;
+        progress.is_over.store(true, Ordering::Relaxed);
+        killed
+    });
     killed?;
     report_load(teller, &load)?;
+    come_back(teller, stage, victim, &load).await?;
+    let written: Vec<&str> = load.acknowledged.iter().map(|write| write.key.as_str()).collect();
+    let written = some_of(&written);
+    let missing = unlike(&region.bucket, &written, Level::Quorum, true).await;
+    teller.claim(
+        "a quorum knows every acknowledged write",
+        &text::count(written.len(), "key"),
+        json!({ "keys": written.len() }),
+        if missing.is_empty() { Ok(()) } else { Err(format!("lost: {}", text::list(missing))) },
+    )?;
+    let deleted: Vec<&str> = load.deleted.iter().map(String::as_str).collect();
+    let deleted = some_of(&deleted);
+    let mut back = Vec::new();
+    for region in &stage.regions {
+        back.extend(unlike(&region.bucket, &deleted, Level::One, false).await);
+    }
+    teller.claim(
+        "nothing that was deleted meanwhile came back, in any region",
+        &text::count(deleted.len(), "key"),
+        json!({ "keys": deleted.len() }),
+        if back.is_empty() { Ok(()) } else { Err(format!("back: {}", text::list(back))) },
+    )?;
+    Ok(load.deleted)
+}
+
+/// Kills the node when the load moves, and leaves it away for a while.
+async fn kill(stage: &Stage<'_>, victim: NodeId, progress: &Progress) -> Result<(), Failure> {
+    let moves = async |least: usize| {
+        until(PATIENCE, POLL, async || {
+            let count = progress.acknowledged.load(Ordering::Relaxed);
+            if count >= least { Ok(()) } else { Err(format!("{count} acknowledged writes")) }
+        })
+        .await
+        .map_err(|got| Failure::failed(format!("the load does not move: {got}"), "see the logs"))
+    };
+    moves(KILL_AFTER).await?;
+    stage.cluster.lock().await.kill(victim).await?;
+    progress.is_killed.store(true, Ordering::Relaxed);
+    // How long the node is away is what the story is about; nothing is inferred from it.
+    tokio::time::sleep(stage.down_for).await;
+    moves(2 * KILL_AFTER).await
+}
+
+/// Starts the node again, and waits until it has what it missed.
+async fn come_back(
+    teller: &mut Teller<'_>,
+    stage: &Stage<'_>,
+    victim: NodeId,
+    load: &Load,
+) -> Result<(), Failure> {
+    let (region, ..) = stage.cast();
     teller.doing("starting the node again");
     stage.cluster.lock().await.start(victim).await?;
-    // Before any read of these keys: a read would give the node back what it had lost.
+    let equal = stage.become_equal(PATIENCE + stage.down_for).await;
+    let took = equal.as_ref().map_or(Duration::ZERO, |(_, took)| *took).as_secs_f64();
+    let took = (took * 100.0).round() / 100.0;
+    teller.claim(
+        &format!("node {} is back and whole, and nobody has read a key", victim.0),
+        &format!("all {} replicas hold the same {took:.2} s after it answered", stage.replicas),
+        json!({ "node": victim.0, "seconds": took }),
+        equal,
+    )?;
     let promised = load.acknowledged.iter().filter(|write| write.holders.contains(&victim));
     let promised: Vec<&Acknowledged> = promised.take(LOOKED_AT).collect();
     let kept = kept(region, victim, &promised).await;
     teller.claim(
-        &format!("node {} is back, and still holds by itself what it had acknowledged", victim.0),
+        &format!("node {} holds what it had acknowledged before", victim.0),
         &text::count(promised.len(), "write"),
         json!({ "node": victim.0, "writes": promised.len() }),
         kept,
-    )?;
-    let keys: Vec<String> = load.acknowledged.into_iter().map(|write| write.key).collect();
-    let missing = missing(&region.bucket, &keys).await;
-    teller.claim(
-        "a quorum knows every acknowledged write",
-        &text::count(keys.len(), "key"),
-        json!({ "keys": keys.len() }),
-        if missing.is_empty() { Ok(()) } else { Err(format!("lost: {}", text::list(missing))) },
-    )?;
-    Ok(keys)
+    )
+}
+
+/// As many keys as are read, evenly spread.
+fn some_of(keys: &[&str]) -> Vec<String> {
+    let step = keys.len().div_ceil(READ_MAX).max(1);
+    keys.iter().step_by(step).map(|key| (*key).to_owned()).collect()
 }
 
 fn report_load(teller: &mut Teller<'_>, load: &Load) -> Result<(), Failure> {
     let after = load.acknowledged.iter().filter(|write| write.after_kill).count();
     let words = format!(
-        "{} acknowledged, {after} of them after the kill; {} unknown, {} refused",
+        "{} kept and {} deleted, {after} of those kept after the kill; {} unknown, {} refused",
         load.acknowledged.len(),
+        load.deleted.len(),
         load.unknown,
         load.refused,
     );
     teller.claim(
-        "writes go on without it",
+        "writes and deletes go on without it",
         &words,
         json!({
-            "acknowledged": load.acknowledged.len(),
+            "kept": load.acknowledged.len(),
+            "deleted": load.deleted.len(),
             "after_kill": after,
             "unknown": load.unknown,
             "refused": load.refused,
         }),
         if after > 0 { Ok(()) } else { Err(words.clone()) },
     )
-}
-
-/// Writes all keys, some at a time, each once. The SDK repeats what is safe to repeat.
-async fn write_all(
-    bucket: &Bucket,
-    acknowledged: &Arc<AtomicUsize>,
-    is_killed: &Arc<AtomicBool>,
-) -> Load {
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut writers = JoinSet::new();
-    for _ in 0..WRITERS {
-        let (bucket, next) = (bucket.clone(), Arc::clone(&next));
-        let (acknowledged, is_killed) = (Arc::clone(acknowledged), Arc::clone(is_killed));
-        writers.spawn(async move {
-            let mut load = Load::default();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= WRITES {
-                    return load;
-                }
-                let key = format!("order-{number:03}");
-                match bucket.put(&key, value_of(&key)).level(Level::Quorum).await {
-                    Ok(written) => {
-                        acknowledged.fetch_add(1, Ordering::Relaxed);
-                        let after_kill = is_killed.load(Ordering::Relaxed);
-                        load.acknowledged.push(Acknowledged::new(key, &written, after_kill));
-                    }
-                    Err(error) if error.outcome() == Outcome::MayHaveHappened => load.unknown += 1,
-                    Err(_) => load.refused += 1,
-                }
-            }
-        });
-    }
-    let mut all = Load::default();
-    while let Some(written) = writers.join_next().await {
-        // A writer that panicked would be missed in the number of acknowledged writes, and only
-        // there: what it wrote is not claimed.
-        if let Ok(written) = written {
-            all.acknowledged.extend(written.acknowledged);
-            all.unknown += written.unknown;
-            all.refused += written.refused;
-        }
-    }
-    all.acknowledged.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    all
-}
-
-impl Acknowledged {
-    fn new(key: String, written: &Written, after_kill: bool) -> Acknowledged {
-        let replicas = written.receipt().replicas.iter().filter(|entry| !entry.fallback);
-        let holders = replicas.map(|entry| entry.node).collect();
-        Acknowledged { key, dot: written.dot(), holders, after_kill }
-    }
 }
 
 /// Whether a node's own state has the dots of these writes. Reads no key: nothing is repaired.
@@ -206,35 +183,32 @@ async fn kept(region: &Region, node: NodeId, writes: &[&Acknowledged]) -> Result
     Ok(())
 }
 
-fn value_of(key: &str) -> Bytes {
-    Bytes::from(format!("value of {key}"))
-}
-
-/// The keys that a quorum does not know, or knows otherwise than they were written.
-async fn missing(bucket: &Bucket, keys: &[String]) -> Vec<String> {
+/// The keys that are not as they should be: as they were written, or gone.
+async fn unlike(bucket: &Bucket, keys: &[String], level: Level, is_there: bool) -> Vec<String> {
     let next = Arc::new(AtomicUsize::new(0));
     let keys: Arc<[String]> = keys.into();
     let mut readers = JoinSet::new();
-    for _ in 0..WRITERS {
+    for _ in 0..READERS {
         let (bucket, next, keys) = (bucket.clone(), Arc::clone(&next), Arc::clone(&keys));
         readers.spawn(async move {
-            let mut missing = Vec::new();
+            let mut unlike = Vec::new();
             while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let got =
-                    until(PATIENCE, POLL, async || bucket.get(key).level(Level::Quorum).await);
-                let is_there =
-                    got.await.is_ok_and(|got| got.value().is_some_and(|v| *v == value_of(key)));
-                if !is_there {
-                    missing.push(key.clone());
+                let got = until(PATIENCE, POLL, async || bucket.get(key).level(level).await);
+                let is_right = got.await.is_ok_and(|got| match is_there {
+                    true => got.value().is_some_and(|value| *value == value_of(key)),
+                    false => got.is_absent(),
+                });
+                if !is_right {
+                    unlike.push(key.clone());
                 }
             }
-            missing
+            unlike
         });
     }
-    let mut missing = Vec::new();
+    let mut unlike = Vec::new();
     while let Some(found) = readers.join_next().await {
-        missing.extend(found.unwrap_or_else(|error| vec![format!("a reader broke: {error}")]));
+        unlike.extend(found.unwrap_or_else(|error| vec![format!("a reader broke: {error}")]));
     }
-    missing.sort_unstable();
-    missing
+    unlike.sort_unstable();
+    unlike
 }

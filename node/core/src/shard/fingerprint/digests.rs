@@ -48,7 +48,7 @@ struct Job {
     number: u64,
     /// Where the next slice begins.
     from: Vec<u8>,
-    sums: BTreeMap<BucketId, (u128, u64)>,
+    sums: BTreeMap<BucketId, BucketDigest>,
     scans: u32,
     waiters: Vec<Waiter>,
 }
@@ -108,12 +108,7 @@ impl Job {
     }
 
     fn digests(&self) -> Vec<BucketDigest> {
-        let of = |(bucket, (digest, keys)): (&BucketId, &(u128, u64))| BucketDigest {
-            bucket: *bucket,
-            digest: *digest,
-            keys: *keys,
-        };
-        self.sums.iter().map(of).collect()
+        self.sums.values().copied().collect()
     }
 }
 
@@ -203,10 +198,10 @@ impl Shard {
                     xxh3_128(&self.boot.node.0.to_be_bytes()) | 1
                 }
             };
-            if digest != 0 {
-                let sum = job.sums.entry(bucket).or_default();
-                *sum = (sum.0.wrapping_add(digest), sum.1 + 1);
-            }
+            let none = BucketDigest { bucket, digest: 0, keys: 0, tombstones: 0 };
+            let sum = job.sums.entry(bucket).or_insert(none);
+            sum.digest = sum.digest.wrapping_add(digest);
+            if digest == 0 { sum.tombstones += 1 } else { sum.keys += 1 }
         }
     }
 

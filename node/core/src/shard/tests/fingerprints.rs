@@ -127,6 +127,7 @@ fn equal_regions_have_equal_digests() {
     let one = few.fingerprint(1, false);
     assert!(one.is_equal(), "{one:?}");
     assert_eq!((sums(&one, 0), sums(&one, 1)), (sums(&one, 1), sums(&one, 2)));
+    assert_eq!(one.tombstones, [(SIBLINGS, 3)].into(), "one on each replica");
     let [(SIBLINGS, digest, 19)] = sums(&one, 0)[..] else { panic!("{one:?}") };
     assert_eq!(few.fingerprint(3, true), one);
     few.put(2, "key4", "other");
