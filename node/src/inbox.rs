@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holm_core::peer::{Found, HintMessage, PeerMessage};
 use holm_core::shard::config::ClusterState;
-use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
 
 use crate::net::lane::ReplySink;
@@ -61,8 +61,8 @@ pub enum Event {
         /// The message.
         message: PeerMessage,
     },
-    /// A node can be reached, or not any more.
-    Reachable(NodeId, bool),
+    /// A node can be reached, in this run, or not any more.
+    Reachable(NodeId, Option<Actor>),
     /// Membership doubts that a node can be reached, or not any more.
     Doubted(NodeId, bool),
     /// Layout, buckets or secrets have changed.

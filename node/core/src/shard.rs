@@ -24,6 +24,7 @@
 //! ([`gap_repair`]).
 //! Left out here, and kept by other parts: removal of what is stable.
 
+pub mod account;
 mod acknowledge;
 pub mod cache;
 mod claims;
@@ -233,8 +234,9 @@ impl Shard {
             }
             Input::Explain { caller, bucket, key } => self.on_explain(caller, bucket, key, turn),
             Input::Peer { from, message } => self.on_peer(from, message, turn),
-            Input::PeerUp(node) => {
+            Input::PeerUp(node, run) => {
                 self.peers.set_up(node, true);
+                self.peers.set_run(node, run);
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
                 self.gaps.look_at(now.mono);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holm_protocol::admin::Explanation;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::RequestError;
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 
 use crate::object::Object;
@@ -49,8 +49,8 @@ pub enum Input {
         /// What it says.
         message: PeerMessage,
     },
-    /// There is a connection to this node now.
-    PeerUp(NodeId),
+    /// There is a connection to this node now, and to this run of it.
+    PeerUp(NodeId, Actor),
     /// There is none any more.
     PeerDown(NodeId),
     /// An operator wants what this node is to begin verified now, or that of one other node.

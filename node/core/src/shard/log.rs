@@ -42,6 +42,7 @@ use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 use crate::clock::{DotSet, PartitionClock};
 use crate::keys::segments_size_key;
 use crate::keys::{SEGMENTS_BEGIN, checkpoint_key, log_key, log_key_parts, log_mark_key};
+use crate::shard::account::Account;
 use crate::shard::partition::PartitionState;
 use crate::store::{Store, StoreError, Table};
 
@@ -136,6 +137,8 @@ pub struct ShardLog {
     pending: Vec<LogEntry>,
     /// Partitions that have adopted a clock in the open batch.
     adopted: BTreeSet<Partition>,
+    /// Partitions whose accounts the open batch changes.
+    accounted: BTreeSet<Partition>,
     /// What the segments of each partition take, bytes, and all of them.
     sizes: BTreeMap<Partition, u64>,
     size: u64,
@@ -156,6 +159,7 @@ impl ShardLog {
             others: BTreeMap::new(),
             pending: Vec::new(),
             adopted: BTreeSet::new(),
+            accounted: BTreeSet::new(),
             sizes: BTreeMap::new(),
             size: 0,
             staged: Staged::default(),
@@ -173,9 +177,10 @@ impl ShardLog {
         held: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) -> Result<BTreeMap<Partition, PartitionState>, StoreError> {
-        let mut clocks = BTreeMap::new();
+        let (mut clocks, mut accounts) = (BTreeMap::new(), BTreeMap::new());
         for &partition in partitions {
             clocks.insert(partition, read_checkpoint(partition, store)?);
+            accounts.insert(partition, Account::read(partition, store)?);
             self.resize(partition, read_size(partition, store)?);
         }
         let end = SEGMENTS_BEGIN;
@@ -212,8 +217,11 @@ impl ShardLog {
             return Err(StoreError::Corrupt(format!("dot log stream {stream}: record {sequence}")));
         }
         self.others.retain(|partition, _| !clocks.contains_key(partition));
-        let state = |(partition, clock)| (partition, PartitionState::new(clock));
-        Ok(clocks.into_iter().map(state).collect())
+        let mut state = |(partition, clock)| {
+            let account = accounts.remove(&partition).unwrap_or_default();
+            (partition, PartitionState::new(clock, account))
+        };
+        Ok(clocks.into_iter().map(&mut state).collect())
     }
 
     fn replay<S: Store>(
@@ -251,7 +259,12 @@ impl ShardLog {
     /// Whether the open batch adds anything.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty() || !self.adopted.is_empty()
+        !self.pending.is_empty() || !self.adopted.is_empty() || !self.accounted.is_empty()
+    }
+
+    /// The open batch changes a partition's account.
+    pub fn account(&mut self, partition: Partition) {
+        self.accounted.insert(partition);
     }
 
     /// The open batch adopts another replica's clock, of which the log knows nothing.
@@ -292,6 +305,7 @@ impl ShardLog {
     pub fn roll_back(&mut self) -> BTreeSet<Partition> {
         self.staged = Staged::default();
         let mut concerned = std::mem::take(&mut self.adopted);
+        concerned.append(&mut self.accounted);
         concerned.extend(self.pending.drain(..).map(|entry| entry.partition));
         concerned
     }
@@ -315,6 +329,11 @@ impl ShardLog {
         if self.staged.recorded {
             let record = encode_record(&self.pending);
             store.stage_put(Table::Log, &log_key(self.stream, self.sequence), &record);
+        }
+        for &partition in &self.accounted {
+            if let Some(state) = partitions.get(&partition) {
+                state.account().stage(partition, store);
+            }
         }
         self.stage_cut(limits.segments, partitions, store);
         self.stage_mark(store);
@@ -355,6 +374,7 @@ impl ShardLog {
             self.resize(partition, size);
         }
         self.adopted.clear();
+        self.accounted.clear();
         if staged.recorded {
             self.records.insert(self.sequence);
         }
@@ -636,13 +656,13 @@ pub fn decode_record(bytes: &[u8]) -> Result<Vec<LogEntry>, WireError> {
     Ok(entries)
 }
 
-fn seal(mut out: Vec<u8>) -> Vec<u8> {
+pub(super) fn seal(mut out: Vec<u8>) -> Vec<u8> {
     let crc = crc32c::crc32c(&out);
     out.put_u32(crc);
     out
 }
 
-fn checked<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], WireError> {
+pub(super) fn checked<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], WireError> {
     match bytes.split_last_chunk::<4>() {
         Some((body, crc)) if crc32c::crc32c(body) == u32::from_be_bytes(*crc) => Ok(body),
         _ => Err(WireError::Checksum { field }),

@@ -42,6 +42,12 @@ use crate::store::{Row, Table};
 use crate::time::WallMs;
 
 pub(super) const ACTOR: Actor = Actor(0xa1);
+
+/// There is a connection to the first run of a node.
+pub(super) fn up(node: NodeId) -> Input {
+    Input::PeerUp(node, Actor(0xb000 + node.0))
+}
+
 /// The actor of whatever a test lets another node write.
 pub(super) const OTHER: Actor = Actor(0xb2);
 pub(super) const SIBLINGS: BucketId = BucketId(1);
@@ -220,7 +226,7 @@ impl Bench {
         let layout = cluster.layout.clone().unwrap();
         bench.input(Input::Cluster(cluster));
         for node in layout.nodes().iter().map(|node| node.id).filter(|&node| node != me) {
-            bench.input(Input::PeerUp(node));
+            bench.input(up(node));
         }
         bench
     }

@@ -47,6 +47,7 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.run += 1;
         node.actor = actor;
+        node.run_actor = actor;
         node.booted_us = self.now_us;
         node.disturbed_us = self.now_us;
         node.is_doubtful = false;
@@ -139,7 +140,8 @@ impl Cluster {
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.links.insert(peer, peer_run);
             }
-            self.tell_shards(id, || Input::PeerUp(peer));
+            let run = self.nodes.get(&peer).map_or(Actor(0), |peer| peer.run_actor);
+            self.tell_shards(id, || Input::PeerUp(peer, run));
         }
     }
 

@@ -180,7 +180,7 @@ fn claims_are_repeated_until_noted() {
     bench.hear(2, noted(again, 1, 2));
     assert_eq!(partitions(&bench.turn_after_ms(10_000)), None);
     bench.input(Input::PeerDown(NodeId(2)));
-    bench.input(Input::PeerUp(NodeId(2)));
+    bench.input(up(NodeId(2)));
     let effects = bench.turn_after_ms(0);
     assert_eq!(partitions(&effects).map(|(_, count)| count), Some(4));
     assert!(told(&effects).iter().any(|(_, m)| matches!(m, PeerMessage::Pulse { .. })));
@@ -447,7 +447,7 @@ fn who_sends_no_pages_is_not_waited_for() {
     }
     assert!(asked.contains(&2) && asked.contains(&3), "{asked:?}");
     bench.input(Input::PeerDown(NodeId(2)));
-    bench.input(Input::PeerUp(NodeId(2)));
+    bench.input(up(NodeId(2)));
     let later = pages(&bench.turn_after_ms(20_000));
     assert!(later.iter().all(|(to, ..)| to == &nodes(&[3])), "{later:?}");
 }
