@@ -22,7 +22,7 @@
 //! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
 //! Between two batches a shard tells others what it has seen ([`claims`]) and asks for what it lacks
 //! ([`gap_repair`]).
-//! Left out here, and kept by other parts: removal of what is stable.
+//! What every replica has is forgotten ([`stable`]).
 
 pub mod account;
 mod acknowledge;
@@ -45,6 +45,7 @@ mod relay;
 pub mod replica;
 mod resync;
 mod route;
+mod stable;
 mod stand_in;
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,7 @@ use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
 use route::{Route, object_kind};
+use stable::Stable;
 use timers::Timers;
 use window::RequestWindow;
 
@@ -125,6 +127,8 @@ enum OwnVote {
     Kept(OpId),
     /// The read of this operation found this in the open batch.
     Found(OpId, Found),
+    /// The read of this operation has all answers, and is to be looked at again.
+    Answer(OpId),
 }
 
 /// See the [module](self).
@@ -132,6 +136,8 @@ enum OwnVote {
 pub struct Shard {
     config: ShardConfig,
     boot: Boot,
+    /// The actor under which the process began: the run's name among nodes.
+    run: Actor,
     cluster: Arc<ClusterState>,
     region: Option<RegionId>,
     hlc: HlcClock,
@@ -156,6 +162,8 @@ pub struct Shard {
     handoff: Handoff,
     /// What is to be told to other replicas.
     claims: Claims,
+    /// What every replica has, and may be forgotten.
+    stable: Stable,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
     /// Partitions that are taken whole from another replica.
@@ -181,6 +189,7 @@ impl Shard {
         Shard {
             cache: ObjectCache::new(config.cache_bytes_max),
             window: RequestWindow::new(config.requests_max, config.requests_window_ms),
+            run: boot.actor,
             cluster: Arc::default(),
             region: None,
             hlc: HlcClock::new(),
@@ -201,6 +210,7 @@ impl Shard {
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
             claims: Claims::new(),
+            stable: Stable::default(),
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
@@ -236,7 +246,9 @@ impl Shard {
             Input::Peer { from, message } => self.on_peer(from, message, turn),
             Input::PeerUp(node, run) => {
                 self.peers.set_up(node, true);
-                self.peers.set_run(node, run);
+                if self.peers.set_run(node, run) {
+                    self.stable.forget_claims_of(node);
+                }
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
                 self.gaps.look_at(now.mono);
@@ -281,7 +293,8 @@ impl Shard {
         let claims = self.claims.due().filter(|_| self.may_claim());
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
-        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying];
+        let stable = self.stable.due().filter(|_| self.may_claim());
+        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying, stable];
         due.into_iter().flatten().min()
     }
 
@@ -305,11 +318,12 @@ impl Shard {
         out: &mut Effects,
     ) -> Result<(), StoreError> {
         let turn = &mut Turn { now, store, out };
+        self.turn_stable(turn);
         self.commit_batch(turn)?;
-        // The own votes may have ended a read that found this replica stale: its repair is a batch
-        // of its own, which holds no votes. Left open, it would be in the clock and not on the disk
-        // when the clocks are written for a stop (I3).
-        if self.has_changes() {
+        // The own votes may have ended reads that found this replica stale: their repairs are a batch
+        // of its own, and further reads may wait for it. Left open, it would be in the clock and not on
+        // the disk when the clocks are written for a stop (I3).
+        while self.has_changes() || !self.own_votes.is_empty() {
             self.commit_batch(turn)?;
         }
         self.tell(turn);
@@ -344,6 +358,8 @@ impl Shard {
             let Some(state) = self.partitions.get(partition) else { continue };
             self.claims.loaded(*partition, state.clock().iter().map(|(actor, _)| actor));
         }
+        let learned = self.stable.committed();
+        self.claims.learned(learned);
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
@@ -356,6 +372,7 @@ impl Shard {
                 }
                 OwnVote::Kept(op) => self.on_kept(op, (self.boot.node, None), None, turn),
                 OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
         Ok(())
@@ -447,7 +464,9 @@ impl Shard {
         self.cache.roll_back();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
-        let concerned = self.log.roll_back();
+        let mut concerned = self.log.roll_back();
+        concerned.append(&mut self.stable.roll_back());
+        concerned.iter().for_each(|partition| self.stable.walk_again(*partition));
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
         // What earlier pages brought may be gone with the batch.
         self.resyncs.give_up();
@@ -491,6 +510,7 @@ impl Shard {
                 OwnVote::Found(op, _) => {
                     self.on_found(op, self.boot.node, Found::Refused(refusal), turn);
                 }
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
     }
@@ -587,7 +607,9 @@ impl Shard {
             PeerMessage::Pulse { actor, counters, .. } => {
                 self.on_pulse(from, actor, &counters, turn.now.mono);
             }
-            PeerMessage::Seen { op, clocks } => self.on_seen((from, op), &clocks, turn),
+            PeerMessage::Seen { op, run, layout, clocks } => {
+                self.on_seen((from, op), (run, layout), &clocks, turn);
+            }
             PeerMessage::Noted { op, shard, shards, .. } => {
                 self.on_noted(from, op, (shard, shards), turn.now.mono);
             }
@@ -659,8 +681,13 @@ impl Shard {
             }
             self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
+        let before = self.layout_version();
         self.cluster = cluster;
         self.find_listeners();
+        if self.layout_version() != before {
+            self.claims.start_layout();
+            self.stable.forget_claims();
+        }
         Ok(())
     }
 
