@@ -18,7 +18,7 @@ use holm_core::peer::{Found, HintMessage, PeerMessage};
 use holm_core::shard::config::ClusterState;
 use holm_core::shard::fingerprint::Fingerprint;
 use holm_protocol::error::RequestError;
-use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
 
 use tokio::sync::oneshot;
@@ -75,8 +75,8 @@ pub enum Event {
         /// The message.
         message: PeerMessage,
     },
-    /// A node can be reached, or not any more.
-    Reachable(NodeId, bool),
+    /// A node can be reached, in this run, or not any more.
+    Reachable(NodeId, Option<Actor>),
     /// Membership doubts that a node can be reached, or not any more.
     Doubted(NodeId, bool),
     /// Layout, buckets or secrets have changed.

@@ -13,7 +13,7 @@ use holm_protocol::admin::{AdminRequest, MemberState};
 use holm_protocol::error::{ContextFault, NotReady, RequestError, Role};
 use holm_protocol::frame::Frame;
 use holm_protocol::handshake::{Lane, MetadataVersion, PeerHello};
-use holm_protocol::ids::{BucketId, NodeId};
+use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
 use holm_protocol::wire::WireError;
 
@@ -89,10 +89,10 @@ impl Router {
         self.inboxes.iter().map(|inbox| inbox.depth()).collect()
     }
 
-    /// Tells every shard whether a node can be reached.
-    fn reachable(&self, node: NodeId, up: bool) {
+    /// Tells every shard whether a node can be reached, and in which run.
+    fn reachable(&self, node: NodeId, run: Option<Actor>) {
         for inbox in &self.inboxes {
-            inbox.push_essential(Event::Reachable(node, up));
+            inbox.push_essential(Event::Reachable(node, run));
         }
     }
 
@@ -244,13 +244,13 @@ impl Handler for Router {
 
     fn on_peer_up(&self, node: NodeId, hello: &PeerHello) {
         tracing::info!(%node, run = %hello.run, "node reachable");
-        self.reachable(node, true);
+        self.reachable(node, Some(hello.run));
         self.control.send(Command::PeerUp { node, store: hello.store, metadata: hello.metadata });
     }
 
     fn on_peer_down(&self, node: NodeId) {
         tracing::info!(%node, "node unreachable");
-        self.reachable(node, false);
+        self.reachable(node, None);
     }
 
     fn on_member(&self, node: NodeId, state: MemberState) {

@@ -238,8 +238,8 @@ impl Running {
                 Input::Fingerprint { caller, timeout_ms, all }
             }
             Event::Peer { from, message } => Input::Peer { from, message },
-            Event::Reachable(node, true) => Input::PeerUp(node),
-            Event::Reachable(node, false) => Input::PeerDown(node),
+            Event::Reachable(node, Some(run)) => Input::PeerUp(node, run),
+            Event::Reachable(node, None) => Input::PeerDown(node),
             Event::Doubted(node, doubted) => Input::PeerDoubted(node, doubted),
             Event::Cluster(cluster) => Input::Cluster(cluster),
             Event::Amnesia => {

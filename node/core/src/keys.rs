@@ -104,3 +104,11 @@ pub fn checkpoint_key(partition: Partition) -> [u8; 10] {
     key[6..].copy_from_slice(&partition.to_u32().to_be_bytes());
     key
 }
+
+/// `account/ | partition (4)`: the key of what a replica knows of a partition, in the table `meta`.
+#[must_use]
+pub fn account_key(partition: Partition) -> [u8; 12] {
+    let mut key = *b"account/0000";
+    key[8..].copy_from_slice(&partition.to_u32().to_be_bytes());
+    key
+}

@@ -22,8 +22,9 @@
 //! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
 //! Between two batches a shard tells others what it has seen (`claims`) and asks for what it lacks
 //! (`gap_repair`).
-//! Left out here, and kept by other parts: removal of what is stable.
+//! What every replica has is forgotten (`stable`).
 
+pub mod account;
 mod acknowledge;
 pub mod cache;
 mod claims;
@@ -45,6 +46,7 @@ mod relay;
 pub mod replica;
 mod resync;
 mod route;
+mod stable;
 mod stand_in;
 #[cfg(test)]
 mod tests;
@@ -84,6 +86,7 @@ use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
 use route::{Route, object_kind};
+use stable::Stable;
 use timers::Timers;
 use window::RequestWindow;
 
@@ -126,6 +129,8 @@ enum OwnVote {
     Kept(OpId),
     /// The read of this operation found this in the open batch.
     Found(OpId, Found),
+    /// The read of this operation has all answers, and is to be looked at again.
+    Answer(OpId),
 }
 
 /// See the [module](self).
@@ -133,6 +138,8 @@ enum OwnVote {
 pub struct Shard {
     config: ShardConfig,
     boot: Boot,
+    /// The actor under which the process began: the run's name among nodes.
+    run: Actor,
     cluster: Arc<ClusterState>,
     region: Option<RegionId>,
     hlc: HlcClock,
@@ -157,6 +164,8 @@ pub struct Shard {
     handoff: Handoff,
     /// What is to be told to other replicas.
     claims: Claims,
+    /// What every replica has, and may be forgotten.
+    stable: Stable,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
     /// Partitions that are taken whole from another replica.
@@ -184,6 +193,7 @@ impl Shard {
         Shard {
             cache: ObjectCache::new(config.cache_bytes_max),
             window: RequestWindow::new(config.requests_max, config.requests_window_ms),
+            run: boot.actor,
             cluster: Arc::default(),
             region: None,
             hlc: HlcClock::new(),
@@ -204,6 +214,7 @@ impl Shard {
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
             claims: Claims::new(),
+            stable: Stable::default(),
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
@@ -241,8 +252,11 @@ impl Shard {
                 self.on_fingerprint(caller, (timeout_ms, all), turn);
             }
             Input::Peer { from, message } => self.on_peer(from, message, turn),
-            Input::PeerUp(node) => {
+            Input::PeerUp(node, run) => {
                 self.peers.set_up(node, true);
+                if self.peers.set_run(node, run) {
+                    self.stable.forget_claims_of(node);
+                }
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
                 self.gaps.look_at(now.mono);
@@ -289,8 +303,9 @@ impl Shard {
         let claims = self.claims.due().filter(|_| self.may_claim());
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
+        let stable = self.stable.due().filter(|_| self.may_claim());
         let (timers, digests) = (self.timers.next(), self.digests.due());
-        let due = [timers, hints, claims, gaps, resyncs, verifying, digests];
+        let due = [timers, hints, claims, gaps, resyncs, verifying, stable, digests];
         due.into_iter().flatten().min()
     }
 
@@ -314,11 +329,12 @@ impl Shard {
         out: &mut Effects,
     ) -> Result<(), StoreError> {
         let turn = &mut Turn { now, store, out };
+        self.turn_stable(turn);
         self.commit_batch(turn)?;
-        // The own votes may have ended a read that found this replica stale: its repair is a batch
-        // of its own, which holds no votes. Left open, it would be in the clock and not on the disk
-        // when the clocks are written for a stop (I3).
-        if self.has_changes() {
+        // The own votes may have ended reads that found this replica stale: their repairs are a batch
+        // of its own, and further reads may wait for it. Left open, it would be in the clock and not on
+        // the disk when the clocks are written for a stop (I3).
+        while self.has_changes() || !self.own_votes.is_empty() {
             self.commit_batch(turn)?;
         }
         self.tell(turn);
@@ -354,7 +370,11 @@ impl Shard {
             let Some(state) = self.partitions.get(partition) else { continue };
             self.claims.loaded(*partition, state.clock().iter().map(|(actor, _)| actor));
         }
+        let learned = self.stable.committed();
+        self.claims.learned(learned);
+        let cut = self.log.cut();
         self.log.committed();
+        cut.into_iter().for_each(|partition| self.owe_sweep(partition));
         self.cache.committed();
         self.hints.committed();
         turn.out.append(&mut self.held);
@@ -366,6 +386,7 @@ impl Shard {
                 }
                 OwnVote::Kept(op) => self.on_kept(op, (self.boot.node, None), None, turn),
                 OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
         Ok(())
@@ -458,7 +479,9 @@ impl Shard {
         self.digests.doubt_all();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
-        let concerned = self.log.roll_back();
+        let mut concerned = self.log.roll_back();
+        concerned.append(&mut self.stable.roll_back());
+        concerned.iter().for_each(|partition| self.stable.walk_again(*partition));
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
         // What earlier pages brought may be gone with the batch.
         self.resyncs.give_up();
@@ -502,6 +525,7 @@ impl Shard {
                 OwnVote::Found(op, _) => {
                     self.on_found(op, self.boot.node, Found::Refused(refusal), turn);
                 }
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
     }
@@ -599,7 +623,9 @@ impl Shard {
             PeerMessage::Pulse { actor, counters, .. } => {
                 self.on_pulse(from, actor, &counters, turn.now.mono);
             }
-            PeerMessage::Seen { op, clocks } => self.on_seen((from, op), &clocks, turn),
+            PeerMessage::Seen { op, run, layout, clocks } => {
+                self.on_seen((from, op), (run, layout), &clocks, turn);
+            }
             PeerMessage::Noted { op, shard, shards, .. } => {
                 self.on_noted(from, op, (shard, shards), turn.now.mono);
             }
@@ -672,8 +698,13 @@ impl Shard {
             }
             self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
+        let before = self.layout_version();
         self.cluster = cluster;
         self.find_listeners();
+        if self.layout_version() != before {
+            self.claims.start_layout();
+            self.stable.forget_claims();
+        }
         Ok(())
     }
 

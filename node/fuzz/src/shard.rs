@@ -69,7 +69,7 @@ fn step(input: &mut Input<'_>, world: &mut World) {
         }
         28 => {
             let node = hostile::sender(input);
-            world.event(if input.flag() { Event::PeerUp(node) } else { Event::PeerDown(node) });
+            world.event(if input.flag() { world::up(node) } else { Event::PeerDown(node) });
         }
         29 => {
             let (bucket, key) = requests::key(input);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holm_protocol::admin::Explanation;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::RequestError;
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 
 use crate::object::Object;
@@ -59,8 +59,8 @@ pub enum Input {
         /// What it says.
         message: PeerMessage,
     },
-    /// There is a connection to this node now.
-    PeerUp(NodeId),
+    /// There is a connection to this node now, and to this run of it.
+    PeerUp(NodeId, Actor),
     /// There is none any more.
     PeerDown(NodeId),
     /// An operator wants what this node is to begin verified now, or that of one other node.
@@ -251,6 +251,12 @@ pub struct Counters {
     pub resync_objects: u64,
     /// Dots asked for whose keys a peer's log did not know any more.
     pub gap_dots_cut: u64,
+    /// Tombstones that every replica has, and that were deleted.
+    pub tombstones_removed: u64,
+    /// Contexts that were cut down to what is alive, in writes of their own.
+    pub contexts_reduced: u64,
+    /// Entries of the log that every replica has, and that were let go.
+    pub log_entries_forgotten: u64,
     /// Times that a node was put last for not answering, or kept there.
     pub breaker_trips: u64,
     /// Requests that tried whether such a node answers again.

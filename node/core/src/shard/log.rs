@@ -22,9 +22,13 @@
 //! after the mark and from segments for the rest. That is what gap repair asks for.
 //!
 //! A record: count (varint), then per entry the partition (4 bytes), the dot (actor 8 bytes, counter
-//! varint), the clock reading (8 bytes), the bucket (4 bytes), the key (length, bytes); at the end a
-//! crc32c.
+//! varint), the clock reading (8 bytes), the bucket (4 bytes), whether there is more to forget (1 byte:
+//! 0 or 1), the key (length, bytes); at the end a crc32c.
+//!
+//! **Forgetting**: entries of dots that every replica has go ([`super::stable`]): from memory at once, and
+//! from segments when all of one may go. So what is stable soon is never sorted.
 
+mod forget;
 mod recent;
 pub mod segment;
 
@@ -42,6 +46,7 @@ use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 use crate::clock::{DotSet, PartitionClock};
 use crate::keys::segments_size_key;
 use crate::keys::{SEGMENTS_BEGIN, checkpoint_key, log_key, log_key_parts, log_mark_key};
+use crate::shard::account::Account;
 use crate::shard::partition::PartitionState;
 use crate::store::{Store, StoreError, Table};
 
@@ -73,6 +78,9 @@ pub struct LogEntry {
     pub bucket: BucketId,
     /// The key.
     pub key: Bytes,
+    /// Whether the key's object had something to forget then, beside what was alive: it is looked at
+    /// when the dot is stable.
+    pub has_more: bool,
 }
 
 /// When records are sorted into segments.
@@ -136,6 +144,10 @@ pub struct ShardLog {
     pending: Vec<LogEntry>,
     /// Partitions that have adopted a clock in the open batch.
     adopted: BTreeSet<Partition>,
+    /// Partitions whose accounts the open batch changes.
+    accounted: BTreeSet<Partition>,
+    /// Segments that the open batch deletes.
+    trimmed: BTreeMap<Partition, Vec<Vec<u8>>>,
     /// What the segments of each partition take, bytes, and all of them.
     sizes: BTreeMap<Partition, u64>,
     size: u64,
@@ -156,6 +168,8 @@ impl ShardLog {
             others: BTreeMap::new(),
             pending: Vec::new(),
             adopted: BTreeSet::new(),
+            accounted: BTreeSet::new(),
+            trimmed: BTreeMap::new(),
             sizes: BTreeMap::new(),
             size: 0,
             staged: Staged::default(),
@@ -173,9 +187,10 @@ impl ShardLog {
         held: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) -> Result<BTreeMap<Partition, PartitionState>, StoreError> {
-        let mut clocks = BTreeMap::new();
+        let (mut clocks, mut accounts) = (BTreeMap::new(), BTreeMap::new());
         for &partition in partitions {
             clocks.insert(partition, read_checkpoint(partition, store)?);
+            accounts.insert(partition, Account::read(partition, store)?);
             self.resize(partition, read_size(partition, store)?);
         }
         let end = SEGMENTS_BEGIN;
@@ -212,8 +227,11 @@ impl ShardLog {
             return Err(StoreError::Corrupt(format!("dot log stream {stream}: record {sequence}")));
         }
         self.others.retain(|partition, _| !clocks.contains_key(partition));
-        let state = |(partition, clock)| (partition, PartitionState::new(clock));
-        Ok(clocks.into_iter().map(state).collect())
+        let mut state = |(partition, clock)| {
+            let account = accounts.remove(&partition).unwrap_or_default();
+            (partition, PartitionState::new(clock, account))
+        };
+        Ok(clocks.into_iter().map(&mut state).collect())
     }
 
     fn replay<S: Store>(
@@ -251,7 +269,15 @@ impl ShardLog {
     /// Whether the open batch adds anything.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty() || !self.adopted.is_empty()
+        !self.pending.is_empty()
+            || !self.adopted.is_empty()
+            || !self.accounted.is_empty()
+            || !self.trimmed.is_empty()
+    }
+
+    /// The open batch changes a partition's account.
+    pub fn account(&mut self, partition: Partition) {
+        self.accounted.insert(partition);
     }
 
     /// The open batch adopts another replica's clock, of which the log knows nothing.
@@ -263,6 +289,12 @@ impl ShardLog {
     #[must_use]
     pub fn adopted(&self) -> &BTreeSet<Partition> {
         &self.adopted
+    }
+
+    /// The partition of which the open batch cuts segments.
+    #[must_use]
+    pub fn cut(&self) -> Option<Partition> {
+        self.staged.cut.map(|(partition, _)| partition)
     }
 
     /// What all segments take, bytes.
@@ -292,6 +324,8 @@ impl ShardLog {
     pub fn roll_back(&mut self) -> BTreeSet<Partition> {
         self.staged = Staged::default();
         let mut concerned = std::mem::take(&mut self.adopted);
+        concerned.append(&mut self.accounted);
+        concerned.extend(std::mem::take(&mut self.trimmed).into_keys());
         concerned.extend(self.pending.drain(..).map(|entry| entry.partition));
         concerned
     }
@@ -307,6 +341,7 @@ impl ShardLog {
             return;
         }
         self.sequence += u64::from(!self.pending.is_empty());
+        self.stage_trimmed(store);
         let before = (self.sequence + 1).saturating_sub(limits.records.into());
         let excess = self.recent.bytes().saturating_sub(limits.bytes);
         self.sort((before, excess, SORTED_PARTITIONS), partitions, store);
@@ -315,6 +350,11 @@ impl ShardLog {
         if self.staged.recorded {
             let record = encode_record(&self.pending);
             store.stage_put(Table::Log, &log_key(self.stream, self.sequence), &record);
+        }
+        for &partition in &self.accounted {
+            if let Some(state) = partitions.get(&partition) {
+                state.account().stage(partition, store);
+            }
         }
         self.stage_cut(limits.segments, partitions, store);
         self.stage_mark(store);
@@ -355,6 +395,8 @@ impl ShardLog {
             self.resize(partition, size);
         }
         self.adopted.clear();
+        self.accounted.clear();
+        self.trimmed.clear();
         if staged.recorded {
             self.records.insert(self.sequence);
         }
@@ -490,7 +532,9 @@ impl ShardLog {
         partitions: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) {
-        let is_untouched = |p: &Partition| self.staged.sorted.iter().all(|it| it.partition != *p);
+        let is_untouched = |p: &Partition| {
+            !self.trimmed.contains_key(p) && self.staged.sorted.iter().all(|it| it.partition != *p)
+        };
         let excess = self.size.saturating_sub(segments);
         let sizes = self.sizes.iter().filter(|(partition, _)| is_untouched(partition));
         let largest = sizes.max_by_key(|(_, size)| **size).filter(|_| excess > 0);
@@ -541,8 +585,8 @@ impl Finding {
 }
 
 fn placed(entry: &LogEntry) -> (Dot, Place) {
-    let LogEntry { dot, hlc, bucket, key, .. } = entry;
-    (*dot, Place { hlc: *hlc, bucket: *bucket, key: key.clone() })
+    let LogEntry { dot, hlc, bucket, key, has_more, .. } = entry;
+    (*dot, Place { hlc: *hlc, bucket: *bucket, key: key.clone(), has_more: *has_more })
 }
 
 /// Stream and sequence of a record that was found.
@@ -611,6 +655,7 @@ fn encode_record(entries: &[LogEntry]) -> Vec<u8> {
         put_dot(&mut out, entry.dot);
         out.put_u64(entry.hlc.0);
         out.put_u32(entry.bucket.0);
+        out.put_u8(entry.has_more.into());
         put_slice(&mut out, &entry.key);
     }
     seal(out)
@@ -629,20 +674,30 @@ pub fn decode_record(bytes: &[u8]) -> Result<Vec<LogEntry>, WireError> {
         let dot = read_dot(&mut reader)?;
         let hlc = Hlc(reader.u64()?);
         let bucket = BucketId(reader.u32()?);
+        let has_more = read_flag(&mut reader)?;
         let key = reader.bytes("key", KEY_LEN_MAX)?;
-        entries.push(LogEntry { partition, dot, hlc, bucket, key });
+        entries.push(LogEntry { partition, dot, hlc, bucket, key, has_more });
     }
     reader.finish()?;
     Ok(entries)
 }
 
-fn seal(mut out: Vec<u8>) -> Vec<u8> {
+/// A byte that says no or yes.
+pub(super) fn read_flag(reader: &mut Reader<'_>) -> Result<bool, WireError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        got => Err(WireError::Invalid { field: "log flag", got: got.into() }),
+    }
+}
+
+pub(super) fn seal(mut out: Vec<u8>) -> Vec<u8> {
     let crc = crc32c::crc32c(&out);
     out.put_u32(crc);
     out
 }
 
-fn checked<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], WireError> {
+pub(super) fn checked<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], WireError> {
     match bytes.split_last_chunk::<4>() {
         Some((body, crc)) if crc32c::crc32c(body) == u32::from_be_bytes(*crc) => Ok(body),
         _ => Err(WireError::Checksum { field }),

@@ -1,9 +1,12 @@
-//! What a shard keeps of one partition besides its objects: the clock, and its own counter.
+//! What a shard keeps of one partition besides its objects: the clock, its own counter, and its
+//! [account](super::account).
 
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::Actor;
+use holm_protocol::version_vector::{Relation, VersionVector};
 
 use crate::clock::PartitionClock;
+use crate::shard::account::Account;
 
 /// One partition in a shard's memory.
 #[derive(Debug, Default)]
@@ -11,13 +14,14 @@ pub struct PartitionState {
     clock: PartitionClock,
     /// The last counter this run has assigned here.
     own_counter: u64,
+    account: Account,
 }
 
 impl PartitionState {
     /// A partition at the start of a run.
     #[must_use]
-    pub fn new(clock: PartitionClock) -> Self {
-        PartitionState { clock, own_counter: 0 }
+    pub fn new(clock: PartitionClock, account: Account) -> Self {
+        PartitionState { clock, own_counter: 0, account }
     }
 
     /// What this replica has seen, what the open batch adds included.
@@ -30,6 +34,26 @@ impl PartitionState {
     #[must_use]
     pub fn own_counter(&self) -> u64 {
         self.own_counter
+    }
+
+    /// What this replica knows durably besides, what the open batch adds included.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Learns that this is stable. Says whether any of it is new: then the account belongs into the
+    /// open batch.
+    pub fn learn_stable(&mut self, stable: &VersionVector) -> bool {
+        let know = &mut self.account.know;
+        let is_new = matches!(know.relation(stable), Relation::Before | Relation::Concurrent);
+        know.merge(stable);
+        is_new
+    }
+
+    /// Takes in whether segments of the log were cut. Says whether that is new.
+    pub fn set_cut(&mut self, is_cut: bool) -> bool {
+        std::mem::replace(&mut self.account.is_cut, is_cut) != is_cut
     }
 
     /// Draws the next dot of this run. Counters are contiguous from 1.

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use holm_protocol::admin::BreakerState;
-use holm_protocol::ids::NodeId;
+use holm_protocol::ids::{Actor, NodeId};
 
 use crate::time::Mono;
 
@@ -44,6 +44,8 @@ struct Breaker {
 #[derive(Debug, Clone, Copy, Default)]
 struct Peer {
     up: bool,
+    /// Which run of it.
+    run: Option<Actor>,
     doubted: bool,
     losses: u64,
     srtt_us: u64,
@@ -77,6 +79,17 @@ impl Peers {
         peer.up = up;
         // Another connection, another chance.
         self.close(node);
+    }
+
+    /// Takes in which run of a node there is a connection to. Says whether it is another one than before.
+    pub(super) fn set_run(&mut self, node: NodeId, run: Actor) -> bool {
+        self.peers.entry(node).or_default().run.replace(run) != Some(run)
+    }
+
+    /// The run of a node that there is a connection to, or was last.
+    #[must_use]
+    pub(super) fn run(&self, node: NodeId) -> Option<Actor> {
+        self.peers.get(&node)?.run
     }
 
     /// Takes in whether membership doubts that the node can be reached.

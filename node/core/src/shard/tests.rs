@@ -19,6 +19,7 @@ mod reads;
 mod relays;
 mod repeats;
 mod replicas;
+mod stability;
 mod stand_ins;
 mod verifying;
 mod votes;
@@ -38,11 +39,27 @@ use super::*;
 use crate::context::ContextSecrets;
 use crate::layout::{Layout, LayoutNode, LayoutSpec, PlacementSpec};
 use crate::object::{Object, ObjectKind, Sibling};
-use crate::peer::Want;
+use crate::peer::{Claimed, Want};
 use crate::store::{Row, Table};
 use crate::time::WallMs;
 
 pub(super) const ACTOR: Actor = Actor(0xa1);
+
+/// There is a connection to the first run of a node.
+pub(super) fn up(node: NodeId) -> Input {
+    Input::PeerUp(node, first_run(node.0))
+}
+
+pub(super) fn first_run(node: u64) -> Actor {
+    Actor(0xb000 + node)
+}
+
+/// What the first run of a node claims, under the first layout.
+pub(super) fn claims(node: u64, op: u64, claimed: Claimed) -> PeerMessage {
+    let (run, clocks) = (first_run(node), vec![(PARTITION, claimed)]);
+    PeerMessage::Seen { op: OpId(op), run, layout: 1, clocks }
+}
+
 /// The actor of whatever a test lets another node write.
 pub(super) const OTHER: Actor = Actor(0xb2);
 pub(super) const SIBLINGS: BucketId = BucketId(1);
@@ -221,7 +238,7 @@ impl Bench {
         let layout = cluster.layout.clone().unwrap();
         bench.input(Input::Cluster(cluster));
         for node in layout.nodes().iter().map(|node| node.id).filter(|&node| node != me) {
-            bench.input(Input::PeerUp(node));
+            bench.input(up(node));
         }
         bench
     }
@@ -279,10 +296,11 @@ impl Bench {
         self.pass_us(ms * 1000)
     }
 
-    /// How long until the shard wants to be woken but for pulses and gaps, microseconds.
+    /// How long until the shard wants to be woken, microseconds, but for what it tells others of its
+    /// clocks.
     pub(super) fn wakes_in_us(&self) -> Option<u64> {
-        let shard = &self.shard;
-        let due = [shard.timers.next(), shard.handoff.next_wakeup(), shard.schedule.next()];
+        let Shard { timers, handoff, schedule, .. } = &self.shard;
+        let due = [timers.next(), handoff.next_wakeup(), schedule.next()];
         due.into_iter().flatten().min().map(|at| at.0.saturating_sub(self.now.mono.0))
     }
 

@@ -109,7 +109,7 @@ impl World {
         self.asked.clear();
         self.event(Event::Cluster(place::cluster()));
         for peer in NODES.into_iter().filter(|&node| node != ME) {
-            self.event(Event::PeerUp(peer));
+            self.event(up(peer));
         }
         self.check_clocks();
     }
@@ -464,4 +464,14 @@ fn remember<T>(all: &mut Vec<T>, one: T) {
         all.remove(0);
     }
     all.push(one);
+}
+
+/// There is a connection to a node, always the same run of it.
+pub fn up(node: NodeId) -> Event {
+    Event::PeerUp(node, run_of(node))
+}
+
+/// That run.
+pub fn run_of(node: NodeId) -> Actor {
+    Actor(node.0 | 1 << 60)
 }

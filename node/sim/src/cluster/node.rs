@@ -67,6 +67,8 @@ pub(super) struct Node {
     /// Counts actors, for their names: more than runs if one was given up.
     pub(super) actors: u32,
     pub(super) actor: Actor,
+    /// The actor under which this run began: its name among the nodes.
+    pub(super) run_actor: Actor,
     /// The actor that wrote the disk, where another disk was put in.
     pub(super) disk_actor: Option<Actor>,
     pub(super) booted_us: u64,
@@ -106,6 +108,7 @@ impl Node {
             run: 0,
             actors: 0,
             actor: Actor(0),
+            run_actor: Actor(0),
             disk_actor: None,
             booted_us: 0,
             is_up: false,

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
+use holm_core::shard::account::Account;
 use holm_core::shard::config::{Boot, shard_of};
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
 use holm_core::store::{StoreError, Table};
@@ -47,6 +48,7 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.run += 1;
         node.actor = actor;
+        node.run_actor = actor;
         node.booted_us = self.now_us;
         node.disturbed_us = self.now_us;
         node.is_doubtful = false;
@@ -139,7 +141,8 @@ impl Cluster {
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.links.insert(peer, peer_run);
             }
-            self.tell_shards(id, || Input::PeerUp(peer));
+            let run = self.nodes.get(&peer).map_or(Actor(0), |peer| peer.run_actor);
+            self.tell_shards(id, || Input::PeerUp(peer, run));
         }
     }
 
@@ -149,7 +152,7 @@ impl Cluster {
         }
     }
 
-    fn push_input(&mut self, id: NodeId, shard: usize, input: Input) {
+    pub(super) fn push_input(&mut self, id: NodeId, shard: usize, input: Input) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Some(slot) = node.slots.get_mut(shard) else { return };
         slot.inbox.push_back(input);
@@ -313,7 +316,11 @@ impl Cluster {
                 let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
                 Some(object.context)
             };
-            self.referee.committed((id, self.now_us), &rows, clock, stored);
+            let account = |partition| {
+                let row = store.row(Table::Meta, &holm_core::keys::account_key(partition));
+                row.and_then(|row| Account::decode(row).ok()).unwrap_or_default()
+            };
+            self.referee.committed((id, self.now_us), &rows, clock, (stored, account));
         }
         if dies {
             self.note(format!("{id} dies before it can say what it wrote"));

@@ -87,7 +87,7 @@ fn others_do_not() {
     bench.hear(list[5], proxied(1));
     let answer = sends(&bench.commit());
     assert!(matches!(answer[0].1, PeerMessage::ProxyReply { reply: Reply::Written(_), .. }));
-    bench.input(Input::PeerUp(NodeId(list[0])));
+    bench.input(up(NodeId(list[0])));
     let refused = sends(&bench.hear(list[5], proxied(2)));
     let reason = NotReady::NotInLayout;
     let reply = Reply::Error(RequestError::NotReady { reason });
@@ -115,7 +115,7 @@ fn an_actor_ends_when_its_hint_goes_home() {
     assert!(!covers.covers(one.dot), "its writer has not seen it");
     assert_eq!(texts(&bench_read(&mut bench, &list)), ["one", "two"]);
 
-    bench.input(Input::PeerUp(NodeId(list[0])));
+    bench.input(up(NodeId(list[0])));
     let sent = sent_home(&bench.pass_ms(0));
     bench.hear(list[0], home(sent[0].1, None, 1_000));
     bench.commit();
@@ -142,7 +142,7 @@ fn bench_read(bench: &mut Bench, list: &[u64]) -> Values {
     let values = bench.read("k");
     let entry = values.receipt.replicas[0];
     assert_eq!((entry.node.0, entry.fallback), (list[3], true));
-    bench.input(Input::PeerUp(NodeId(7)));
+    bench.input(up(NodeId(7)));
     values
 }
 

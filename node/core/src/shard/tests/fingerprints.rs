@@ -192,7 +192,7 @@ fn silence_is_told() {
     assert_eq!(found.unanswered, [(PARTITION, RegionId(1))].into());
     assert!(!found.is_equal());
     assert_eq!((found.partitions, sums(&found, 0)), (0, sums(&before, 0)));
-    few.node(1).input(Input::PeerUp(NodeId(2)));
+    few.node(1).input(Input::PeerUp(NodeId(2), Actor(0xa2)));
     few.begin(1, false);
     few.pass_ms(399);
     assert_eq!(few.told, [], "given up too early");

@@ -127,7 +127,7 @@ fn hints_are_bounded() {
     let effects = bench.hear(b, keep(7, a, "k2", object.clone()));
     assert_eq!(kept(&effects), [Some(Refusal::HintsFull)]);
     assert_eq!(bench.shard.counters().hints_refused, 1);
-    bench.input(Input::PeerUp(NodeId(a)));
+    bench.input(up(NodeId(a)));
     let sent = sent_home(&bench.pass_ms(0));
     bench.hear(a, home(sent[0].1, None, 1_000));
     bench.commit();
@@ -145,7 +145,7 @@ fn hints_go_home_as_granted() {
     store(&mut bench, a, &["k2", "k1", "k3"]);
     store(&mut bench, b, &["other"]);
     assert_eq!(bench.shard.next_wakeup(), None, "nobody is there");
-    bench.input(Input::PeerUp(NodeId(a)));
+    bench.input(up(NodeId(a)));
     let first = sent_home(&bench.pass_ms(0));
     assert_eq!(first.len(), 1, "nothing is granted yet: one message");
     assert_eq!((first[0].0, first[0].2.as_str()), (a, "k1"));
@@ -173,7 +173,7 @@ fn hints_go_home_as_granted() {
 fn only_its_own_answer_takes_a_hint() {
     let (mut bench, [a, b, _]) = fallback(ShardConfig::test_min());
     store(&mut bench, a, &["k"]);
-    bench.input(Input::PeerUp(NodeId(a)));
+    bench.input(up(NodeId(a)));
     let old = sent_home(&bench.pass_ms(0))[0].1;
     let mut newer = Object::new(ObjectKind::Siblings);
     newer.put(&VersionVector::new(), sibling(2, "newer"));
@@ -184,7 +184,7 @@ fn only_its_own_answer_takes_a_hint() {
     assert_eq!(rows(&bench), 1, "the newer write is not home");
     let again = sent_home(&bench.pass_ms(1_000))[0].1;
     bench.input(Input::PeerDown(NodeId(a)));
-    bench.input(Input::PeerUp(NodeId(a)));
+    bench.input(up(NodeId(a)));
     bench.hear(a, home(again, None, 1_000));
     bench.commit();
     assert_eq!(rows(&bench), 1, "that run's disk may be gone");
@@ -234,7 +234,7 @@ fn a_replica_takes_its_hints() {
             partition: PARTITION,
             bucket: SIBLINGS,
             key: Bytes::from(key.to_owned()),
-            object: foreign(ObjectKind::Siblings, 1, "v"),
+            object: foreign(ObjectKind::Siblings, op, "v"),
         })
     };
     assert_eq!(bench.hear(2, hand_off(7, "k")), []);

@@ -134,8 +134,8 @@ fn a_lost_coordinator_is_unknown_for_writes() {
     let effects = bench.input(Input::PeerDown(target));
     assert_eq!(error(reply_to(&effects, caller)), RequestError::CoordinatorLost);
     bench.assert_quiet();
-    bench.input(Input::PeerUp(target));
-    bench.input(Input::PeerUp(other));
+    bench.input(up(target));
+    bench.input(up(other));
 
     let (caller, effects) = bench.ask(Request::Get(get("k", Level::One)));
     let mut lost = passed(&effects).0;
@@ -181,7 +181,7 @@ fn a_repeated_write_goes_where_it_went() {
     bench.input(Input::PeerDown(target));
     let (caller, effects) = bench.ask(Request::Put(request.clone()));
     assert_eq!(error(reply_to(&effects, caller)), RequestError::CoordinatorLost);
-    bench.input(Input::PeerUp(target));
+    bench.input(up(target));
     let (caller, effects) = bench.ask(Request::Put(request));
     assert_eq!(error(reply_to(&effects, caller)), RequestError::CoordinatorLost);
     bench.assert_quiet();

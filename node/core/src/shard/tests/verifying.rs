@@ -229,7 +229,7 @@ fn what_is_on_its_way_is_no_violation() {
     let delete = two.node(1).delete("gone", context, Level::One);
     two.node(1).ask(Request::Delete(delete));
     two.node(1).commit();
-    two.node(1).input(Input::PeerUp(NodeId(2)));
+    two.node(1).input(up(NodeId(2)));
     two.pass_ms(EVERY_MS + 100);
     assert_eq!(two.ends(), [VerifyEnd::Mended]);
     assert_eq!(two.violations, []);

@@ -110,7 +110,7 @@ fn a_silent_replica_is_asked_again() {
     assert_eq!((to, again, fan_out), (nodes(&[4]), op, vec![]));
     assert_eq!(bench.shard.counters().writes_resent, 1);
     assert_eq!(bench.wakes_in_us(), Some(200_000));
-    bench.input(Input::PeerUp(NodeId(3)));
+    bench.input(up(NodeId(3)));
     let [(to, ..)] = writes(&bench.pass_ms(200)).try_into().unwrap();
     assert_eq!(to, nodes(&[3, 4]), "what was lost and is back is asked as well");
     assert_eq!(bench.shard.counters().writes_resent, 3);
