@@ -187,8 +187,8 @@ mod tests {
         let policy = BucketPolicy { placement: PlacementId(2), ..BucketPolicy::default() };
         let bucket = BucketInfo { id: BucketId(5), name: "carts".into(), policy };
         let want = "\
-BUCKET  KIND      PLACEMENT  READ          WRITE         MAX SIBLINGS  MAX VALUE
-carts   siblings  eu         local_quorum  local_quorum  64            1048576 B
+BUCKET  KIND      PLACEMENT  READ          WRITE         MAX SIBLINGS  MAX VALUE  STRICT
+carts   siblings  eu         local_quorum  local_quorum  64            1048576 B  no
 ";
         assert_eq!(for_people(&view(), std::slice::from_ref(&bucket)), want);
         let json = for_scripts(&view(), &bucket);

@@ -139,6 +139,7 @@ fn every_shard_counter_is_shown() {
         // A time is shown as an age.
         let shown = match name {
             "hints_since_ms" => "holm_hint_oldest_age_seconds".to_owned(),
+            "log_bytes" => "holm_shard_log_memory_bytes".to_owned(),
             name => format!("holm_shard_{name}"),
         };
         assert!(text.contains(&shown), "{name} is not shown");

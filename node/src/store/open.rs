@@ -241,6 +241,10 @@ struct LogDamage {
     sound_until: Option<u64>,
 }
 
+/// RocksDB's words for a log that is shorter than its manifest, or the log after it, says.
+const SHORT_LOG: [&str; 2] =
+    ["Mismatched size of the WAL", "Mismatched last sequence number recorded in the WAL"];
+
 /// Opens RocksDB, strictly if possible. If not, amnesia is on file before a lenient attempt.
 fn open_database(
     paths: &Paths,
@@ -250,16 +254,21 @@ fn open_database(
     let refuse = |error: &rocksdb::Error| OpenError::rocks(&paths.dir, &paths.db, error);
     let scanned = wal::scan(&paths.db).map_err(|error| OpenError::io(&paths.db, &error))?;
     let damage = match scanned {
-        Some(damage) => LogDamage {
+        Err(damage) => LogDamage {
             detail: format!("{} at byte {}: {}", damage.file.display(), damage.offset, damage.what),
             torn_tail: damage.torn_tail,
             sound_until: damage.sound_until,
         },
-        None => match rocks::open(&paths.db, options, Recovery::Strict, false) {
+        Ok(end) => match rocks::open(&paths.db, options, Recovery::Strict, false) {
             Ok(db) => return Ok((db, None)),
             Err(error) if rocks::may_be_lenient(&error) => {
                 let detail = error.into_string();
-                LogDamage { detail, torn_tail: false, sound_until: None }
+                // All records are sound and follow each other; there were to be more. A write that
+                // failed for lack of room leaves a log like that: whether what is lacking was
+                // acknowledged, the mark tells.
+                let sound_until =
+                    end.filter(|_| SHORT_LOG.iter().any(|short| detail.contains(short)));
+                LogDamage { detail, torn_tail: false, sound_until }
             }
             Err(error) => return Err(refuse(&error)),
         },

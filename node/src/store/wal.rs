@@ -43,21 +43,21 @@ pub(super) struct Damage {
     pub(super) sound_until: Option<u64>,
 }
 
-/// Reads all logs in the database's directory.
+/// Reads all logs in the database's directory: the last sequence number in them, if they have
+/// any, or damage.
 ///
 /// # Errors
 /// Those of listing and reading files; damage is not an error.
-pub(super) fn scan(db: &Path) -> io::Result<Option<Damage>> {
+pub(super) fn scan(db: &Path) -> io::Result<Result<Option<u64>, Damage>> {
     let mut next_sequence = None;
     let mut damage: Option<Damage> = None;
     for path in logs(db)? {
         let mut blocks = Blocks { file: File::open(&path)?, block: Vec::new(), start: 0 };
         let mut reader = Records { next_sequence, batch: None };
         while blocks.next()? {
-            if let Some(found) = &mut damage {
+            if let Some(found) = &damage {
                 if begins_record(&blocks.block, 0) {
-                    found.torn_tail = false;
-                    return Ok(damage);
+                    return Ok(Err(Damage { torn_tail: false, ..found.clone() }));
                 }
                 continue;
             }
@@ -65,10 +65,11 @@ pub(super) fn scan(db: &Path) -> io::Result<Option<Damage>> {
                 let torn_tail = !begins_record(&blocks.block, at);
                 let offset = blocks.start + at as u64;
                 let sound_until = reader.sound_until();
-                damage = Some(Damage { file: path.clone(), offset, what, torn_tail, sound_until });
+                let found = Damage { file: path.clone(), offset, what, torn_tail, sound_until };
                 if !torn_tail {
-                    return Ok(damage);
+                    return Ok(Err(found));
                 }
+                damage = Some(found);
             }
         }
         if damage.is_none() && reader.batch.is_some() {
@@ -80,7 +81,7 @@ pub(super) fn scan(db: &Path) -> io::Result<Option<Damage>> {
         }
         next_sequence = reader.next_sequence;
     }
-    Ok(damage)
+    Ok(damage.map_or(Ok(next_sequence.map(|next: u64| next.saturating_sub(1))), Err))
 }
 
 /// The log files, oldest first.

@@ -1,3 +1,5 @@
+//! Trees of the same objects are equal, and whatever differs is found under its segment.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

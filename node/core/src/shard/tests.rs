@@ -279,9 +279,11 @@ impl Bench {
         self.pass_us(ms * 1000)
     }
 
-    /// How long until the shard wants to be woken, microseconds.
+    /// How long until the shard wants to be woken but for pulses and gaps, microseconds.
     pub(super) fn wakes_in_us(&self) -> Option<u64> {
-        self.shard.timers.next().map(|at| at.0 - self.now.mono.0)
+        let shard = &self.shard;
+        let due = [shard.timers.next(), shard.handoff.next_wakeup(), shard.schedule.next()];
+        due.into_iter().flatten().min().map(|at| at.0.saturating_sub(self.now.mono.0))
     }
 
     pub(super) fn put(&mut self, key: &str, value: &str, level: Level) -> Put {

@@ -6,6 +6,8 @@ use holm_core::clock::PartitionClock;
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{NodeId, Partition};
 
+use holm_core::shard::event::Violation as Found;
+
 use crate::check::{Property, Verdict, Violation};
 
 /// I3.
@@ -22,11 +24,22 @@ pub const EQUAL_STATES: Property = Property {
 pub const NOTHING_UNEXPLAINED: Property = Property {
     name: "verification finds nothing unexplained",
     invariant: "I3",
-    statement: "while no disk loses rows, replicas that verify what they hold find no value that is gone without a trace",
+    statement: "while no disk loses rows, replicas that verify what they hold find no value that is gone without a trace; a damaged row is one",
     source: "Dynamo (SOSP 2007) 4.7; DESIGN 7: a difference under equal clocks is a violation",
     tla: Some("tla/Stability.tla!EqualClocksEqualStates"),
     file: file!(),
 };
+
+/// Judges what a verification found. A row that is damaged is its own explanation.
+///
+/// # Errors
+/// A value is gone without a trace.
+pub fn check_found(finder: NodeId, found: &Found) -> Verdict {
+    if found.is_damaged || found.lost.is_empty() {
+        return Ok(());
+    }
+    Err(Violation::new(&NOTHING_UNEXPLAINED, format!("{finder} finds {found:?}")))
+}
 
 /// The live dots of each key that has any.
 pub type LiveDots = BTreeMap<Vec<u8>, Vec<Dot>>;

@@ -430,9 +430,7 @@ impl Cluster {
                     self.reply(id, CallId(caller.request), reply)
                 }
                 Effect::Violation(violation) => {
-                    let how = format!("{id} finds {violation:?}");
-                    self.referee
-                        .judge(Err(Violation::new(&equal_clocks::NOTHING_UNEXPLAINED, how)));
+                    self.referee.judge(equal_clocks::check_found(id, &violation));
                 }
                 Effect::Verified(_) | Effect::Explained { .. } | Effect::Fingerprinted { .. } => {}
             }

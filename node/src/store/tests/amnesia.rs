@@ -87,6 +87,37 @@ fn half_a_commit_is_not_amnesia() {
     }
 }
 
+/// Goal: a log that is shorter than the manifest says is no amnesia if what it lacks was never
+/// acknowledged. The story: a write met a full disk; the log's size, the failed write's bytes
+/// included, was on record, and the node that made room again for itself refused to read.
+#[test]
+fn a_log_short_of_a_failed_write_is_not_amnesia() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    commit(&mut store, 0..COMMITS);
+    let acknowledged = fs::read(dir.path().join("HIGHWATER")).unwrap();
+    let log = files_of(dir.path(), "log").pop().unwrap();
+    let length = fs::metadata(&log).unwrap().len();
+    commit(&mut store, COMMITS..COMMITS + 1);
+    // Another log begins, and the size of this one, which is still needed, goes on record.
+    {
+        let guard = store.owner.engine.db.read().unwrap();
+        let db = guard.as_ref().unwrap();
+        let hints = db.cf_handle("hints").unwrap();
+        db.put_cf(&hints, b"k", b"v").unwrap();
+        db.flush_cf(&hints).unwrap();
+    }
+    let killed = image(dir.path());
+    let log = killed.path().join("db").join(log.file_name().unwrap());
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(length).unwrap();
+    let gone = reason(image(killed.path()).path()).expect("an acknowledged write is gone");
+    assert!(gone.to_string().contains("Mismatched"), "{gone}");
+    fs::write(killed.path().join("HIGHWATER"), acknowledged).unwrap();
+    let (mut store, opened) = open(killed.path());
+    assert_eq!(opened.amnesia, None);
+    assert_eq!(count(&mut store, 0..COMMITS), COMMITS as usize);
+}
+
 /// Goal: amnesia stays until it is cleared, through starts, new commits and a lost record of it.
 #[test]
 fn amnesia_is_remembered_until_cleared() {

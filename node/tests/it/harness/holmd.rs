@@ -259,9 +259,12 @@ format = "text"
         metric(&page, name).unwrap_or_else(|| panic!("no metric {name} in:\n{page}"))
     }
 
-    /// Waits until a metric is at least this.
+    /// Waits until a metric is there and at least this. What is counted per peer is not there before
+    /// a node knows of one.
     pub(crate) async fn until_metric(&self, name: &str, least: f64) {
-        until(name, async || self.metric(name).await >= least).await;
+        let is_there =
+            async || metric(&self.get("/metrics").await.1, name).is_some_and(|it| it >= least);
+        until(name, is_there).await;
     }
 
     /// Waits until it serves requests as it should.

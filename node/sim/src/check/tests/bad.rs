@@ -98,6 +98,7 @@ fn stored(case: &Case) -> Vec<Verdict> {
     out.push(bounds::check(&ShardConfig::test_min(), &case.counters, "n1"));
     out.push(converged::check("k", &case.replicas));
     out.push(converged::check_clocks(Partition::from_u32(0), &case.final_clocks));
+    out.extend(case.found.iter().map(|(node, found)| equal_clocks::check_found(*node, found)));
     out.extend(case.claims.iter().map(|(dot, safe)| claims::check(NodeId(1), *dot, safe)));
     for (node, object) in &case.replicas {
         let live: Vec<Dot> = object.live_dots().collect();
@@ -117,7 +118,7 @@ type Rng = ChaCha8Rng;
 /// Breaks one rule, if the case offers a chance.
 type Break = fn(&mut Case, &mut Rng) -> Option<()>;
 
-const BREAKS: [(&Property, Break); 39] = [
+const BREAKS: [(&Property, Break); 40] = [
     (&dots::UNIQUE, |case, rng| {
         let (one, other) = (any(rng, &case.learned)?, any(rng, &case.learned)?);
         (one.0 != other.0).then(|| case.learned.push((one.0, other.1)))
@@ -359,6 +360,11 @@ const BREAKS: [(&Property, Break); 39] = [
         let (dot, safe) = &mut case.claims[at];
         *safe = below(safe, *dot);
         Some(())
+    }),
+    (&equal_clocks::NOTHING_UNEXPLAINED, |case, rng| {
+        let at = index(rng, case.found.len())?;
+        case.found[at].1.is_damaged = false;
+        (!case.found[at].1.lost.is_empty()).then_some(())
     }),
     (&kept::ACKNOWLEDGED_KEPT, |case, rng| {
         let at = index(rng, case.replicas.len())?;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use holm_core::clock::PartitionClock;
 use holm_core::layout::Layout;
 use holm_core::object::{Object, ObjectKind, Sibling};
-use holm_core::shard::event::Counters;
+use holm_core::shard::event::{Counters, Violation as Found};
 use holm_core::shard::log::LogEntry;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{ContextFault, RequestError};
@@ -78,6 +78,8 @@ pub(super) struct Case {
     pub(super) final_clocks: Vec<(NodeId, PartitionClock)>,
     /// What nodes claimed to have, and what was safe there.
     pub(super) claims: Vec<(Dot, VersionVector)>,
+    /// What verifications found.
+    pub(super) found: Vec<(NodeId, Found)>,
     pub(super) winner: Option<(Hlc, Option<Dot>)>,
     pub(super) progress: Progress,
     /// Answers to the reads after faults.
@@ -163,6 +165,7 @@ fn empty() -> Case {
         replicas: vec![],
         final_clocks: vec![],
         claims: vec![],
+        found: vec![],
         winner: None,
         progress: Progress { steps: report.steps, steps_max: 3_000_000, busy: 0 },
         last_reads: vec![],
@@ -382,6 +385,17 @@ impl Model {
         let clock = case.clock(&all);
         case.final_clocks = (1..=REPLICAS).map(|node| (NodeId(node), clock.clone())).collect();
         case.claims = case.logs.iter().map(|(entry, covers)| (entry.dot, covers.clone())).collect();
+        // Where a row was damaged, all of it is news.
+        let damaged = |(node, object): &(NodeId, Object)| {
+            let lost = object.live_dots().collect();
+            let at = (BucketId(1), Bytes::from_static(b"k"));
+            let own = Object::new(ObjectKind::Siblings);
+            let (partition, theirs) = (Partition::from_u32(0), object.clone());
+            let peer = NodeId(node.0 % REPLICAS + 1);
+            let found = Found { partition, at, peer, is_damaged: true, lost, own, theirs };
+            (*node, found)
+        };
+        case.found = case.replicas.iter().map(damaged).collect();
         case.forgot.insert(NodeId(node), now_us + 1);
         let receipt = case.receipt(Level::All, &[NodeId(1), NodeId(2), NodeId(3)]);
         let values = Values { siblings: vec![], context: Bytes::new(), receipt };
