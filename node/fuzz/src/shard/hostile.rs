@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::Object;
+use holm_core::peer::fingerprint::FingerprintMessage;
 use holm_core::peer::{
     Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal, Want,
 };
@@ -189,6 +190,9 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
         }
         PeerMessage::Verify { op, .. } if is_fitting => {
             verifying::answer(input, world, (*op, partition))
+        }
+        PeerMessage::Fingerprint(FingerprintMessage::Ask { op, .. }) if is_fitting => {
+            PeerMessage::Fingerprint(verifying::digests(input, *op, partition))
         }
         PeerMessage::Hint(HintMessage::Keep { op, replica, .. }) if is_fitting => {
             let refused = input.flag().then(|| REFUSALS[input.below(REFUSALS.len())]);
