@@ -5,6 +5,7 @@
 //! changes here is persisted before it is used, and passed on. So it spreads to all nodes, and
 //! settles.
 
+mod consistency;
 mod inbox;
 mod state;
 
@@ -29,6 +30,7 @@ use crate::net::devnet::{LinkEffect, LinkRules};
 use crate::router::Router;
 use crate::store::RocksStore;
 
+pub use consistency::{Consistency, ShardFacts, VerifiedWith};
 pub use inbox::{Command, Commands, ControlInbox};
 pub use state::{NodeState, ShardState};
 

@@ -155,6 +155,7 @@ impl Node {
             members: members.clone(),
             max_clock_skew_ms: config.limits.max_clock_skew_ms,
             inboxes: inboxes.clone(),
+            health: config.health.clone(),
             cluster: Mutex::default(),
         });
         let mut threads =

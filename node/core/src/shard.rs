@@ -36,6 +36,7 @@ mod gap_repair;
 mod gaps;
 mod handoff;
 pub mod hints;
+pub mod lag;
 pub mod log;
 pub mod partition;
 mod peers;
@@ -163,6 +164,8 @@ pub struct Shard {
     resyncs: resync::Resyncs,
     /// The partition of the last question about gaps.
     last_asked: Partition,
+    /// How far this replica is behind others.
+    lag: lag::Lag,
     schedule: verify::Schedule,
     /// Digests of what is stored here.
     digests: fingerprint::Digests,
@@ -207,6 +210,7 @@ impl Shard {
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
+            lag: lag::Lag::new(),
             schedule: verify::Schedule::default(),
             digests: fingerprint::Digests::default(),
             held: Vec::new(),
@@ -243,6 +247,7 @@ impl Shard {
             Input::Peer { from, message } => self.on_peer(from, message, turn),
             Input::PeerUp(node) => {
                 self.peers.set_up(node, true);
+                self.lag.reachable(node, true, now.mono);
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
                 self.gaps.look_at(now.mono);
@@ -348,6 +353,7 @@ impl Shard {
                 return Err(error);
             }
             self.digests.changed(self.cache.changed_keys());
+            self.lag.committed();
         }
         self.claims.committed(self.log.pending(), self.boot.actor);
         for partition in self.log.adopted() {
@@ -456,6 +462,7 @@ impl Shard {
         self.counters.commits_failed += 1;
         self.cache.roll_back();
         self.digests.doubt_all();
+        self.lag.roll_back();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
         let concerned = self.log.roll_back();
@@ -524,6 +531,7 @@ impl Shard {
     }
 
     fn on_peer<S: Store>(&mut self, from: NodeId, message: PeerMessage, turn: &mut Turn<'_, S>) {
+        self.lag.hears(&message);
         match message {
             PeerMessage::Write { op, partition, bucket, key, object, fan_out } => {
                 let write = replica::Incoming { partition, bucket, key, object };
@@ -623,6 +631,7 @@ impl Shard {
     /// A node cannot be reached: whoever waits for it need not.
     fn on_peer_down<S: Store>(&mut self, node: NodeId, turn: &mut Turn<'_, S>) {
         self.peers.set_up(node, false);
+        self.lag.reachable(node, false, turn.now.mono);
         self.handoff.lost(node);
         self.gaps.down(node, turn.now.mono);
         self.resyncs.down(node);
@@ -658,6 +667,7 @@ impl Shard {
         self.quorums.clear();
         self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
         if let Some(layout) = &cluster.layout {
+            self.lag.born(turn.now.mono);
             let new = |&partition: &Partition| {
                 self.boot.owns(partition) && !self.partitions.contains_key(&partition)
             };

@@ -14,6 +14,8 @@ use holm_protocol::admin::{
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, NodeId};
 
+use super::consistency::ShardFacts;
+use crate::config::HealthConfig;
 use crate::inbox::Inbox;
 use crate::membership::Members;
 use crate::net::peers::PeerPool;
@@ -28,6 +30,8 @@ pub struct ShardState {
     pub stopped: Option<StoreFault>,
     /// The nodes that it asks last, because they did not answer.
     pub breakers: Vec<(NodeId, BreakerState)>,
+    /// What it knows of consistency, as of its last look.
+    pub facts: ShardFacts,
 }
 
 /// What several threads want to know of a node's state.
@@ -61,6 +65,8 @@ pub struct NodeState {
     pub max_clock_skew_ms: u64,
     /// The shards' inboxes, for questions of HTTP.
     pub inboxes: Vec<Arc<Inbox>>,
+    /// From when on consistency is worth an alarm.
+    pub health: HealthConfig,
     /// Layout and buckets in force.
     pub cluster: Mutex<Arc<ClusterState>>,
 }
@@ -188,7 +194,7 @@ impl NodeState {
         self.shards().iter().map(|shard| shard.counters).collect()
     }
 
-    fn shards(&self) -> Vec<ShardState> {
+    pub(super) fn shards(&self) -> Vec<ShardState> {
         let read =
             |c: &Arc<Mutex<ShardState>>| c.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.shards.iter().map(read).collect()

@@ -164,6 +164,7 @@ impl Shard {
             return Err(Refusal::TooLarge);
         }
         self.counters.objects_joined += 1;
+        self.lag.joined(encoded.len());
         self.mark_seen(partition, bucket, &object_key, named, &readings);
         self.cache.change(place, next, encoded);
         Ok(())
@@ -182,6 +183,9 @@ impl Shard {
         for dot in named {
             if state.see(dot) {
                 let hlc = readings.iter().find(|(d, _)| *d == dot).map_or(Hlc(0), |(_, hlc)| *hlc);
+                if dot.actor != self.boot.actor {
+                    self.lag.saw(dot.actor, hlc);
+                }
                 let key = crate::keys::user_key(object_key);
                 self.log.push(LogEntry { partition, dot, hlc, bucket, key });
             }
