@@ -7,6 +7,7 @@
 
 mod consistency;
 mod inbox;
+mod repair;
 mod state;
 
 use std::collections::BTreeMap;
@@ -190,6 +191,8 @@ impl Control {
                 tracing::info!(version = summary.version, "layout applied");
                 Ok(AdminReply::Layout(summary))
             }
+            AdminRequest::Repair(scope) => Ok(AdminReply::Repair(self.state.repair(&scope))),
+            AdminRequest::RepairProgress => Ok(AdminReply::Repair(self.state.repair_progress())),
             AdminRequest::Links(rules) => self.set_links(&rules).map(|()| AdminReply::Done),
             _ => Err(RequestError::Malformed { what: "unknown admin request".to_owned() }),
         }

@@ -262,6 +262,7 @@ impl Running {
                 self.amnesia = true;
                 Input::Amnesia
             }
+            Event::Verify(demand) => Input::Verify(demand),
             Event::Stop => return None,
         })
     }

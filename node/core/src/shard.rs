@@ -75,7 +75,7 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
-use event::{Caller, Counters, Effect, Effects, Input};
+use event::{Caller, Counters, Demanded, Effect, Effects, Input};
 use fallback::Guest;
 use gaps::Gaps;
 use handoff::Handoff;
@@ -169,6 +169,8 @@ pub struct Shard {
     schedule: verify::Schedule,
     /// Digests of what is stored here.
     digests: fingerprint::Digests,
+    /// What verification found last.
+    found: verify::Found,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -213,6 +215,7 @@ impl Shard {
             lag: lag::Lag::new(),
             schedule: verify::Schedule::default(),
             digests: fingerprint::Digests::default(),
+            found: verify::Found::default(),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -255,9 +258,7 @@ impl Shard {
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::PeerDoubted(node, doubted) => self.peers.set_doubted(node, doubted),
             Input::Amnesia => self.boot.amnesia = true,
-            Input::Verify(peer) => {
-                self.schedule.hurry(now.mono, |&(_, it)| peer.is_none_or(|peer| peer == it));
-            }
+            Input::Verify(demand) => self.on_demand(&demand, now.mono),
             Input::Cluster(cluster) => {
                 self.hints.load(&self.boot, turn.store)?;
                 self.on_cluster(cluster, turn)?;
@@ -404,6 +405,12 @@ impl Shard {
     /// Every partition and other replica that this shard verifies, and when it last did, in this run.
     pub fn verified(&self) -> impl Iterator<Item = (Partition, NodeId, Option<Mono>)> + '_ {
         self.schedule.ages().map(|((partition, peer), at)| (partition, peer, at))
+    }
+
+    /// What became of what operators wanted verified.
+    #[must_use]
+    pub fn demanded(&self) -> Demanded {
+        self.schedule.demanded()
     }
 
     /// Why the shard refuses writes, if it does.
@@ -635,6 +642,7 @@ impl Shard {
         self.handoff.lost(node);
         self.gaps.down(node, turn.now.mono);
         self.resyncs.down(node);
+        self.schedule.lost(node);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();

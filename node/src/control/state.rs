@@ -1,12 +1,12 @@
 //! What several threads want to know of a node: whether it serves as it should, or why not (I11).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use holm_core::shard::config::ClusterState;
-use holm_core::shard::event::Counters;
+use holm_core::shard::event::{Counters, Demanded};
 use holm_core::time::Mono;
 use holm_protocol::admin::{
     BreakerState, Epoch, MemberState, MembershipStatus, NodeStatus, PeerOpinion, PeerStatus,
@@ -30,6 +30,8 @@ pub struct ShardState {
     pub stopped: Option<StoreFault>,
     /// The nodes that it asks last, because they did not answer.
     pub breakers: Vec<(NodeId, BreakerState)>,
+    /// What became of what operators wanted verified.
+    pub demanded: Demanded,
     /// What it knows of consistency, as of its last look.
     pub facts: ShardFacts,
 }
@@ -69,6 +71,8 @@ pub struct NodeState {
     pub health: HealthConfig,
     /// Layout and buckets in force.
     pub cluster: Mutex<Arc<ClusterState>>,
+    /// How often operators wanted what the node holds verified.
+    pub demands: AtomicU64,
 }
 
 impl NodeState {

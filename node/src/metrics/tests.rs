@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use holm_core::shard::event::Counters;
@@ -47,6 +47,7 @@ pub(crate) fn node_state(dir: &Path, shards: usize) -> Arc<NodeState> {
         inboxes: Vec::new(),
         health,
         cluster: Mutex::default(),
+        demands: AtomicU64::new(0),
     })
 }
 

@@ -25,6 +25,7 @@ impl Running {
         let mut state = self.parts.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.counters = self.shard.counters();
         state.stopped = self.shard.stopped();
+        state.demanded = self.shard.demanded();
         // Empty, and so without an allocation, as long as everyone answers.
         state.breakers = self.shard.breakers().collect();
         if let Some(facts) = facts {

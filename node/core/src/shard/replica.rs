@@ -269,6 +269,7 @@ impl Shard {
             };
             state.clock = partition.clock().iter().map(entry).collect();
         }
+        state.violations = self.found.of(read.partition, (bucket, key));
         state.hints = self.hint_states(read.partition, bucket, key, store);
         state
     }

@@ -313,6 +313,7 @@ fn state(input: &mut Input<'_>) -> ReplicaState {
         clock: vec![(dot, input.number())],
         fault: input.flag().then(|| "fault".to_owned()),
         hints: vec![HintState { replica: sender(input), bytes: 3, since_ms: input.number() }],
+        violations: vec![],
     }
 }
 
