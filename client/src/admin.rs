@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holm_protocol::admin::{
     AdminReply, AdminRequest, BucketChange, ClusterView, Explanation, LayoutProposal,
-    LayoutSummary, LinkRule, MembershipStatus, NodeStatus,
+    LayoutSummary, LinkRule, MembershipStatus, NodeStatus, RepairProgress, RepairScope,
 };
 use holm_protocol::bucket::{BucketInfo, BucketPolicy};
 use holm_protocol::ids::NodeId;
@@ -66,6 +66,37 @@ impl Admin {
     pub async fn members(&self, node: NodeId) -> Result<MembershipStatus, AdminError> {
         match self.request(Some(node), AdminRequest::Members).await? {
             (_, AdminReply::Members(status)) => Ok(status),
+            (node, _) => Err(AdminError::UnexpectedReply { node }),
+        }
+    }
+
+    /// Has one node verify what it holds, now.
+    ///
+    /// # Errors
+    /// [`AdminError`]; refused as malformed by a node of a version before this request.
+    pub async fn repair(
+        &self,
+        node: NodeId,
+        scope: RepairScope,
+    ) -> Result<RepairProgress, AdminError> {
+        self.repair_request(node, AdminRequest::Repair(scope)).await
+    }
+
+    /// How far one node has come with that.
+    ///
+    /// # Errors
+    /// As [`Admin::repair`].
+    pub async fn repair_progress(&self, node: NodeId) -> Result<RepairProgress, AdminError> {
+        self.repair_request(node, AdminRequest::RepairProgress).await
+    }
+
+    async fn repair_request(
+        &self,
+        node: NodeId,
+        request: AdminRequest,
+    ) -> Result<RepairProgress, AdminError> {
+        match self.request(Some(node), request).await? {
+            (_, AdminReply::Repair(progress)) => Ok(progress),
             (node, _) => Err(AdminError::UnexpectedReply { node }),
         }
     }

@@ -46,6 +46,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// How it verifies what it holds.
     pub repair: RepairConfig,
+    /// From when on consistency is worth an alarm.
+    pub health: HealthConfig,
     /// What it refuses.
     pub limits: LimitsConfig,
     /// How it talks.
@@ -136,6 +138,20 @@ pub struct StoreConfig {
 pub struct RepairConfig {
     /// How often a partition is verified with each other replica, milliseconds; 0: never.
     pub verify_every_ms: u64,
+}
+
+/// `[health]`: what `/health/consistency` answers 503 for; 0: never.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthConfig {
+    /// Lag behind any region, milliseconds.
+    pub lag_max_ms: u64,
+    /// Time since a partition was verified with another replica, seconds.
+    pub verified_age_max_s: u64,
+    /// Age of the oldest hint, seconds.
+    pub hint_age_max_s: u64,
+    /// How long a violation counts, seconds.
+    pub violation_s: u64,
 }
 
 /// `[limits]`.
@@ -363,6 +379,12 @@ impl Config {
         let ms = Duration::from_millis;
         Config {
             repair: RepairConfig { verify_every_ms: 0 },
+            health: HealthConfig {
+                lag_max_ms: 100,
+                verified_age_max_s: 0,
+                hint_age_max_s: 1,
+                violation_s: 1,
+            },
             node: NodeConfig { id, data_dir: dir.join("data"), shards: 1 },
             cluster: ClusterConfig { id: "test".to_owned(), seeds: Vec::new() },
             listen: ListenConfig { quic: loopback, http: loopback },

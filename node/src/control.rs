@@ -5,7 +5,9 @@
 //! changes here is persisted before it is used, and passed on. So it spreads to all nodes, and
 //! settles.
 
+mod consistency;
 mod inbox;
+mod repair;
 mod state;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use crate::net::devnet::{LinkEffect, LinkRules};
 use crate::router::Router;
 use crate::store::RocksStore;
 
+pub use consistency::{Consistency, ShardFacts, VerifiedWith};
 pub use inbox::{Command, Commands, ControlInbox};
 pub use state::{NodeState, ShardState};
 
@@ -188,6 +191,8 @@ impl Control {
                 tracing::info!(version = summary.version, "layout applied");
                 Ok(AdminReply::Layout(summary))
             }
+            AdminRequest::Repair(scope) => Ok(AdminReply::Repair(self.state.repair(&scope))),
+            AdminRequest::RepairProgress => Ok(AdminReply::Repair(self.state.repair_progress())),
             AdminRequest::Links(rules) => self.set_links(&rules).map(|()| AdminReply::Done),
             _ => Err(RequestError::Malformed { what: "unknown admin request".to_owned() }),
         }

@@ -6,6 +6,7 @@
 //! | `/readyz` | 200, or 503 with the reasons: no layout, amnesia, a full disk, stopping |
 //! | `/metrics` | OpenMetrics text |
 //! | `/v1/status` | the node's own state, as JSON |
+//! | `/health/consistency` | 200, or 503 if lag, verification, hints or violations exceed `[health]`; JSON (`consistency`) |
 //! | `/v1/fingerprint` | whether all regions hold the same, as JSON (`fingerprint`) |
 //!
 //! Clear text, and so on loopback only: whoever wants it elsewhere puts a proxy before it that
@@ -14,6 +15,7 @@
 //! It runs on the network thread. That is what makes `/livez` honest, and why connections are few,
 //! bounded, and closed when they fall silent or send too slowly (`listener`).
 
+mod consistency;
 mod fingerprint;
 mod listener;
 #[cfg(test)]
@@ -161,6 +163,7 @@ fn routes(served: Arc<Served>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
+        .route("/health/consistency", get(consistency::answer))
         .route("/v1/fingerprint", get(fingerprint::answer))
         .fallback(unknown)
         .with_state(served)
@@ -212,6 +215,7 @@ fn for_scripts(status: &NodeStatus, reasons: &[String]) -> Value {
 }
 
 async fn unknown() -> (StatusCode, Json<Value>) {
-    let error = "no such path; there are /livez, /readyz, /metrics, /v1/status and /v1/fingerprint";
+    let error = "no such path; there are /livez, /readyz, /metrics, /health/consistency, /v1/status \
+         and /v1/fingerprint";
     (StatusCode::NOT_FOUND, Json(json!({ "error": error })))
 }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use holm_core::peer::fingerprint::FingerprintMessage;
 use holm_core::peer::{Found, HintMessage, PeerMessage};
 use holm_core::shard::config::ClusterState;
+use holm_core::shard::event::VerifyDemand;
 use holm_core::shard::fingerprint::Fingerprint;
 use holm_protocol::error::RequestError;
 use holm_protocol::ids::{Actor, BucketId, NodeId};
@@ -83,6 +84,8 @@ pub enum Event {
     Cluster(Arc<ClusterState>),
     /// The node lost state it once had.
     Amnesia,
+    /// An operator wants what the node holds verified.
+    Verify(VerifyDemand),
     /// Finish: checkpoint, and end the thread.
     Stop,
 }
@@ -107,6 +110,7 @@ impl Event {
             | Event::Doubted(..)
             | Event::Cluster(_)
             | Event::Amnesia
+            | Event::Verify(_)
             | Event::Stop => false,
         }
     }
@@ -145,6 +149,7 @@ impl Event {
                 | Event::Doubted(..)
                 | Event::Cluster(_)
                 | Event::Amnesia
+                | Event::Verify(_)
                 | Event::Stop
         )
     }

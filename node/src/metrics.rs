@@ -13,6 +13,7 @@
 //! `peer` as many as there are. Never a key, a bucket or a client.
 
 mod collect;
+mod consistency;
 mod histogram;
 mod membership;
 mod outcome;
@@ -33,6 +34,8 @@ use prometheus_client::registry::Registry;
 use crate::control::NodeState;
 use crate::inbox::Inbox;
 use crate::net::counters::NetCounters;
+pub use consistency::{Visibility, Visible};
+
 use collect::{NodeCollector, ProcessCollector};
 use histogram::Histogram;
 use outcome::OUTCOMES;
@@ -98,6 +101,10 @@ pub struct RequestMetrics {
     /// By kind, in microseconds.
     latency: [Histogram; KINDS.len()],
     siblings: Histogram,
+    /// Reads refused for lost writes.
+    reads_refused: AtomicU64,
+    /// How long writes of other nodes take until they can be seen here.
+    pub visibility: Visibility,
 }
 
 impl Default for RequestMetrics {
@@ -115,6 +122,8 @@ impl RequestMetrics {
             answered: std::iter::repeat_with(AtomicU64::default).take(series).collect(),
             latency: std::array::from_fn(|_| Histogram::new(LATENCY_BOUNDS_US)),
             siblings: Histogram::new(SIBLINGS_BOUNDS),
+            reads_refused: AtomicU64::new(0),
+            visibility: Visibility::default(),
         }
     }
 
@@ -130,6 +139,11 @@ impl RequestMetrics {
     /// Counts the siblings in the answer to a get.
     pub fn observe_siblings(&self, siblings: usize) {
         self.siblings.observe(siblings as u64);
+    }
+
+    /// Counts a read that had to be refused because this node lost writes it once had.
+    pub fn observe_refused_read(&self) {
+        self.reads_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     fn answered(&self, place: usize) -> u64 {

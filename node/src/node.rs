@@ -10,7 +10,7 @@
 //! Stopping: new requests are refused, the other nodes are told, shards answer what is in flight (within two seconds) and write
 //! checkpoints, answers leave, the store is closed. What is cut short by a kill instead is found again in log and checkpoints.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -155,7 +155,9 @@ impl Node {
             members: members.clone(),
             max_clock_skew_ms: config.limits.max_clock_skew_ms,
             inboxes: inboxes.clone(),
+            health: config.health.clone(),
             cluster: Mutex::default(),
+            demands: AtomicU64::new(0),
         });
         let mut threads =
             Threads { state: state.clone(), inboxes: inboxes.clone(), running: Vec::new() };

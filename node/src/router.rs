@@ -178,6 +178,7 @@ impl Router {
             | Event::Doubted(..)
             | Event::Cluster(_)
             | Event::Amnesia
+            | Event::Verify(_)
             | Event::Stop => {}
         }
     }

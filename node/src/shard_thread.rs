@@ -11,31 +11,33 @@
 //! Told to stop, it goes on turning until the requests in flight are answered, or `DRAIN` is over:
 //! the router lets no new ones in, and those that were let in would end without a known outcome.
 
+mod facts;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
-use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
-use holm_core::shard::config::{Boot, ShardConfig};
-use holm_core::shard::event::{Caller, Effect, Effects, Input, Verified, VerifyEnd, Violation};
+use holm_core::shard::config::{Boot, ClusterState, ShardConfig};
+use holm_core::shard::event::{Caller, Effect, Effects, Input};
 use holm_core::shard::fingerprint::Fingerprint;
+use holm_core::shard::lag::Bringer;
 use holm_core::store::{Store, StoreError};
 use holm_core::time::{Mono, Now, WallMs};
 use holm_protocol::admin::AdminReply;
-use holm_protocol::error::{RequestError, StoreFault};
+use holm_protocol::error::{NotReady, RequestError, StoreFault};
 use holm_protocol::handshake::Lane;
-use holm_protocol::ids::{Actor, NodeId};
+use holm_protocol::ids::{Actor, NodeId, RegionId};
 use holm_protocol::message::{Reply, Request};
 
 use tokio::sync::oneshot;
 
 use crate::control::ShardState;
 use crate::inbox::{Event, Inbox};
-use crate::metrics::{Operation, RequestMetrics};
+use crate::metrics::{Operation, RequestMetrics, Visible};
 use crate::net::lane::ReplySink;
 use crate::net::peers::PeerPool;
 use crate::net::peers::link::PeerLink;
@@ -108,6 +110,14 @@ struct Running {
     /// Who waits for fingerprints, by the numbers of their questions.
     askers: BTreeMap<u64, oneshot::Sender<Result<Fingerprint, RequestError>>>,
     asked: u64,
+    /// Layout and buckets, for names.
+    cluster: Arc<ClusterState>,
+    /// Where arrivals are counted, by region and what brought them.
+    visible: BTreeMap<(Option<RegionId>, Bringer), Arc<Visible>>,
+    /// When what is told of consistency was looked at last.
+    looked: Option<Mono>,
+    /// When the last violation was found, wall milliseconds.
+    violation_ms: u64,
     /// Emptied buffers, used again for the next turn's answers.
     spare: Vec<BytesMut>,
     encoded: BytesMut,
@@ -131,6 +141,10 @@ impl ShardThread {
             answers: BTreeMap::new(),
             askers: BTreeMap::new(),
             asked: 0,
+            cluster: Arc::default(),
+            visible: BTreeMap::new(),
+            looked: None,
+            violation_ms: 0,
             spare: Vec::new(),
             encoded: BytesMut::new(),
         };
@@ -169,12 +183,7 @@ impl Running {
             self.shard.tick(now, &mut self.parts.store, &mut effects);
             self.end_turn(now, &mut effects);
             self.try_resume();
-            *self.parts.state.lock().unwrap_or_else(PoisonError::into_inner) = ShardState {
-                counters: self.shard.counters(),
-                stopped: self.shard.stopped(),
-                // Empty, and so without an allocation, as long as everyone answers.
-                breakers: self.shard.breakers().collect(),
-            };
+            self.tell_state(now);
         }
         if self.shard.stopped().is_none() {
             self.shard.checkpoint(&mut self.parts.store)?;
@@ -191,6 +200,7 @@ impl Running {
             tracing::error!(shard, %error, "commit failed: writes are refused");
         }
         self.carry_out(effects);
+        self.measure_arrivals();
     }
 
     fn now(&self) -> Now {
@@ -241,11 +251,18 @@ impl Running {
             Event::Reachable(node, Some(run)) => Input::PeerUp(node, run),
             Event::Reachable(node, None) => Input::PeerDown(node),
             Event::Doubted(node, doubted) => Input::PeerDoubted(node, doubted),
-            Event::Cluster(cluster) => Input::Cluster(cluster),
+            Event::Cluster(cluster) => {
+                self.cluster = cluster.clone();
+                // A region's number may be another's now.
+                self.visible.clear();
+                self.looked = None;
+                Input::Cluster(cluster)
+            }
             Event::Amnesia => {
                 self.amnesia = true;
                 Input::Amnesia
             }
+            Event::Verify(demand) => Input::Verify(demand),
             Event::Stop => return None,
         })
     }
@@ -271,8 +288,11 @@ impl Running {
             match effect {
                 Effect::Send { to, message } => self.send(&to, &message),
                 Effect::Reply { caller, reply, since } => self.reply(caller, &reply, Some(since)),
-                Effect::Verified(verified) => tell_verified(&verified),
-                Effect::Violation(violation) => tell_violation(&violation),
+                Effect::Verified(verified) => facts::tell_verified(&verified),
+                Effect::Violation(violation) => {
+                    self.violation_ms = self.now().wall.0;
+                    facts::tell_violation(&violation);
+                }
                 Effect::Fingerprinted { caller, result } => {
                     if let Some(asker) = self.askers.remove(&caller.request) {
                         // Who does not wait any more needs no answer.
@@ -335,6 +355,9 @@ impl Running {
             }
             _ => 0,
         };
+        if code != 0 && is_for_lost_writes(call.operation, reply) {
+            self.parts.metrics.observe_refused_read();
+        }
         if let Some(Mono(since)) = since {
             let now = self.parts.started.elapsed().as_micros() as u64;
             self.parts.metrics.observe(call.operation, code, now.saturating_sub(since));
@@ -383,37 +406,11 @@ impl Running {
     }
 }
 
-fn tell_verified(verified: &Verified) {
-    let Verified { partition, peer, differing_keys, end } = verified;
-    match end {
-        VerifyEnd::Equal => tracing::debug!(%partition, %peer, "verified: equal"),
-        VerifyEnd::Mended => {
-            tracing::info!(%partition, %peer, differing_keys, "verified: differences exchanged");
-        }
-        VerifyEnd::NoAnswer => tracing::info!(%partition, %peer, "not verified: no answer"),
-        VerifyEnd::Refused(refusal) => {
-            tracing::info!(%partition, %peer, ?refusal, "not verified: refused");
-        }
-    }
-}
-
-/// An operator is to see keys and dots of both states, never values.
-fn tell_violation(violation: &Violation) {
-    let Violation { partition, at: (bucket, key), peer, is_damaged, lost, own, theirs } = violation;
-    let key = key.escape_ascii();
-    let dots = |object: &Object| -> Vec<String> {
-        object.live_dots().map(|dot| dot.to_string()).collect()
-    };
-    let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
-    let (own, theirs) = (dots(own), dots(theirs));
-    if *is_damaged {
-        tracing::error!(%partition, bucket = bucket.0, %key, %peer, ?theirs,
-            "a damaged object was replaced by another replica's: look at this node's disk");
-    } else {
-        tracing::error!(%partition, bucket = bucket.0, %key, %peer, ?lost, ?own, ?theirs,
-            "consistency violation: values were gone here without a trace and were restored from \
-             another replica: look at this node's disk");
-    }
+/// Whether it is a read that this node refuses because it lost state and found nobody else.
+fn is_for_lost_writes(operation: Operation, reply: &Reply) -> bool {
+    let for_lost = RequestError::NotReady { reason: NotReady::Amnesia };
+    matches!(operation, Operation::Get(_))
+        && matches!(reply, Reply::Error(error) if *error == for_lost)
 }
 
 fn operation(request: &Request) -> Operation {

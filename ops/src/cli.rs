@@ -95,6 +95,9 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Where a key lives, and what each of its replicas holds
     Explain(KeyArgs),
+    /// Have replicas verify that they hold the same, now, and mend what differs
+    #[command(after_help = crate::repair::HELP)]
+    Repair(RepairArgs),
     /// Make certificates: the cluster's CA, nodes, clients
     #[command(subcommand)]
     Cert(CertCommand),
@@ -121,6 +124,17 @@ pub(crate) struct StatusArgs {
     /// Show what each node thinks of each other one, a line for each pair
     #[arg(long)]
     pub(crate) peers: bool,
+}
+
+/// What `repair` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
+    /// Only the partitions that hold this bucket: all of its placement
+    #[arg(long, value_name = "B")]
+    pub(crate) bucket: Option<String>,
+    /// Also what was verified within the last ten minutes
+    #[arg(long)]
+    pub(crate) now: bool,
 }
 
 /// A bucket and a key.
@@ -317,6 +331,8 @@ mod tests {
             "holm layout show",
             "holm status",
             "holm explain carts alice",
+            "holm repair",
+            "holm repair --bucket carts --region eu-west --now -o json",
             "holm cert ca --name demo",
             "holm cert node 3 --days 30",
             "holm cert client alice --roles read,write",

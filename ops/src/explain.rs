@@ -3,7 +3,9 @@
 //! Replicas that hold the same object have the same digest. A clock line says, per run of a node,
 //! up to which of its writes to the partition the replica has seen everything, and how many beyond.
 
-use holm_protocol::admin::{ClusterView, ExplainedMember, Explanation, ReplicaState};
+use holm_protocol::admin::{
+    ClusterView, ExplainedMember, Explanation, ReplicaState, ViolationState,
+};
 use holm_protocol::ids::Hlc;
 use serde_json::{Value, json};
 
@@ -107,6 +109,14 @@ fn state_for_scripts(state: &ReplicaState) -> Value {
             "since": text::utc(Hlc::new(hint.since_ms, 0)),
         })
     });
+    let violations = state.violations.iter().map(|it| {
+        json!({
+            "found": text::utc(Hlc::new(it.found_ms, 0)),
+            "with": it.with.0,
+            "damaged": it.damaged,
+            "lost": it.lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    });
     json!({
         "digest": format!("{:016x}", state.digest),
         "siblings": siblings.collect::<Vec<_>>(),
@@ -114,6 +124,7 @@ fn state_for_scripts(state: &ReplicaState) -> Value {
         "clock": clock.collect::<Vec<_>>(),
         "fault": state.fault,
         "hints": hints.collect::<Vec<_>>(),
+        "violations": violations.collect::<Vec<_>>(),
     })
 }
 
@@ -156,8 +167,9 @@ fn for_people(args: &KeyArgs, view: &ClusterView, explanation: &Explanation) -> 
             text::list(hints),
         ]);
     }
+    let violations: String = explanation.members.iter().flat_map(violation_lines).collect();
     format!(
-        "bucket {}, key {}, partition {}, asked by {}\n{}{}\n",
+        "bucket {}, key {}, partition {}, asked by {}\n{}{}\n{violations}",
         args.bucket,
         text::bytes_for_people(std::os::unix::ffi::OsStrExt::as_bytes(args.key.as_os_str())),
         explanation.partition,
@@ -165,6 +177,20 @@ fn for_people(args: &KeyArgs, view: &ClusterView, explanation: &Explanation) -> 
         table.render(),
         Agreement::of(explanation).verdict(),
     )
+}
+
+/// What verification found at a replica, a line each.
+fn violation_lines(member: &ExplainedMember) -> Vec<String> {
+    let violations = member.state.iter().flat_map(|state| &state.violations);
+    let line = |it: &ViolationState| {
+        let (at, with) = (text::utc(Hlc::new(it.found_ms, 0)), it.with);
+        let what = match it.damaged {
+            true => format!("its object was damaged, and was replaced by that of {with}"),
+            false => format!("{} had been lost, and came back from {with}", text::list(&it.lost)),
+        };
+        format!("violation at {}, {at}: {what}\n", member.node)
+    };
+    violations.map(line).collect()
 }
 
 fn state_cells(state: &ReplicaState) -> [String; 4] {
@@ -197,6 +223,12 @@ mod tests {
             clock: vec![(Dot::new(Actor(1), 9), 3)],
             fault: None,
             hints: vec![HintState { replica: NodeId(9), bytes: 77, since_ms: 0 }],
+            violations: vec![ViolationState {
+                found_ms: 0,
+                with: NodeId(5),
+                damaged: false,
+                lost: vec![dot],
+            }],
         });
         ExplainedMember { node: NodeId(node), region: RegionId(0), replica, state }
     }
@@ -244,6 +276,10 @@ mod tests {
         assert!(shown.contains("0000000000000001:9+3"), "{shown}");
         assert!(shown.contains("no answer"), "{shown}");
         assert!(shown.contains("for n9 (77 B)"), "{shown}");
+        assert!(
+            shown.contains("0000000000000001:2 had been lost, and came back from n5"),
+            "{shown}"
+        );
         let json = for_scripts(&args, &view, &explanation);
         assert_eq!(json["agree"], false);
         assert_eq!(json["members"][0]["state"]["clock"][0]["prefix"], 9);

@@ -22,6 +22,7 @@ mod files;
 mod kv;
 mod layout;
 mod output;
+mod repair;
 mod session;
 mod shell;
 mod status;
@@ -64,6 +65,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Bucket(command) => bucket::run(global, output, command).await,
         Command::Layout(command) => layout::run(global, output, command).await,
         Command::Status(args) => status::run(global, &args, output).await,
+        Command::Repair(args) => repair::run(global, output, &args).await,
         Command::Explain(args) => explain::run(global, output, args).await,
         Command::Cert(command) => cert::run(output, command),
         Command::Config(args) => config::run(args),

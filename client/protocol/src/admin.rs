@@ -40,6 +40,10 @@ pub enum AdminRequest {
     Links(Vec<LinkRule>),
     /// What the node thinks of each other node. Role `admin`.
     Members,
+    /// Verifies now what the node holds, with the other replicas of which it begins. Role `admin`.
+    Repair(RepairScope),
+    /// How far the node has come with that. Role `admin`.
+    RepairProgress,
 }
 
 /// A node's answer to an [`AdminRequest`].
@@ -60,6 +64,8 @@ pub enum AdminReply {
     Done,
     /// To [`AdminRequest::Members`].
     Members(MembershipStatus),
+    /// To [`AdminRequest::Repair`] and [`AdminRequest::RepairProgress`].
+    Repair(RepairProgress),
 }
 
 /// A bucket to be made or changed.
@@ -329,6 +335,43 @@ pub struct PeerOpinion {
     pub breaker: BreakerState,
 }
 
+/// What is to be verified.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RepairScope {
+    /// Only partitions of this placement: those of a bucket.
+    pub placement: Option<PlacementId>,
+    /// Only pairs of replicas of which one is in this region.
+    pub region: Option<RegionId>,
+    /// Only what was not verified for so long, seconds.
+    pub older_than_s: u64,
+}
+
+/// What a node has verified on demand. A range is a partition with one other replica; of two replicas
+/// the lower one begins. All are counted since the run's start: a report is the difference of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairProgress {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub run: Actor,
+    /// The number of the last demand that all its shards know of; in the answer to one, that one's.
+    pub demand: u64,
+    /// Ranges still to be verified.
+    pub pending: u64,
+    /// Ranges verified.
+    pub verified: u64,
+    /// Of these, the ones in which something differed and was exchanged.
+    pub mended: u64,
+    /// Ranges that could not be verified: the other replica was gone, or refused.
+    pub failed: u64,
+    /// Keys that differed, those on their way included.
+    pub keys_differing: u64,
+    /// Values restored that had been lost without a trace, also by verifications of others.
+    pub violations: u64,
+    /// Damaged objects replaced, also by verifications of others.
+    pub refetched: u64,
+}
+
 /// Where a key lives and what each replica holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -369,6 +412,21 @@ pub struct ReplicaState {
     pub fault: Option<String>,
     /// What it keeps of the key for others until they can take it.
     pub hints: Vec<HintState>,
+    /// What verification found here that no clock explains, the last of it first.
+    pub violations: Vec<ViolationState>,
+}
+
+/// What verification with another replica found here of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViolationState {
+    /// When, wall milliseconds.
+    pub found_ms: u64,
+    /// The other replica.
+    pub with: NodeId,
+    /// Whether the object here could not be read, and was replaced.
+    pub damaged: bool,
+    /// The values that were gone here and were restored.
+    pub lost: Vec<Dot>,
 }
 
 /// What a node keeps of one key for a replica.

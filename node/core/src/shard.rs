@@ -37,6 +37,7 @@ mod gap_repair;
 mod gaps;
 mod handoff;
 pub mod hints;
+pub mod lag;
 pub mod log;
 pub mod partition;
 mod peers;
@@ -76,7 +77,7 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
-use event::{Caller, Counters, Effect, Effects, Input};
+use event::{Caller, Counters, Demanded, Effect, Effects, Input};
 use fallback::Guest;
 use gaps::Gaps;
 use handoff::Handoff;
@@ -172,9 +173,13 @@ pub struct Shard {
     resyncs: resync::Resyncs,
     /// The partition of the last question about gaps.
     last_asked: Partition,
+    /// How far this replica is behind others.
+    lag: lag::Lag,
     schedule: verify::Schedule,
     /// Digests of what is stored here.
     digests: fingerprint::Digests,
+    /// What verification found last.
+    found: verify::Found,
     /// Effects that speak of the open batch.
     held: Effects,
     /// Own votes that speak of the open batch.
@@ -218,8 +223,10 @@ impl Shard {
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
+            lag: lag::Lag::new(),
             schedule: verify::Schedule::default(),
             digests: fingerprint::Digests::default(),
+            found: verify::Found::default(),
             held: Vec::new(),
             own_votes: Vec::new(),
             stopped: None,
@@ -257,6 +264,7 @@ impl Shard {
                 if self.peers.set_run(node, run) {
                     self.stable.forget_claims_of(node);
                 }
+                self.lag.reachable(node, true, now.mono);
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
                 self.gaps.look_at(now.mono);
@@ -264,9 +272,7 @@ impl Shard {
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::PeerDoubted(node, doubted) => self.peers.set_doubted(node, doubted),
             Input::Amnesia => self.boot.amnesia = true,
-            Input::Verify(peer) => {
-                self.schedule.hurry(now.mono, |&(_, it)| peer.is_none_or(|peer| peer == it));
-            }
+            Input::Verify(demand) => self.on_demand(&demand, now.mono),
             Input::Cluster(cluster) => {
                 self.hints.load(&self.boot, turn.store)?;
                 self.on_cluster(cluster, turn)?;
@@ -364,6 +370,7 @@ impl Shard {
                 return Err(error);
             }
             self.digests.changed(self.cache.changed_keys());
+            self.lag.committed();
         }
         self.claims.committed(self.log.pending(), self.boot.actor);
         for partition in self.log.adopted() {
@@ -419,6 +426,12 @@ impl Shard {
     /// Every partition and other replica that this shard verifies, and when it last did, in this run.
     pub fn verified(&self) -> impl Iterator<Item = (Partition, NodeId, Option<Mono>)> + '_ {
         self.schedule.ages().map(|((partition, peer), at)| (partition, peer, at))
+    }
+
+    /// What became of what operators wanted verified.
+    #[must_use]
+    pub fn demanded(&self) -> Demanded {
+        self.schedule.demanded()
     }
 
     /// Why the shard refuses writes, if it does.
@@ -477,6 +490,7 @@ impl Shard {
         self.counters.commits_failed += 1;
         self.cache.roll_back();
         self.digests.doubt_all();
+        self.lag.roll_back();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
         let mut concerned = self.log.roll_back();
@@ -548,6 +562,7 @@ impl Shard {
     }
 
     fn on_peer<S: Store>(&mut self, from: NodeId, message: PeerMessage, turn: &mut Turn<'_, S>) {
+        self.lag.hears(&message);
         match message {
             PeerMessage::Write { op, partition, bucket, key, object, fan_out } => {
                 let write = replica::Incoming { partition, bucket, key, object };
@@ -649,9 +664,11 @@ impl Shard {
     /// A node cannot be reached: whoever waits for it need not.
     fn on_peer_down<S: Store>(&mut self, node: NodeId, turn: &mut Turn<'_, S>) {
         self.peers.set_up(node, false);
+        self.lag.reachable(node, false, turn.now.mono);
         self.handoff.lost(node);
         self.gaps.down(node, turn.now.mono);
         self.resyncs.down(node);
+        self.schedule.lost(node);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();
@@ -684,6 +701,7 @@ impl Shard {
         self.quorums.clear();
         self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
         if let Some(layout) = &cluster.layout {
+            self.lag.born(turn.now.mono);
             let new = |&partition: &Partition| {
                 self.boot.owns(partition) && !self.partitions.contains_key(&partition)
             };

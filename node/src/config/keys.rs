@@ -80,6 +80,7 @@ const fn int(min: i64, max: i64) -> Kind {
 
 const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
+const DAY_S: i64 = 24 * 3_600;
 
 /// Every key, in the order of the annotated file.
 pub const KEYS: &[Key] = &[
@@ -183,6 +184,36 @@ pub const KEYS: &[Key] = &[
         Some("3600000"),
         "How often each partition is verified with every other replica (Merkle trees over what the disks hold),\n\
          milliseconds; 0: never.",
+    ),
+    key(
+        "health",
+        "lag_max_ms",
+        int(0, DAY_S * 1000),
+        Some("10000"),
+        "/health/consistency answers 503 while this node is further behind a region than this, milliseconds;\n\
+         0: whatever it is.",
+    ),
+    key(
+        "health",
+        "verified_age_max_s",
+        int(0, 365 * DAY_S),
+        Some("10800"),
+        "... while a partition was not verified with another replica for so long, seconds; 0: however long.\n\
+         Three times repair.verify_every_ms is a good measure.",
+    ),
+    key(
+        "health",
+        "hint_age_max_s",
+        int(0, 365 * DAY_S),
+        Some("3600"),
+        "... while a hint for another node has waited for so long, seconds; 0: however long.",
+    ),
+    key(
+        "health",
+        "violation_s",
+        int(0, 365 * DAY_S),
+        Some("86400"),
+        "... for so long after replicas were found to hold what no clock explains, seconds; 0: never for that.",
     ),
     key(
         "limits",

@@ -1,12 +1,12 @@
 //! What several threads want to know of a node: whether it serves as it should, or why not (I11).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use holm_core::shard::config::ClusterState;
-use holm_core::shard::event::Counters;
+use holm_core::shard::event::{Counters, Demanded};
 use holm_core::time::Mono;
 use holm_protocol::admin::{
     BreakerState, Epoch, MemberState, MembershipStatus, NodeStatus, PeerOpinion, PeerStatus,
@@ -14,6 +14,8 @@ use holm_protocol::admin::{
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, NodeId};
 
+use super::consistency::ShardFacts;
+use crate::config::HealthConfig;
 use crate::inbox::Inbox;
 use crate::membership::Members;
 use crate::net::peers::PeerPool;
@@ -28,6 +30,10 @@ pub struct ShardState {
     pub stopped: Option<StoreFault>,
     /// The nodes that it asks last, because they did not answer.
     pub breakers: Vec<(NodeId, BreakerState)>,
+    /// What became of what operators wanted verified.
+    pub demanded: Demanded,
+    /// What it knows of consistency, as of its last look.
+    pub facts: ShardFacts,
 }
 
 /// What several threads want to know of a node's state.
@@ -61,8 +67,12 @@ pub struct NodeState {
     pub max_clock_skew_ms: u64,
     /// The shards' inboxes, for questions of HTTP.
     pub inboxes: Vec<Arc<Inbox>>,
+    /// From when on consistency is worth an alarm.
+    pub health: HealthConfig,
     /// Layout and buckets in force.
     pub cluster: Mutex<Arc<ClusterState>>,
+    /// How often operators wanted what the node holds verified.
+    pub demands: AtomicU64,
 }
 
 impl NodeState {
@@ -188,7 +198,7 @@ impl NodeState {
         self.shards().iter().map(|shard| shard.counters).collect()
     }
 
-    fn shards(&self) -> Vec<ShardState> {
+    pub(super) fn shards(&self) -> Vec<ShardState> {
         let read =
             |c: &Arc<Mutex<ShardState>>| c.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.shards.iter().map(read).collect()

@@ -11,6 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use quinn::PathStats;
 
+use super::consistency::{consistency_figures, violation_figures};
 use super::membership::membership_figures;
 use super::page::{Labels, Page, bytes, plain, seconds};
 use super::{KINDS, LEVELS, OUTCOMES, RequestMetrics, Sources, place, process};
@@ -25,7 +26,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 41] = [
+const SHARD_COUNTERS: [ShardFigure; 40] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -74,9 +75,6 @@ const SHARD_COUNTERS: [ShardFigure; 41] = [
     ),
     ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
     ("resync_objects", "Objects of such partitions that came.", |c| c.resync_objects),
-    ("consistency_violations", "Values lost here without a trace, restored from a replica.", |c| {
-        c.consistency_violations
-    }),
     ("objects_refetched", "Damaged objects replaced by another replica's.", |c| {
         c.objects_refetched
     }),
@@ -127,7 +125,10 @@ impl Collector for NodeCollector {
         let status = state.status();
         node(&mut page, &status)?;
         request_figures(&mut page, requests)?;
-        shard_figures(&mut page, &state.counters())?;
+        let counters = state.counters();
+        shard_figures(&mut page, &counters)?;
+        violation_figures(&mut page, &counters)?;
+        consistency_figures(&mut page, &state.consistency(), requests)?;
         inbox_figures(&mut page, inboxes)?;
         // A handle of its own: a probe that asks for the store must not wait for RocksDB's figures.
         let store = state.store().for_shard();

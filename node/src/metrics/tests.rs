@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use holm_core::shard::event::Counters;
@@ -28,7 +28,7 @@ pub(crate) fn node_state(dir: &Path, shards: usize) -> Arc<NodeState> {
     let identity = StoreIdentity { cluster: "test".to_owned(), node };
     let (store, _) = RocksStore::open(options, identity).unwrap();
     let pool = PeerPool::new(node, 1 << 20, Arc::default());
-    let membership = Config::test_min(node, dir).membership;
+    let Config { membership, health, .. } = Config::test_min(node, dir);
     pool.set_peers([(NodeId(8), ([127, 0, 0, 1], 9).into())]);
     Arc::new(NodeState {
         node,
@@ -45,7 +45,9 @@ pub(crate) fn node_state(dir: &Path, shards: usize) -> Arc<NodeState> {
         members: Arc::new(Members::new(node, 3, &membership, 1)),
         max_clock_skew_ms: 500,
         inboxes: Vec::new(),
+        health,
         cluster: Mutex::default(),
+        demands: AtomicU64::new(0),
     })
 }
 
@@ -140,6 +142,8 @@ fn every_shard_counter_is_shown() {
         let shown = match name {
             "hints_since_ms" => "holm_hint_oldest_age_seconds".to_owned(),
             "log_bytes" => "holm_shard_log_memory_bytes".to_owned(),
+            // Under the name that runbooks of the field use.
+            "consistency_violations" => "holm_consistency_violations_total{shard=\"0\"}".to_owned(),
             name => format!("holm_shard_{name}"),
         };
         assert!(text.contains(&shown), "{name} is not shown");

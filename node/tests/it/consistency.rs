@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use holm_client::{Bucket, Client, Level, NodeId};
-use holm_protocol::admin::{AdminRequest, LinkRule};
+use holm_protocol::admin::{AdminRequest, LinkRule, RepairScope};
 use holm_protocol::bucket::BucketPolicy;
+use holm_protocol::ids::RegionId;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::harness::cluster::{Cluster, layout};
+use crate::harness::holmd::metric;
 use crate::harness::{until, within};
 
 /// From the end of a cut until regions hold the same without anybody's help: links are dialled again
@@ -104,4 +106,113 @@ async fn healed_regions_have_equal_fingerprints() {
     assert_eq!(whole["keys"]["carts"]["c"], 100);
     let (code, refused) = page(&cluster, 0, "/v1/fingerprint?replicas=some").await;
     assert_eq!(code, 400, "{refused}");
+}
+
+/// What `/health/consistency` says of the lag behind a region.
+fn lag_behind<'a>(health: &'a Value, region: &str) -> &'a Value {
+    let lags = health["lags"].as_array().unwrap();
+    lags.iter().find(|lag| lag["from"] == region).unwrap_or_else(|| panic!("{health}"))
+}
+
+/// Goal: a node that is cut off says how long it may be behind, with 503 beyond the threshold, and is well
+/// again once it has what it missed; writes that arrive are timed, by the region that they come from and
+/// what brought them. Method: node 3 is cut off, and node 1 written to meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_told_and_judged() {
+    const WRITES: u32 = 20;
+    let cluster = three_regions(&["--health-lag-max-ms=1500"]).await;
+    let client = cluster.client().await;
+    let bucket = cluster.bucket("carts", BucketPolicy::default()).await;
+    let health = async |node| page(&cluster, node, "/health/consistency").await;
+    let mut well = Value::Null;
+    until("all is known and well", async || {
+        let (code, health) = health(2).await;
+        well = health;
+        code == 200 && well["lags"].as_array().is_some_and(|lags| lags.len() == 2)
+    })
+    .await;
+    assert_eq!((&well["region"], &well["healthy"]), (&"c".into(), &true.into()));
+    assert_eq!(lag_behind(&well, "a")["partitions"], 16);
+    assert_eq!(well["violations"], 0);
+    write(&cluster, 0, &bucket, 0..1).await;
+    let arrived = r#"holm_write_visible_seconds_count{from_region="a",by="write"}"#;
+    until("writes from a are timed", async || {
+        // A run's first write may come before anything is known of the run.
+        write(&cluster, 0, &bucket, 0..1).await;
+        let (_, metrics) = cluster.nodes[1].get("/metrics").await;
+        metric(&metrics, arrived).is_some_and(|count| count >= 1.0)
+    })
+    .await;
+    let before = cluster.nodes[2].metric("holm_write_visible_seconds_count").await;
+
+    cut(&client, true).await;
+    let mut ill = Value::Null;
+    until("the lag is too long behind both", async || {
+        let (code, health) = health(2).await;
+        ill = health;
+        code == 503 && ill["concerns"].as_array().is_some_and(|concerns| concerns.len() == 2)
+    })
+    .await;
+    assert!(ill["concerns"][0].as_str().unwrap().contains("behind a"), "{ill}");
+    let lag = lag_behind(&ill, "b");
+    assert_eq!((&lag["partitions_unheard"], &lag["to"]), (&16.into(), &"c".into()));
+    assert!(lag["lag_seconds"].as_f64().unwrap() > 1.5);
+    let metric_of_lag = r#"holm_replica_consistency_lag_seconds{from_region="b"}"#;
+    assert!(cluster.nodes[2].metric(metric_of_lag).await > 1.5);
+    write(&cluster, 0, &bucket, 1..1 + WRITES).await;
+
+    cut(&client, false).await;
+    until("it is well again", async || {
+        let (code, health) = health(2).await;
+        let lag = lag_behind(&health, "a");
+        code == 200 && lag["writes_behind"] == 0 && lag["partitions_unheard"] == 0
+    })
+    .await;
+    let arrivals = "holm_write_visible_seconds_count";
+    cluster.nodes[2].until_metric(arrivals, before + f64::from(WRITES)).await;
+    let drift = cluster.nodes[2].metric("holm_consistency_cross_region_drift_percent").await;
+    assert_eq!(drift, 0.0);
+    assert_eq!(cluster.nodes[2].metric("holm_consistency_violations_total").await, 0.0);
+    assert_eq!(cluster.nodes[2].metric("holm_read_after_write_failures_total").await, 0.0);
+}
+
+/// Goal: what an operator wants verified is verified at once, each pair of replicas by its lower node, and
+/// is known to be afterwards; what was just verified is left out if that is wanted; a replica that is gone
+/// is told. Method: verification by the clock is switched off.
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_is_done_on_demand() {
+    let mut cluster = three_regions(&["--repair-verify-every-ms=0"]).await;
+    let client = cluster.client().await;
+    let admin = client.admin();
+    let bucket = cluster.bucket("carts", BucketPolicy::default()).await;
+    write(&cluster, 0, &bucket, 0..50).await;
+    assert_eq!(cluster.nodes[0].metric("holm_ranges_unverified").await, 32.0);
+    let repair = async |node: u64, scope: RepairScope| {
+        let node = NodeId(node);
+        let asked = within("a repair", admin.repair(node, scope)).await.unwrap();
+        let mut now = asked;
+        until("the repair is done", async || {
+            now = within("progress", admin.repair_progress(node)).await.unwrap();
+            now.demand >= asked.demand && now.pending == 0
+        })
+        .await;
+        assert_eq!((now.run, now.violations), (asked.run, 0));
+        (now.verified - asked.verified, now.failed - asked.failed)
+    };
+    for (node, ranges) in [(1, 32), (2, 16), (3, 0)] {
+        assert_eq!(repair(node, RepairScope::default()).await, (ranges, 0), "node {node}");
+    }
+    let in_c = RepairScope { region: Some(RegionId(2)), ..RepairScope::default() };
+    assert_eq!(repair(1, in_c).await, (16, 0));
+    let old = RepairScope { older_than_s: 600, ..RepairScope::default() };
+    assert_eq!(repair(1, old).await, (0, 0), "it was just verified");
+    until("that is known", async || cluster.nodes[0].metric("holm_ranges_unverified").await == 0.0)
+        .await;
+    assert!(cluster.nodes[0].metric("holm_range_verified_age_seconds").await < 60.0);
+    cluster.nodes[2].kill();
+    until("the dead node is missed", async || {
+        cluster.nodes[0].metric("holm_peer_connected").await <= 1.0
+    })
+    .await;
+    assert_eq!(repair(1, RepairScope::default()).await, (16, 16));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holm_protocol::admin::Explanation;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::RequestError;
-use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition, PlacementId, RegionId};
 use holm_protocol::message::{Reply, Request};
 
 use crate::object::Object;
@@ -63,8 +63,8 @@ pub enum Input {
     PeerUp(NodeId, Actor),
     /// There is none any more.
     PeerDown(NodeId),
-    /// An operator wants what this node is to begin verified now, or that of one other node.
-    Verify(Option<NodeId>),
+    /// An operator wants what this node is to begin verified now.
+    Verify(VerifyDemand),
     /// Membership doubts that this node can be reached, or does not any more. It only is asked last.
     PeerDoubted(NodeId, bool),
     /// The node was found to have lost state it once had.
@@ -111,6 +111,36 @@ pub enum Effect {
         /// The answer.
         result: Result<Fingerprint, RequestError>,
     },
+}
+
+/// What an operator wants verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VerifyDemand {
+    /// The demand's number: handed back unread.
+    pub number: u64,
+    /// Only partitions of this placement.
+    pub placement: Option<PlacementId>,
+    /// Only with, or in, this region.
+    pub region: Option<RegionId>,
+    /// Only what was not verified for so long, milliseconds.
+    pub older_than_ms: u64,
+}
+
+/// What became of demands, since the run's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Demanded {
+    /// The number of the last demand.
+    pub number: u64,
+    /// Pairs of a partition and a replica that are still to be verified.
+    pub pending: u64,
+    /// Those that were.
+    pub verified: u64,
+    /// Of these, the ones in which something differed and was exchanged.
+    pub mended: u64,
+    /// Those that could not be.
+    pub failed: u64,
+    /// Keys that differed.
+    pub differing_keys: u64,
 }
 
 /// How a verification of a partition with another replica ended.

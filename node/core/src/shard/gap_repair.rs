@@ -25,7 +25,7 @@
 use bytes::Bytes;
 
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::{DotSet, PartitionClock};
@@ -73,6 +73,7 @@ impl Shard {
         counters: &[(Partition, u64)],
         now: Mono,
     ) {
+        self.lag.runs(from, actor);
         // Without room the next claim says it again.
         if self.boot.amnesia || !self.may_have_news(from) || !self.gaps.has_room(from) {
             return;
@@ -87,7 +88,7 @@ impl Shard {
             let mut written = DotSet::new();
             written.insert_range(actor, seen + 1, counter);
             let lacked = written.without(state.clock());
-            self.gaps.notice((partition, from), &lacked, ripens_at);
+            self.gaps.notice((partition, from), &lacked, (now, ripens_at));
         }
     }
 
@@ -133,7 +134,7 @@ impl Shard {
             if !lacked.is_empty() && !has_room {
                 return false;
             }
-            self.gaps.notice((*partition, from), &lacked, ripens_at);
+            self.gaps.notice((*partition, from), &lacked, (now, ripens_at));
             if !self.stable.hear(*partition, from, claimed) {
                 return false;
             }
@@ -157,7 +158,7 @@ impl Shard {
         let Some(layout) = self.cluster.layout.clone() else { return };
         let ripens_at = now.plus_ms(self.patience_ms());
         for &node in layout.replicas(partition).iter().filter(|&&node| node != self.boot.node) {
-            self.gaps.notice((partition, node), dots, ripens_at);
+            self.gaps.notice((partition, node), dots, (now, ripens_at));
         }
     }
 
@@ -311,10 +312,14 @@ impl Shard {
         let Some(ask) = self.gaps.answered(partition, from, op) else { return };
         self.peers.answered(from, ask.sent, now);
         let mut helped = false;
+        let mut oldest = None;
         for object in objects {
             let done = object.done.clone();
             match self.close_gap(partition, &ask.missing, object, turn) {
-                Ok(()) => helped = true,
+                Ok(of) => {
+                    helped = true;
+                    oldest = [oldest, of].into_iter().flatten().min();
+                }
                 Err(()) => {
                     self.counters.peer_rejections += 1;
                     if ask.missing.covers(&done) {
@@ -322,6 +327,9 @@ impl Shard {
                     }
                 }
             }
+        }
+        if let Some(oldest) = oldest {
+            self.gaps.brought(partition, from, oldest);
         }
         for not_there in [cut, unknown] {
             helped |= !not_there.is_empty();
@@ -334,22 +342,23 @@ impl Shard {
         }
     }
 
-    /// Joins an object, and marks what it stands for.
+    /// Joins an object, and marks what it stands for. Gives the oldest of its clock readings.
     fn close_gap<S: Store>(
         &mut self,
         partition: Partition,
         asked: &DotSet,
         GapObject { bucket, key, object, done }: GapObject,
         turn: &mut Turn<'_, S>,
-    ) -> Result<(), ()> {
+    ) -> Result<Option<Hlc>, ()> {
         if !asked.covers(&done) || done.count() > DOTS_MAX {
             return Err(());
         }
         let dots: Vec<Dot> = dots_of(&done).collect();
         let bytes = object.len();
         let write = Incoming { partition, bucket, key, object };
-        let context = Object::decode(&write.object).map_err(|_| ())?.context;
-        if !dots.iter().all(|&dot| context.covers(dot) && self.may_be_seen(partition, dot)) {
+        let sent = Object::decode(&write.object).map_err(|_| ())?;
+        let oldest = sent.siblings().iter().map(|sibling| sibling.hlc).min();
+        if !dots.iter().all(|&dot| sent.context.covers(dot) && self.may_be_seen(partition, dot)) {
             return Err(());
         }
         self.join_incoming(&write, turn).map_err(|_| ())?;
@@ -360,7 +369,7 @@ impl Shard {
         self.mark_seen((partition, bucket), &row_key, dots, (&[], false));
         self.counters.gap_objects_joined += 1;
         self.counters.gap_bytes_joined += bytes as u64;
-        Ok(())
+        Ok(oldest)
     }
 
     /// Whether a dot can exist, as far as this node knows: its own run's are its own to make.

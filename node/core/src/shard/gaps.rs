@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 
-use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::ids::{Hlc, NodeId, Partition};
 
 use crate::clock::{DotSet, PartitionClock};
 use crate::peer::OpId;
@@ -44,17 +44,22 @@ struct Lack {
     ripe: DotSet,
     ripening: DotSet,
     ripens_at: Mono,
+    /// Since when the oldest of what is ripe, or ripening, is known; of what a look finds ripe by then.
+    ripe_since: Mono,
+    ripening_since: Mono,
     later: DotSet,
+    /// The clock reading of what repair brought last, while more is ripe.
+    repaired: Option<Hlc>,
     /// Not to be asked before.
     hold_until: Mono,
     hold_ms: u64,
 }
 
 impl Lack {
-    fn notice(&mut self, lacked: &DotSet, ripens_at: Mono) {
+    fn notice(&mut self, lacked: &DotSet, (now, ripens_at): (Mono, Mono)) {
         if self.ripening.is_empty() {
             self.ripening = lacked.clone();
-            self.ripens_at = ripens_at;
+            (self.ripens_at, self.ripening_since) = (ripens_at, now);
         } else {
             self.later.merge(lacked);
         }
@@ -64,10 +69,13 @@ impl Lack {
         if !self.ripe.is_empty() {
             self.ripe = self.ripe.without(clock);
         }
+        if self.ripe.is_empty() {
+            (self.ripe_since, self.repaired) = (self.ripening_since, None);
+        }
         if !self.ripening.is_empty() && self.ripens_at <= now {
             self.ripe.merge(&self.ripening.without(clock));
             self.ripening = std::mem::take(&mut self.later).without(clock);
-            self.ripens_at = now.plus_ms(patience_ms);
+            (self.ripens_at, self.ripening_since) = (now.plus_ms(patience_ms), now);
         }
     }
 
@@ -83,6 +91,22 @@ impl Lack {
         self.hold_ms = (self.hold_ms * 2).clamp(HOLD_MS, HOLD_MS_MAX);
         self.hold_until = now.plus_ms(self.hold_ms);
     }
+}
+
+/// What one peer has and this node lacks, to be told. It may have come since the last look.
+#[derive(Debug)]
+pub(super) struct Lacking {
+    pub(super) partition: Partition,
+    pub(super) peer: NodeId,
+    /// What no message on its way explains.
+    pub(super) ripe: DotSet,
+    /// What may be on its way.
+    pub(super) fresh: DotSet,
+    /// Since when they are known.
+    pub(super) since: Mono,
+    pub(super) fresh_since: Mono,
+    /// The clock reading of what repair brought last.
+    pub(super) repaired: Option<Hlc>,
 }
 
 /// A question under way.
@@ -101,6 +125,7 @@ struct Wanted {
     ask: Option<Ask>,
     /// What peers have and do not know the keys of any more.
     cut: BTreeMap<NodeId, DotSet>,
+    cut_since: Mono,
 }
 
 /// See the [module](self).
@@ -117,13 +142,13 @@ impl Gaps {
         &mut self,
         (partition, peer): (Partition, NodeId),
         lacked: &DotSet,
-        ripens_at: Mono,
+        (now, ripens_at): (Mono, Mono),
     ) {
         if lacked.is_empty() {
             return;
         }
         let lacks = &mut self.wanted.entry(partition).or_default().lacks;
-        lacks.entry(peer).or_default().notice(lacked, ripens_at);
+        lacks.entry(peer).or_default().notice(lacked, (now, ripens_at));
         self.look_at(ripens_at);
     }
 
@@ -234,6 +259,9 @@ impl Gaps {
     /// A peer has these, and does not know their keys any more.
     pub(super) fn has_cut(&mut self, partition: Partition, peer: NodeId, dots: &DotSet) {
         if let Some(wanted) = self.wanted.get_mut(&partition).filter(|_| !dots.is_empty()) {
+            if wanted.cut.is_empty() {
+                wanted.cut_since = wanted.lacks.get(&peer).map_or(Mono(0), |lack| lack.ripe_since);
+            }
             wanted.cut.entry(peer).or_default().merge(dots);
         }
     }
@@ -261,8 +289,45 @@ impl Gaps {
         let lack = self.wanted.get_mut(&partition).and_then(|it| it.lacks.get_mut(&peer));
         if let Some(lack) = lack {
             lack.ripe = lack.ripe.without(dots);
-            lack.notice(dots, now.plus_ms(PUT_OFF_MS));
+            lack.notice(dots, (now, now.plus_ms(PUT_OFF_MS)));
         }
+    }
+
+    /// Repair has brought something as old as this that a peer has.
+    pub(super) fn brought(&mut self, partition: Partition, peer: NodeId, oldest: Hlc) {
+        let lack = self.wanted.get_mut(&partition).and_then(|it| it.lacks.get_mut(&peer));
+        if let Some(lack) = lack {
+            lack.repaired = Some(oldest);
+        }
+    }
+
+    /// Everything that is lacking, as of the last look.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = Lacking> + '_ {
+        self.wanted.iter().flat_map(|(&partition, wanted)| {
+            let lacks = wanted.lacks.iter().map(move |(&peer, lack)| {
+                let mut fresh = lack.ripening.clone();
+                fresh.merge(&lack.later);
+                Lacking {
+                    partition,
+                    peer,
+                    ripe: lack.ripe.clone(),
+                    fresh,
+                    since: lack.ripe_since,
+                    fresh_since: lack.ripening_since,
+                    repaired: lack.repaired,
+                }
+            });
+            let cut = wanted.cut.iter().map(move |(&peer, cut)| Lacking {
+                partition,
+                peer,
+                ripe: cut.clone(),
+                fresh: DotSet::new(),
+                since: wanted.cut_since,
+                fresh_since: wanted.cut_since,
+                repaired: None,
+            });
+            lacks.chain(cut)
+        })
     }
 
     /// A peer could not help just now.

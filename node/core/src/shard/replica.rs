@@ -198,6 +198,7 @@ impl Shard {
             return Err(Refusal::TooLarge);
         }
         self.counters.objects_joined += 1;
+        self.lag.joined(encoded.len());
         let has_more = has_more(&next, slack);
         self.mark_seen((partition, bucket), &object_key, named, (&readings, has_more));
         self.cache.change(place, next, encoded);
@@ -217,6 +218,9 @@ impl Shard {
         for dot in named {
             if state.see(dot) {
                 let hlc = readings.iter().find(|(d, _)| *d == dot).map_or(Hlc(0), |(_, hlc)| *hlc);
+                if dot.actor != self.boot.actor {
+                    self.lag.saw(dot.actor, hlc);
+                }
                 let key = crate::keys::user_key(object_key);
                 self.log.push(LogEntry { partition, dot, hlc, bucket, key, has_more });
             }
@@ -300,6 +304,7 @@ impl Shard {
             };
             state.clock = partition.clock().iter().map(entry).collect();
         }
+        state.violations = self.found.of(read.partition, (bucket, key));
         state.hints = self.hint_states(read.partition, bucket, key, store);
         state
     }

@@ -13,6 +13,7 @@ mod fallbacks;
 mod fingerprints;
 mod gaps;
 mod hinted;
+mod lags;
 mod parts;
 mod proxies;
 mod reads;

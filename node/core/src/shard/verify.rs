@@ -28,6 +28,8 @@
 //! [`ShardConfig::verify_every_ms`]: crate::shard::config::ShardConfig::verify_every_ms
 //! [`ShardConfig::verify_rows`]: crate::shard::config::ShardConfig::verify_rows
 
+mod demand;
+mod found;
 mod mend;
 mod scan;
 mod schedule;
@@ -45,10 +47,12 @@ use crate::shard::{Op, Shard, Turn};
 use crate::store::Store;
 use crate::time::Mono;
 
+pub(super) use found::Found;
 use scan::{Digesting, KeyPage};
 pub(super) use schedule::Schedule;
 
-/// Others' sessions at a time. A session holds one tree, 64 KiB.
+/// Others' sessions at a time. A session holds one tree, 64 KiB. One that has told its digests gives
+/// way to a new one: most end there, and nobody says so.
 const SESSIONS_MAX: usize = 4;
 
 /// How long the other side may take for one answer, and a session may wait for the next question,
@@ -377,8 +381,8 @@ impl Shard {
     ) {
         let is_verified = matches!(end, VerifyEnd::Equal | VerifyEnd::Mended);
         self.counters.verifications_done += u64::from(is_verified);
-        self.schedule.ended(turn.now.mono, (op.partition, op.peer), is_verified);
         let VerifyOp { partition, peer, differing_keys, .. } = op;
+        self.schedule.ended(turn.now.mono, &Verified { partition, peer, differing_keys, end });
         turn.out.push(Effect::Verified(Verified { partition, peer, differing_keys, end }));
     }
 
@@ -456,7 +460,7 @@ impl Shard {
         partition: Partition,
         turn: &mut Turn<'_, S>,
     ) -> Result<(), Refusal> {
-        if self.schedule.sessions.len() >= SESSIONS_MAX {
+        if self.schedule.sessions.len() >= SESSIONS_MAX && !self.end_idle_session() {
             return Err(Refusal::Overloaded);
         }
         let id = self.new_op();

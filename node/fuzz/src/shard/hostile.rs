@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::Object;
+use holm_core::peer::fingerprint::FingerprintMessage;
 use holm_core::peer::{
     Claimed, Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal, Want,
 };
@@ -198,6 +199,9 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
         PeerMessage::Verify { op, .. } if is_fitting => {
             verifying::answer(input, world, (*op, partition))
         }
+        PeerMessage::Fingerprint(FingerprintMessage::Ask { op, .. }) if is_fitting => {
+            PeerMessage::Fingerprint(verifying::digests(input, *op, partition))
+        }
         PeerMessage::Hint(HintMessage::Keep { op, replica, .. }) if is_fitting => {
             let refused = input.flag().then(|| REFUSALS[input.below(REFUSALS.len())]);
             let (op, replica) = (*op, *replica);
@@ -317,6 +321,7 @@ fn state(input: &mut Input<'_>) -> ReplicaState {
         clock: vec![(dot, input.number())],
         fault: input.flag().then(|| "fault".to_owned()),
         hints: vec![HintState { replica: sender(input), bytes: 3, since_ms: input.number() }],
+        violations: vec![],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use holm_core::clock::PartitionClock;
+use holm_core::peer::fingerprint::{BucketDigest, FingerprintMessage};
 use holm_core::peer::verify::{Answer, KeyState, Place, Question};
 use holm_core::peer::{OpId, PeerMessage, Refusal};
 use holm_protocol::dot::Dot;
@@ -18,6 +19,9 @@ pub(super) fn question(
     world: &World,
     (op, partition): (OpId, Partition),
 ) -> PeerMessage {
+    if input.byte() >= 224 {
+        return PeerMessage::Fingerprint(FingerprintMessage::Ask { op, partition });
+    }
     let question = match input.below(4) {
         0 => Question::Middle,
         1 => Question::Leaves(ascending(input, 32)),
@@ -39,6 +43,9 @@ pub(super) fn answer(
     world: &World,
     (op, partition): (OpId, Partition),
 ) -> PeerMessage {
+    if input.byte() >= 224 {
+        return PeerMessage::Fingerprint(digests(input, op, partition));
+    }
     let hash = |input: &mut Input<'_>| [input.byte(); 32];
     let answer = match input.below(5) {
         0 => Answer::Middle((0..input.below(33)).map(|_| hash(input)).collect()),
@@ -59,6 +66,20 @@ pub(super) fn answer(
         _ => Answer::Refused(Refusal::Overloaded),
     };
     PeerMessage::VerifyReply { op, partition, answer }
+}
+
+/// An answer to a question for digests, fitting or not.
+pub(super) fn digests(input: &mut Input<'_>, op: OpId, partition: Partition) -> FingerprintMessage {
+    let mut digest = |bucket| BucketDigest {
+        bucket: BucketId(bucket),
+        digest: input.number().into(),
+        keys: input.number(),
+    };
+    let result = match digest(0).keys % 4 {
+        0 => Err(Refusal::Amnesia),
+        count => Ok((1..count as u32).map(&mut digest).collect()),
+    };
+    FingerprintMessage::Answer { op, partition, result }
 }
 
 fn ascending(input: &mut Input<'_>, limit: usize) -> Vec<u16> {

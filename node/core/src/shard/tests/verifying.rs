@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::peer::verify::{Answer, KeyState, Question};
-use crate::shard::event::{Verified, VerifyEnd, Violation};
+use crate::shard::event::{Demanded, Verified, VerifyDemand, VerifyEnd, Violation};
+use holm_protocol::admin::ViolationState;
 
 /// Two replicas of one partition, with every message between them delivered.
 struct Two {
@@ -334,4 +335,89 @@ fn senseless_questions_are_refused() {
     two.node(1).pass_ms(10);
     two.node(1).pass_ms(31_000);
     assert_eq!(ask(&mut two, 2, 8, Question::Middle), None);
+}
+
+/// Goal: what an operator wants is verified at once, reported to its end, and told apart by region and
+/// age; what is not wanted waits for its time. Method: a key that node 2 has lost; demands of regions
+/// that there are and are not, and of what is older than it is.
+#[test]
+fn a_demand_is_met_and_reported() {
+    let mut two = Two::new();
+    two.put("key", "v");
+    two.lose(2, "key");
+    let demand = |number, region: u16, older_than_ms| {
+        let region = Some(RegionId(region));
+        Input::Verify(VerifyDemand { number, placement: None, region, older_than_ms })
+    };
+    two.node(1).input(demand(1, 7, 0));
+    assert_eq!(two.node(1).shard.demanded(), Demanded { number: 1, ..Demanded::default() });
+    two.node(1).input(demand(2, 0, 0));
+    assert_eq!(two.node(1).shard.demanded().pending, 1);
+    two.pass_ms(100);
+    let done =
+        Demanded { number: 2, verified: 1, mended: 1, differing_keys: 1, ..Default::default() };
+    assert_eq!(two.node(1).shard.demanded(), done);
+    assert_eq!(two.violations.len(), 1);
+    two.node(1).input(demand(3, 0, EVERY_MS));
+    assert_eq!(two.node(1).shard.demanded().pending, 0, "it was just verified");
+    two.node(1).input(demand(4, 0, 0));
+    two.pass_ms(100);
+    let again = Demanded { number: 4, verified: 2, ..done };
+    assert_eq!(two.node(1).shard.demanded(), again);
+    // The node that found the loss remembers it, for whoever asks about the key.
+    let found = two.node(2).shard.found.of(PARTITION, (SIBLINGS, b"key"));
+    let [ViolationState { with: NodeId(1), damaged: false, lost, .. }] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!(lost.len(), 1);
+    assert_eq!(two.node(2).shard.found.of(PARTITION, (SIBLINGS, b"other")), []);
+}
+
+/// Goal: nobody waits for what cannot be done: a replica that is gone when it is wanted, or goes while it
+/// is waited for, has failed; one that refuses is tried again for a while.
+#[test]
+fn a_demand_that_cannot_be_met_ends() {
+    let mut two = Two::new();
+    let [one, _] = &mut two.nodes;
+    one.input(Input::Verify(VerifyDemand::default()));
+    one.input(Input::PeerDown(NodeId(2)));
+    let failed = Demanded { failed: 1, ..Demanded::default() };
+    assert_eq!(one.shard.demanded(), failed);
+    one.input(Input::Verify(VerifyDemand::default()));
+    assert_eq!(one.shard.demanded(), Demanded { failed: 2, ..failed });
+    one.input(Input::PeerUp(NodeId(2)));
+    one.input(Input::Verify(VerifyDemand::default()));
+    let mut tries = 0;
+    while one.shard.demanded().pending > 0 {
+        for (_, message) in sends(&one.pass_ms(100)) {
+            if let PeerMessage::Verify { op, .. } = message {
+                tries += 1;
+                let answer = Answer::Refused(Refusal::Overloaded);
+                one.hear(2, PeerMessage::VerifyReply { op, partition: PARTITION, answer });
+            }
+        }
+        assert!(tries < 100);
+    }
+    assert_eq!((tries, one.shard.demanded().failed), (10, 3));
+}
+
+/// Goal: others' verifications that have ended do not keep new ones out. The story: a session that had
+/// told its digests kept its place for half a minute, so that four partitions could be verified in that
+/// time.
+#[test]
+fn idle_sessions_give_way() {
+    let mut two = Two::new();
+    for op in 1..40 {
+        let question = Question::Middle;
+        let message = PeerMessage::Verify { op: OpId(op), partition: PARTITION, question };
+        let one = two.node(1);
+        let mut effects = one.hear(2, message);
+        effects.extend(one.pass_ms(10));
+        effects.extend(one.commit());
+        let answered = sends(&effects).into_iter().any(|(_, it)| {
+            matches!(it, PeerMessage::VerifyReply { answer: Answer::Middle(_), .. })
+        });
+        assert!(answered, "the session {op} was refused");
+        assert!(one.shard.ops.len() <= 4, "{} sessions", one.shard.ops.len());
+    }
 }

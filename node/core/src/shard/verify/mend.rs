@@ -87,6 +87,8 @@ impl Shard {
         } else {
             self.counters.consistency_violations += 1;
         }
+        let now_ms = turn.now.wall.0;
+        self.found.note(partition, &at, now_ms, (from, is_damaged, lost.clone()));
         let violation = Violation { partition, at, peer: from, is_damaged, lost, own, theirs };
         turn.out.push(Effect::Violation(Box::new(violation)));
         Ok(())

@@ -7,10 +7,16 @@ use holm_protocol::ids::{NodeId, Partition};
 use crate::layout::Layout;
 use crate::peer::OpId;
 use crate::shard::config::Boot;
+use crate::shard::event::{Demanded, Verified, VerifyEnd};
 use crate::time::Mono;
 
 /// A failed verification is tried again after a sixteenth of the interval.
 const RETRY_SHARE: u64 = 16;
+
+/// How often a pair is tried for an operator, and the pause between, milliseconds: who is asked by
+/// many at once refuses some.
+const TRIES: u32 = 10;
+const RETRY_MS: u64 = 500;
 
 /// How long after a look that found nobody to verify with the next one is, milliseconds.
 const LOOK_MS: u64 = 500;
@@ -25,6 +31,8 @@ pub(crate) type Pair = (Partition, NodeId);
 struct Entry {
     due: Mono,
     verified: Option<Mono>,
+    /// How often it may still be tried for an operator; 0: none waits for it.
+    tries: u32,
 }
 
 /// Pairs by when they are due.
@@ -33,6 +41,7 @@ pub(crate) struct Schedule {
     pairs: BTreeMap<Pair, Entry>,
     every_ms: u64,
     running: Option<OpId>,
+    demanded: Demanded,
     /// When to look for what is due: not before, so that pairs whose peer is away cost nothing.
     look: Option<Mono>,
     /// Others' sessions here.
@@ -47,7 +56,7 @@ impl Schedule {
         let mut pairs = BTreeMap::new();
         for partition in layout.partitions_of(boot.node).filter(|p| boot.owns(*p)) {
             for &peer in layout.replicas(partition).iter().filter(|&&peer| peer > boot.node) {
-                let fresh = Entry { due: now, verified: None };
+                let fresh = Entry { due: now, verified: None, tries: 0 };
                 let known = self.pairs.get(&(partition, peer)).copied();
                 pairs.insert((partition, peer), known.unwrap_or(fresh));
             }
@@ -61,19 +70,52 @@ impl Schedule {
                 };
             }
         }
+        let gone = self.pairs.iter().filter(|(pair, it)| it.tries > 0 && !pairs.contains_key(pair));
+        let gone = gone.count() as u64;
+        self.demanded.pending -= gone;
+        self.demanded.failed += gone;
         self.pairs = pairs;
         self.look = self.soonest();
     }
 
-    /// Makes pairs due at once.
-    pub(crate) fn hurry(&mut self, now: Mono, wanted: impl Fn(&Pair) -> bool) -> u64 {
-        let mut count = 0;
-        for (_, entry) in self.pairs.iter_mut().filter(|(pair, _)| wanted(pair)) {
-            entry.due = entry.due.min(now);
-            count += 1;
+    /// Makes pairs due at once; of those that were verified after a time, none. Those whose other
+    /// replica cannot be reached have failed.
+    pub(super) fn demand(
+        &mut self,
+        number: u64,
+        (now, verified_before): (Mono, Mono),
+        wanted: impl Fn(&Pair) -> bool,
+        is_up: impl Fn(NodeId) -> bool,
+    ) {
+        self.demanded.number = number;
+        for (pair, entry) in self.pairs.iter_mut().filter(|(pair, _)| wanted(pair)) {
+            if entry.tries > 0 || entry.verified.is_some_and(|at| at > verified_before) {
+                continue;
+            }
+            if is_up(pair.1) {
+                entry.tries = TRIES;
+                entry.due = entry.due.min(now);
+                self.demanded.pending += 1;
+            } else {
+                self.demanded.failed += 1;
+            }
         }
         self.look = Some(now);
-        count
+    }
+
+    /// A replica cannot be reached any more: nobody is to wait for what is demanded with it.
+    pub(crate) fn lost(&mut self, node: NodeId) {
+        for (_, entry) in self.pairs.iter_mut().filter(|((_, peer), _)| *peer == node) {
+            if std::mem::take(&mut entry.tries) > 0 {
+                self.demanded.pending -= 1;
+                self.demanded.failed += 1;
+            }
+        }
+    }
+
+    /// What became of demands.
+    pub(crate) fn demanded(&self) -> Demanded {
+        self.demanded
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -91,13 +133,27 @@ impl Schedule {
         self.running = Some(id);
     }
 
-    pub(super) fn ended(&mut self, now: Mono, pair: Pair, is_verified: bool) {
+    pub(super) fn ended(&mut self, now: Mono, how: &Verified) {
         self.running = None;
-        if let Some(entry) = self.pairs.get_mut(&pair) {
+        let is_verified = matches!(how.end, VerifyEnd::Equal | VerifyEnd::Mended);
+        if let Some(entry) = self.pairs.get_mut(&(how.partition, how.peer)) {
             let pause = if is_verified { self.every_ms } else { self.every_ms / RETRY_SHARE };
             entry.due = if pause == 0 { NEVER } else { now.plus_ms(pause) };
             if is_verified {
                 entry.verified = Some(now);
+            }
+            let demanded = &mut self.demanded;
+            if entry.tries > 0 {
+                demanded.differing_keys += how.differing_keys;
+                entry.tries = if is_verified { 0 } else { entry.tries - 1 };
+                if entry.tries > 0 {
+                    entry.due = entry.due.min(now.plus_ms(RETRY_MS));
+                } else {
+                    demanded.pending -= 1;
+                    demanded.verified += u64::from(is_verified);
+                    demanded.mended += u64::from(how.end == VerifyEnd::Mended);
+                    demanded.failed += u64::from(!is_verified);
+                }
             }
         }
         self.look = self.soonest().map(|due| due.max(now));
