@@ -436,6 +436,10 @@ impl Cluster {
                 Effect::Reply { caller, reply, .. } => {
                     self.reply(id, CallId(caller.request), reply)
                 }
+                // A damaged row is what verification is there for.
+                Effect::Violation(violation) if violation.is_damaged => {
+                    self.note(format!("{id} replaces a damaged object"));
+                }
                 Effect::Violation(violation) => {
                     let how = format!("{id} finds {violation:?}");
                     self.referee
