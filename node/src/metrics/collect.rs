@@ -26,7 +26,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 40] = [
+const SHARD_COUNTERS: [ShardFigure; 43] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -73,6 +73,15 @@ const SHARD_COUNTERS: [ShardFigure; 40] = [
         "Lacking writes of which a replica's log did not know the keys any more.",
         |c| c.gap_dots_cut,
     ),
+    ("tombstones_removed", "Tombstones deleted because every replica has them.", |c| {
+        c.tombstones_removed
+    }),
+    ("contexts_reduced", "Contexts cut to what is alive, in writes of their own.", |c| {
+        c.contexts_reduced
+    }),
+    ("log_entries_forgotten", "Log entries let go because every replica has them.", |c| {
+        c.log_entries_forgotten
+    }),
     ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
     ("resync_objects", "Objects of such partitions that came.", |c| c.resync_objects),
     ("objects_refetched", "Damaged objects replaced by another replica's.", |c| {

@@ -112,10 +112,7 @@ async fn tell_to(
 }
 
 impl<'a> Stage<'a> {
-    async fn set(
-        cluster: &'a Mutex<Cluster>,
-        down_for: Duration,
-    ) -> Result<Stage<'a>, Failure> {
+    async fn set(cluster: &'a Mutex<Cluster>, down_for: Duration) -> Result<Stage<'a>, Failure> {
         let (path, plan) = {
             let cluster = cluster.lock().await;
             (setup::cluster_path(cluster.home().dir()), cluster.plan().clone())

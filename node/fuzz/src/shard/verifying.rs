@@ -74,6 +74,7 @@ pub(super) fn digests(input: &mut Input<'_>, op: OpId, partition: Partition) -> 
         bucket: BucketId(bucket),
         digest: input.number().into(),
         keys: input.number(),
+        tombstones: input.number(),
     };
     let result = match digest(0).keys % 4 {
         0 => Err(Refusal::Amnesia),

@@ -277,7 +277,7 @@ impl Rig {
     /// Waits until all replicas hold the same. Nobody has read a key since the round ended, so it is the
     /// replicas that found out what they lacked. Where clocks ran ahead, last-writer-wins values are
     /// taken only when their time has come; a node without its memory does not say what it holds.
-    async fn until_equal(&self) {
+    async fn until_equal(&mut self) {
         if self.clocks_ran_ahead || !self.forgetful().is_empty() {
             return;
         }
@@ -292,11 +292,12 @@ impl Rig {
             is_equal
         })
         .await;
+        let mut found = 0.0;
         for node in &self.nodes {
-            let found = node.metric("holm_shard_consistency_violations_total").await;
-            if found > 0.0 {
-                self.fail(&format!("{} found {found} violations", node.id));
-            }
+            found += node.metric("holm_shard_consistency_violations_total").await;
+        }
+        if found > 0.0 {
+            self.fail(&format!("{found} consistency violations were found"));
         }
     }
 

@@ -48,7 +48,9 @@ impl Fingerprint {
             return Ok(());
         }
         let (differing, silent) = (self.differing.len(), self.unanswered.len());
-        Err(format!("{differing} partitions differ, {silent} replicas of partitions did not answer"))
+        Err(format!(
+            "{differing} partitions differ, {silent} replicas of partitions did not answer"
+        ))
     }
 
     /// Keys with values, in the region that has most.

@@ -114,7 +114,8 @@ async fn heal(teller: &mut Teller<'_>, stage: &Stage<'_>) -> Result<(), Failure>
         }
         Err(_) => (String::new(), json!(null)),
     };
-    let claim = format!("within {} s all {} replicas hold the same", SOON.as_secs(), stage.replicas);
+    let claim =
+        format!("within {} s all {} replicas hold the same", SOON.as_secs(), stage.replicas);
     teller.claim(&claim, &words, figures, equal)?;
     let seen = stage.see_everywhere(KEY, &[HERE, THERE]).await;
     teller.claim(
