@@ -29,6 +29,7 @@ mod acknowledge;
 pub mod cache;
 mod claims;
 pub mod config;
+mod doubt;
 pub mod event;
 mod explain;
 mod fallback;
@@ -50,6 +51,7 @@ mod stand_in;
 mod tests;
 mod timers;
 pub mod verify;
+mod whole;
 pub mod window;
 mod write;
 
@@ -65,7 +67,7 @@ use holm_protocol::message::{Reply, Request};
 use crate::clock::DotSet;
 use crate::hlc::HlcClock;
 use crate::map::FixedMap;
-use crate::peer::{Found, HintMessage, OpId, PeerMessage, Refusal};
+use crate::peer::{CompareMessage, Found, HintMessage, OpId, PeerMessage, Refusal, Standing};
 use crate::quorum::Quorum;
 use crate::store::{Store, StoreError};
 use crate::time::{Mono, Now};
@@ -74,6 +76,7 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
+use doubt::Doubts;
 use event::{Caller, Counters, Effect, Effects, Input};
 use fallback::Guest;
 use gaps::Gaps;
@@ -156,6 +159,8 @@ pub struct Shard {
     handoff: Handoff,
     /// What is to be told to other replicas.
     claims: Claims,
+    /// Partitions for which this replica does not answer.
+    doubts: Doubts,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
     /// Partitions that are taken whole from another replica.
@@ -201,6 +206,7 @@ impl Shard {
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
             claims: Claims::new(),
+            doubts: Doubts::default(),
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
@@ -239,11 +245,12 @@ impl Shard {
                 self.peers.set_run(node, run);
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
+                self.doubts.up(node, now.mono);
                 self.gaps.look_at(now.mono);
             }
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::PeerDoubted(node, doubted) => self.peers.set_doubted(node, doubted),
-            Input::Amnesia => self.boot.amnesia = true,
+            Input::Amnesia => self.lose_all(now.mono),
             Input::Verify(peer) => {
                 self.schedule.hurry(now.mono, |&(_, it)| peer.is_none_or(|peer| peer == it));
             }
@@ -278,10 +285,11 @@ impl Shard {
     /// When [`Shard::tick`], or the [`Shard::commit`] after it, has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let claims = self.claims.due().filter(|_| self.may_claim());
+        let claims = self.claims.due().filter(|_| self.is_sound());
+        let doubts = self.doubts.due();
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
-        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying];
+        let due = [self.timers.next(), hints, claims, doubts, gaps, resyncs, verifying];
         due.into_iter().flatten().min()
     }
 
@@ -312,9 +320,16 @@ impl Shard {
         if self.has_changes() {
             self.commit_batch(turn)?;
         }
+        // Between two batches, and a batch of its own, as above.
+        self.take_page(turn);
+        if self.has_changes() {
+            self.commit_batch(turn)?;
+        }
+        self.ask_others(turn);
         self.tell(turn);
         self.ask_for_gaps(turn);
         self.turn_pages(turn);
+        self.resync_behind(turn);
         self.check_invariants();
         Ok(())
     }
@@ -347,6 +362,7 @@ impl Shard {
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
+        self.end_quarantines(turn.now.mono);
         turn.out.append(&mut self.held);
         for vote in std::mem::take(&mut self.own_votes) {
             match vote {
@@ -410,6 +426,8 @@ impl Shard {
             hints_since_ms: self.hints.since_ms(),
             log_bytes: self.log.bytes() as u64,
             log_segment_bytes: self.log.segment_bytes(),
+            in_doubt: self.in_quarantine(Standing::Doubt),
+            behind: self.in_quarantine(Standing::Behind),
             gap_asks_open: self.gaps.asks() as u64,
             breaker_trips: self.peers.trips,
             breaker_probes: self.peers.probes,
@@ -451,6 +469,7 @@ impl Shard {
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
         // What earlier pages brought may be gone with the batch.
         self.resyncs.give_up();
+        self.doubts.roll_back();
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
@@ -465,7 +484,7 @@ impl Shard {
             // answering reads and coordinating until a restart, which room on a full disk does not
             // replace.
             Err(_) => {
-                self.boot.amnesia = true;
+                self.lose_all(turn.now.mono);
                 self.stopped = Some(StoreFault::Io);
             }
         }
@@ -554,6 +573,12 @@ impl Shard {
                 self.on_inspect_reply(op, from, state, turn.out);
             }
             PeerMessage::Hint(message) => self.on_hint(from, message, turn),
+            PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
+                self.on_compare((from, op), &positions, turn);
+            }
+            PeerMessage::Compare(CompareMessage::Compared { op, positions }) => {
+                self.on_compared((from, op), &positions, turn);
+            }
             message => self.on_peer_about_gaps(from, message, turn),
         }
     }
@@ -597,11 +622,13 @@ impl Shard {
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown } => {
                 self.on_gap_answer((from, op), partition, objects, (&cut, &unknown), turn);
             }
-            PeerMessage::PageAsk { op, partition, after, bytes_max } => {
-                self.resyncs.asked((from, op), partition, after, bytes_max);
+            PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max } => {
+                let what = (partition, after);
+                self.resyncs.asked((from, op), what, (know, gathers), bytes_max);
             }
-            PeerMessage::PageAnswer { op, partition, clock, objects, is_last } => {
-                self.on_page((from, op), partition, clock, (objects, is_last), turn);
+            PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last } => {
+                let page = (objects, is_last);
+                self.on_page((from, op), partition, (clock, know), page, turn.now.mono);
             }
             // All others are dealt with before.
             _ => self.counters.peer_rejections += 1,
@@ -614,6 +641,7 @@ impl Shard {
         self.handoff.lost(node);
         self.gaps.down(node, turn.now.mono);
         self.resyncs.down(node);
+        self.doubts.down(node);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();
@@ -644,6 +672,7 @@ impl Shard {
     ) -> Result<(), StoreError> {
         self.quorums.clear();
         self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
+        let mut newly_held = Vec::new();
         if let Some(layout) = &cluster.layout {
             let new = |&partition: &Partition| {
                 self.boot.owns(partition) && !self.partitions.contains_key(&partition)
@@ -651,15 +680,21 @@ impl Shard {
             let new: BTreeSet<Partition> =
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
+                if self.boot.standing == Standing::Behind {
+                    let shared = new.iter().filter(|p| layout.replicas(**p) != [self.boot.node]);
+                    shared.for_each(|&partition| self.log.doubt(partition));
+                }
                 let mut loaded = self.log.load(&new, &self.partitions, turn.store)?;
                 for (&partition, state) in &loaded {
                     self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
                 }
+                newly_held = loaded.keys().copied().collect();
                 self.partitions.append(&mut loaded);
             }
             self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
-        self.cluster = cluster;
+        let before = std::mem::replace(&mut self.cluster, cluster);
+        self.take_stand(before.layout.as_deref(), &newly_held, turn.now.mono);
         self.find_listeners();
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! it. Its fields follow each other behind the number of the layout, so that a release that knows
 //! more of them can tell.
 //!
-//! A row: version (1 byte), what is known to be stable (a version vector); at the end a crc32c.
+//! A row: version (1 byte), what is known to be stable (a version vector), whether the replica is
+//! behind (1 byte); at the end a crc32c.
 
 use bytes::BufMut;
 
@@ -26,18 +27,22 @@ pub struct Account {
     /// Per actor, up to which counter every replica has durably seen everything: what this replica
     /// knows to be stable.
     pub know: VersionVector,
+    /// Whether it has missed something, and is to take the partition whole before it serves.
+    pub is_behind: bool,
 }
 
 impl Account {
-    /// A partition's account as the disk has it; nothing is known of one that has none.
+    /// A partition's account as the disk has it; `None` if the node never held the partition.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if it is damaged, or what the store reports.
-    pub fn read<S: Store>(partition: Partition, store: &mut S) -> Result<Account, StoreError> {
-        let Some(row) = store.get(Table::Meta, &account_key(partition))? else {
-            return Ok(Account::default());
-        };
-        Account::decode(&row)
+    pub fn read<S: Store>(
+        partition: Partition,
+        store: &mut S,
+    ) -> Result<Option<Account>, StoreError> {
+        let row = store.get(Table::Meta, &account_key(partition))?;
+        row.map(|row| Account::decode(&row))
+            .transpose()
             .map_err(|error| StoreError::Corrupt(format!("account of {partition}: {error}")))
     }
 
@@ -50,6 +55,7 @@ impl Account {
         let mut out = Vec::new();
         out.put_u8(VERSION);
         self.know.encode(&mut out);
+        out.put_u8(self.is_behind.into());
         seal(out)
     }
 
@@ -64,8 +70,13 @@ impl Account {
             return Err(WireError::Invalid { field: "account version", got: version.into() });
         }
         let know = VersionVector::decode(&mut reader, ACTORS_MAX)?;
+        let is_behind = match reader.u8()? {
+            0 => false,
+            1 => true,
+            got => return Err(WireError::Invalid { field: "account flag", got: got.into() }),
+        };
         reader.finish()?;
-        Ok(Account { know })
+        Ok(Account { know, is_behind })
     }
 }
 
@@ -79,7 +90,7 @@ mod tests {
     /// Goal: a row is read back as it was, and damage to any of its bytes is found.
     #[test]
     fn rows_are_read_back_or_refused() {
-        let mut account = Account::default();
+        let mut account = Account { is_behind: true, ..Account::default() };
         for actor in 1..4 {
             account.know.insert(Dot { actor: Actor(actor), counter: actor * 1000 });
         }

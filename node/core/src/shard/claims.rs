@@ -25,7 +25,7 @@ use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 
 use crate::clock::DotSet;
-use crate::peer::{OpId, PeerMessage};
+use crate::peer::{OpId, PeerMessage, Standing};
 use crate::shard::config::shard_of;
 use crate::shard::event::Effect;
 use crate::shard::log::LogEntry;
@@ -136,9 +136,12 @@ impl Claims {
         }
     }
 
-    /// Clocks were loaded: all of it is to be told.
+    /// Clocks were loaded, or are vouched for from now on: all of it is to be told.
     pub(super) fn loaded(&mut self, partition: Partition, actors: impl Iterator<Item = Actor>) {
         actors.for_each(|actor| self.seen.note((partition, actor)));
+        if self.own.numbers.contains_key(&partition) {
+            self.own.note(partition);
+        }
         self.due = Some(Mono(0));
     }
 
@@ -209,7 +212,7 @@ impl Shard {
     /// Between two batches: tells what is due, if it is durable.
     pub(super) fn tell<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
         let now = turn.now.mono;
-        if self.claims.due.is_none_or(|due| due > now) || !self.may_claim() {
+        if self.claims.due.is_none_or(|due| due > now) || !self.is_sound() {
             return;
         }
         if let Some((number, _)) = &self.claims.waiting {
@@ -239,11 +242,9 @@ impl Shard {
         }
     }
 
-    /// Whether what is in memory between two batches is what the disk has, and that is all that
-    /// there ever was.
-    pub(super) fn may_claim(&self) -> bool {
-        let sound = matches!(self.stopped, None | Some(StoreFault::Full));
-        sound && !self.boot.amnesia
+    /// Whether what is in memory between two batches is what the disk has.
+    pub(super) fn is_sound(&self) -> bool {
+        matches!(self.stopped, None | Some(StoreFault::Full))
     }
 
     /// Says when to come back.
@@ -265,7 +266,9 @@ impl Shard {
         for (number, partition) in self.claims.own.after(listener.pulsed).take(PULSE_PARTITIONS) {
             listener.pulsed = number;
             let state = self.partitions.get(&partition);
-            if let Some(state) = state.filter(|_| listener.partitions.contains(&partition)) {
+            let serves = self.doubts.standing(partition) == Standing::Serves;
+            let is_told = serves && listener.partitions.contains(&partition);
+            if let Some(state) = state.filter(|_| is_told) {
                 let own = state.clock().get(self.boot.actor);
                 counters.push((partition, own.map_or(0, |own| own.prefix())));
             }
@@ -316,7 +319,9 @@ impl Shard {
             }
             upto = number;
             let state = self.partitions.get(&partition);
-            let state = state.filter(|_| listener.partitions.contains(&partition));
+            let serves = self.doubts.standing(partition) == Standing::Serves;
+            let is_told = serves && listener.partitions.contains(&partition);
+            let state = state.filter(|_| is_told);
             if let Some(seen) = state.and_then(|state| state.clock().get(actor)) {
                 bytes += 16 + 4 * seen.ranges().len();
                 clocks.entry(partition).or_default().merge_actor(actor, seen);

@@ -208,7 +208,7 @@ impl Bench {
 
     /// Any node of any cluster, connected to all others.
     pub(super) fn at(me: NodeId, cluster: ClusterState, config: ShardConfig) -> Bench {
-        let boot = Boot { node: me, actor: ACTOR, amnesia: false, shard: 0, shards: 1 };
+        let boot = Boot { node: me, actor: ACTOR, standing: Standing::Serves, shard: 0, shards: 1 };
         Bench::start(boot, Arc::new(cluster), config, Disk::default())
     }
 

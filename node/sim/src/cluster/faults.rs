@@ -134,7 +134,14 @@ impl Cluster {
     /// Whether somebody is left who remembers, if this node does not.
     fn may_forget(&self, id: NodeId) -> bool {
         let others = self.nodes.values().filter(|node| node.id != id);
-        self.setup.shape.replicas() > 1 && others.into_iter().all(|node| !node.amnesia)
+        self.setup.shape.replicas() > 1
+            && others.into_iter().all(|node| !node.amnesia && !node.is_older)
+    }
+
+    /// Whether all other disks are the newest that their nodes had.
+    fn is_only_older(&self, id: NodeId) -> bool {
+        let mut others = self.nodes.values().filter(|node| node.id != id);
+        others.all(|node| !node.amnesia && !node.is_older)
     }
 
     fn forget(&mut self, id: NodeId) {
@@ -153,7 +160,10 @@ impl Cluster {
 
     /// A dead node's disk is replaced by an empty one. It knows that it has lost its memory.
     pub fn wipe(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
+        let is_safe = self.may_forget(id);
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up && is_safe) else {
+            return;
+        };
         let lost = node.store.replace(None);
         self.referee.lost(id, &lost, &node.store);
         self.forget(id);
@@ -170,12 +180,16 @@ impl Cluster {
     }
 
     /// A dead node's disk is replaced by its copy, if there is one. The node cannot tell: nothing
-    /// on the disk says that there was more.
+    /// on the disk says that there was more. Not while another has an older disk: one peer can tell of one
+    /// at a time.
     pub fn restore_disk(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
+        let is_safe = self.is_only_older(id);
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up && is_safe) else {
+            return;
+        };
         let Some((copy, amnesia)) = &node.copy else { return };
         let lost = node.store.replace(Some(copy));
-        node.amnesia = *amnesia;
+        (node.amnesia, node.is_older) = (*amnesia, true);
         node.disk_actor = Some(node.actor);
         self.referee.comes_back(id, node.amnesia, self.now_us);
         self.tally.restored += u64::from(!lost.is_empty());
@@ -184,14 +198,17 @@ impl Cluster {
     }
 
     /// A dead node's disk is replaced by a copy of what another's holds now. The node cannot tell:
-    /// whoever did it has written its name on the copy.
+    /// whoever did it has written its name on the copy. As with older disks, one at a time.
     pub fn clone_disk(&mut self, id: NodeId, from: NodeId) {
+        let is_safe = self.is_only_older(id);
         let Some(original) = self.nodes.get(&from).filter(|_| from != id) else { return };
         let (copy, amnesia) = (original.store.copy(), original.amnesia);
         let actor = original.actor;
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up && is_safe) else {
+            return;
+        };
         let lost = node.store.replace(Some(&copy));
-        node.amnesia = amnesia;
+        (node.amnesia, node.is_older) = (amnesia, true);
         node.disk_actor = Some(actor);
         self.referee.comes_back(id, amnesia, self.now_us);
         self.tally.cloned += u64::from(!lost.is_empty());
