@@ -330,6 +330,10 @@ impl Shard {
         self.ask_for_gaps(turn);
         self.turn_pages(turn);
         self.resync_behind(turn);
+        // Who is asked may find that it is behind, which is to outlive a crash.
+        if self.has_changes() {
+            self.commit_batch(turn)?;
+        }
         self.check_invariants();
         Ok(())
     }
@@ -399,6 +403,7 @@ impl Shard {
         self.guests.clear();
         self.claims.start_run();
         self.stopped = None;
+        self.note_behind();
     }
 
     /// Every partition and other replica that this shard verifies, and when it last did, in this run.
@@ -484,8 +489,8 @@ impl Shard {
             // answering reads and coordinating until a restart, which room on a full disk does not
             // replace.
             Err(_) => {
-                self.lose_all(turn.now.mono);
                 self.stopped = Some(StoreFault::Io);
+                self.lose_all(turn.now.mono);
             }
         }
         for (partition, dots) in given_up {

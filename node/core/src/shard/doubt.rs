@@ -209,7 +209,7 @@ impl Shard {
             let Some(state) = self.partitions.get(&partition) else { continue };
             let (is_new, was_behind) = (state.is_new(), state.account().is_behind);
             // The row says that the node holds the partition: a later start can tell.
-            if self.boot.standing != Standing::Serves {
+            if is_new && self.boot.standing != Standing::Serves {
                 self.log.account(partition);
             }
             // The first layout gives everybody what nobody has anything of.
@@ -265,10 +265,23 @@ impl Shard {
         let before = self.doubts.quarantined.entry(partition).or_insert(quarantine);
         before.is_behind = true;
         self.doubts.healed.retain(|&healed| healed != partition);
-        if !state.account().is_behind {
+        // After a failed commit nothing is written any more; the next start is in doubt anyway.
+        if !state.account().is_behind && self.stopped.is_none() {
             state.set_behind(true);
             self.log.account(partition);
             self.counters.fell_behind += 1;
+        }
+    }
+
+    /// What could not be written while the disk was full.
+    pub(super) fn note_behind(&mut self) {
+        for (&partition, quarantine) in &self.doubts.quarantined {
+            if let Some(state) = self.partitions.get_mut(&partition)
+                && quarantine.is_behind
+            {
+                state.set_behind(true);
+                self.log.account(partition);
+            }
         }
     }
 

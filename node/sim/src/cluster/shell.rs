@@ -351,8 +351,19 @@ impl Cluster {
     /// Whether a node that has lost something, or may have, is as good as any now.
     fn note_standing(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.standing == Standing::Serves {
+            return;
+        }
         let is_open = node.slots.iter().any(|slot| slot.shard.quarantined().next().is_some());
-        if is_open || node.standing == Standing::Serves {
+        if node.amnesia {
+            for partition in self.layout.partitions_of(id) {
+                let slot = node.slots.get(shard_of(partition, node.slots.len().max(1)));
+                if slot.is_some_and(|slot| slot.shard.standing(partition) == Standing::Serves) {
+                    self.referee.recovers(id, partition);
+                }
+            }
+        }
+        if is_open {
             return;
         }
         node.is_older = false;
@@ -468,6 +479,8 @@ impl Cluster {
                 Effect::Reply { caller, reply, .. } => {
                     self.reply(id, CallId(caller.request), reply)
                 }
+                // A damaged object is found, and replaced: that is what looking is for.
+                Effect::Violation(violation) if violation.is_damaged => {}
                 Effect::Violation(violation) => {
                     let how = format!("{id} finds {violation:?}");
                     self.referee
