@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
-use holm_core::shard::config::{Boot, ShardConfig};
+use holm_core::shard::config::{Boot, ShardConfig, Standing};
 use holm_core::shard::event::{Caller, Effect, Effects, Input, Verified, VerifyEnd, Violation};
 use holm_core::store::{Store, StoreError};
 use holm_core::time::{Mono, Now, WallMs};
@@ -113,7 +113,7 @@ impl ShardThread {
     pub fn run(self) {
         let mut running = Running {
             shard: Shard::new(self.config.clone(), self.boot),
-            amnesia: self.boot.amnesia,
+            amnesia: self.boot.standing == Standing::Behind,
             stopping: None,
             parts: self,
             calls: Vec::new(),
@@ -163,6 +163,8 @@ impl Running {
                 stopped: self.shard.stopped(),
                 // Empty, and so without an allocation, as long as everyone answers.
                 breakers: self.shard.breakers().collect(),
+                layout: self.shard.layout_version(),
+                knows_of_amnesia: self.amnesia,
             };
         }
         if self.shard.stopped().is_none() {

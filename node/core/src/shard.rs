@@ -411,6 +411,12 @@ impl Shard {
         self.schedule.ages().map(|((partition, peer), at)| (partition, peer, at))
     }
 
+    /// The version of the layout that the shard knows; 0 if none.
+    #[must_use]
+    pub fn layout_version(&self) -> u64 {
+        self.cluster.layout.as_ref().map_or(0, |layout| layout.version())
+    }
+
     /// Why the shard refuses writes, if it does.
     #[must_use]
     pub fn stopped(&self) -> Option<StoreFault> {

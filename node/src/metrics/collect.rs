@@ -73,6 +73,11 @@ const SHARD_COUNTERS: [ShardFigure; 41] = [
         |c| c.gap_dots_cut,
     ),
     ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
+    ("fell_behind", "Partitions found here to lack what all replicas once had.", |c| c.fell_behind),
+    ("compared", "Answers of other replicas that said where they stand.", |c| c.compared),
+    ("dead_siblings_dropped", "Objects cut down to what a replica taken whole has.", |c| {
+        c.dead_siblings_dropped
+    }),
     ("resync_objects", "Objects of such partitions that came.", |c| c.resync_objects),
     ("consistency_violations", "Values lost here without a trace, restored from a replica.", |c| {
         c.consistency_violations
@@ -111,6 +116,10 @@ const SHARD_GAUGES: [ShardFigure; 11] = [
     ("held_bytes", "Bytes that requests and lingering writes hold.", |c| c.held_bytes),
     ("log_memory_bytes", "Bytes of the dot log's entries in memory.", |c| c.log_bytes),
     ("log_segment_bytes", "Bytes of the dot log's segments on disk.", |c| c.log_segment_bytes),
+    ("partitions_in_doubt", "Partitions not answered for: not compared since the start.", |c| {
+        c.in_doubt
+    }),
+    ("partitions_behind", "Partitions not answered for until taken whole.", |c| c.behind),
     ("gap_asks_open", "Questions for lacking writes that are under way.", |c| c.gap_asks_open),
 ];
 
