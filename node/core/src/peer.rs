@@ -27,7 +27,7 @@ use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 use crate::clock::{ACTORS_MAX, DotSet};
 
 pub use compare::{CompareMessage, Position, Standing};
-pub use gaps::{GapObject, PageObject};
+pub use gaps::{Claimed, GapObject, PageObject};
 pub use hint::HintMessage;
 
 /// One operation of one shard's run.
@@ -260,8 +260,12 @@ pub enum PeerMessage {
     Seen {
         /// The operation.
         op: OpId,
-        /// Per partition the actors with all that was seen of each; at least one partition.
-        clocks: Vec<(Partition, DotSet)>,
+        /// The sender's run, and the version of the layout that it goes by: a claim counts for these.
+        run: Actor,
+        /// See there.
+        layout: u64,
+        /// What is claimed, per partition; at least one.
+        clocks: Vec<(Partition, Claimed)>,
     },
     /// A shard has taken in its part of [`PeerMessage::Seen`].
     Noted {
@@ -451,7 +455,9 @@ impl PeerMessage {
             PeerMessage::Pulse { actor, hlc, counters } => {
                 gaps::put_pulse(out, (*actor, *hlc), counters);
             }
-            PeerMessage::Seen { clocks, .. } => gaps::put_seen(out, clocks),
+            PeerMessage::Seen { run, layout, clocks, .. } => {
+                gaps::put_seen(out, (*run, *layout), clocks);
+            }
             PeerMessage::Noted { shard, shards, .. } => {
                 out.put_u16(*shard);
                 out.put_u16(*shards);

@@ -22,7 +22,7 @@
 //! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
 //! Between two batches a shard tells others what it has seen ([`claims`]) and asks for what it lacks
 //! ([`gap_repair`]).
-//! Left out here, and kept by other parts: removal of what is stable.
+//! What every replica has is forgotten ([`stable`]).
 
 pub mod account;
 mod acknowledge;
@@ -46,6 +46,7 @@ mod relay;
 pub mod replica;
 mod resync;
 mod route;
+mod stable;
 mod stand_in;
 #[cfg(test)]
 mod tests;
@@ -87,6 +88,7 @@ use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
 use route::{Route, object_kind};
+use stable::Stable;
 use timers::Timers;
 use window::RequestWindow;
 
@@ -128,6 +130,8 @@ enum OwnVote {
     Kept(OpId),
     /// The read of this operation found this in the open batch.
     Found(OpId, Found),
+    /// The read of this operation has all answers, and is to be looked at again.
+    Answer(OpId),
 }
 
 /// See the [module](self).
@@ -135,6 +139,8 @@ enum OwnVote {
 pub struct Shard {
     config: ShardConfig,
     boot: Boot,
+    /// The actor under which the process began: the run's name among nodes.
+    run: Actor,
     cluster: Arc<ClusterState>,
     region: Option<RegionId>,
     hlc: HlcClock,
@@ -161,6 +167,8 @@ pub struct Shard {
     claims: Claims,
     /// Partitions for which this replica does not answer.
     doubts: Doubts,
+    /// What every replica has, and may be forgotten.
+    stable: Stable,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
     /// Partitions that are taken whole from another replica.
@@ -186,6 +194,7 @@ impl Shard {
         Shard {
             cache: ObjectCache::new(config.cache_bytes_max),
             window: RequestWindow::new(config.requests_max, config.requests_window_ms),
+            run: boot.actor,
             cluster: Arc::default(),
             region: None,
             hlc: HlcClock::new(),
@@ -207,6 +216,7 @@ impl Shard {
             handoff: Handoff::default(),
             claims: Claims::new(),
             doubts: Doubts::default(),
+            stable: Stable::default(),
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
@@ -242,7 +252,9 @@ impl Shard {
             Input::Peer { from, message } => self.on_peer(from, message, turn),
             Input::PeerUp(node, run) => {
                 self.peers.set_up(node, true);
-                self.peers.set_run(node, run);
+                if self.peers.set_run(node, run) {
+                    self.stable.forget_claims_of(node);
+                }
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
                 self.doubts.up(node, now.mono);
@@ -289,7 +301,8 @@ impl Shard {
         let doubts = self.doubts.due();
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
-        let due = [self.timers.next(), hints, claims, doubts, gaps, resyncs, verifying];
+        let stable = self.stable.due().filter(|_| self.is_sound());
+        let due = [self.timers.next(), hints, claims, doubts, gaps, resyncs, verifying, stable];
         due.into_iter().flatten().min()
     }
 
@@ -313,11 +326,12 @@ impl Shard {
         out: &mut Effects,
     ) -> Result<(), StoreError> {
         let turn = &mut Turn { now, store, out };
+        self.turn_stable(turn);
         self.commit_batch(turn)?;
-        // The own votes may have ended a read that found this replica stale: its repair is a batch
-        // of its own, which holds no votes. Left open, it would be in the clock and not on the disk
-        // when the clocks are written for a stop (I3).
-        if self.has_changes() {
+        // The own votes may have ended reads that found this replica stale: their repairs are a batch
+        // of its own, and further reads may wait for it. Left open, it would be in the clock and not on
+        // the disk when the clocks are written for a stop (I3).
+        while self.has_changes() || !self.own_votes.is_empty() {
             self.commit_batch(turn)?;
         }
         // Between two batches, and a batch of its own, as above.
@@ -363,6 +377,8 @@ impl Shard {
             let Some(state) = self.partitions.get(partition) else { continue };
             self.claims.loaded(*partition, state.clock().iter().map(|(actor, _)| actor));
         }
+        let learned = self.stable.committed();
+        self.claims.learned(learned);
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
@@ -376,6 +392,7 @@ impl Shard {
                 }
                 OwnVote::Kept(op) => self.on_kept(op, (self.boot.node, None), None, turn),
                 OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
         Ok(())
@@ -411,7 +428,7 @@ impl Shard {
         self.schedule.ages().map(|((partition, peer), at)| (partition, peer, at))
     }
 
-    /// The version of the layout that the shard knows; 0 if none.
+    /// The version of the layout that the shard goes by; 0 if there is none.
     #[must_use]
     pub fn layout_version(&self) -> u64 {
         self.cluster.layout.as_ref().map_or(0, |layout| layout.version())
@@ -476,7 +493,9 @@ impl Shard {
         self.cache.roll_back();
         self.hints.roll_back();
         self.expect_handoffs(turn.now.mono);
-        let concerned = self.log.roll_back();
+        let mut concerned = self.log.roll_back();
+        concerned.append(&mut self.stable.roll_back());
+        concerned.iter().for_each(|partition| self.stable.walk_again(*partition));
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
         // What earlier pages brought may be gone with the batch.
         self.resyncs.give_up();
@@ -521,6 +540,7 @@ impl Shard {
                 OwnVote::Found(op, _) => {
                     self.on_found(op, self.boot.node, Found::Refused(refusal), turn);
                 }
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
     }
@@ -623,7 +643,9 @@ impl Shard {
             PeerMessage::Pulse { actor, counters, .. } => {
                 self.on_pulse(from, actor, &counters, turn.now.mono);
             }
-            PeerMessage::Seen { op, clocks } => self.on_seen((from, op), &clocks, turn),
+            PeerMessage::Seen { op, run, layout, clocks } => {
+                self.on_seen((from, op), (run, layout), &clocks, turn);
+            }
             PeerMessage::Noted { op, shard, shards, .. } => {
                 self.on_noted(from, op, (shard, shards), turn.now.mono);
             }
@@ -704,9 +726,14 @@ impl Shard {
             }
             self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
+        let version = self.layout_version();
         let before = std::mem::replace(&mut self.cluster, cluster);
         self.take_stand(before.layout.as_deref(), &newly_held, turn.now.mono);
         self.find_listeners();
+        if self.layout_version() != version {
+            self.claims.start_layout();
+            self.stable.forget_claims();
+        }
         Ok(())
     }
 

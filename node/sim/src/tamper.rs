@@ -186,6 +186,8 @@ tampers! {
         GRACE, quarantine::ASKS_FIRST;
     ComparesOneWay, "Who is compared with does not look whether it has missed something itself.",
         None, quarantine::BEHIND_STEPS_ASIDE;
+    ResyncOneSided, "A replica that takes a partition whole keeps what the other has overwritten and forgotten.",
+        None, equal_clocks::EQUAL_STATES;
     ResyncEndsEarly, "A replica that takes a partition whole takes its first page for all of it.",
         None, equal_clocks::EQUAL_STATES;
     GapClosedUnsent, "An answer to a gap leaves objects out and says that it closes their gaps.",

@@ -309,6 +309,7 @@ impl Shard {
         if let Some(state) = self.partitions.get(&partition) {
             self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
         }
+        self.stable.walk_again(partition);
         self.gaps.look_at(now);
         self.expect_handoff(self.boot.node, now);
     }

@@ -397,7 +397,7 @@ impl Shard {
         let has_page = |open: &mut Resync| open.page.is_some();
         let Some(mut open) = self.resyncs.open.take_if(has_page) else { return };
         let Some(mut page) = open.page.take() else { return };
-        let Ok(()) = self.walk(&mut open, &mut page, turn) else {
+        let Ok(()) = self.walk_page(&mut open, &mut page, turn) else {
             return self.fail_resync(turn.now.mono);
         };
         if open.walked < page.end {
@@ -411,7 +411,7 @@ impl Shard {
     }
 
     /// Walks through the page and the own rows beside it, as far as one batch goes.
-    fn walk<S: Store>(
+    fn walk_page<S: Store>(
         &mut self,
         open: &mut Resync,
         page: &mut Page,

@@ -14,7 +14,9 @@ use holm_protocol::limits::OBJECT_LEN_MAX;
 use crate::clock::DotSet;
 use crate::object::Object;
 use crate::peer::Refusal;
+use crate::shard::cache::Place;
 use crate::shard::replica::{Incoming, drop_late};
+use crate::shard::stable::has_more;
 use crate::shard::{Shard, Turn};
 use crate::store::{Store, StoreError};
 
@@ -49,28 +51,32 @@ impl Shard {
         let local = self.cache.object(place);
         let named: Vec<Dot> = incoming.named_dots().collect();
         let mut readings = readings_of(&incoming);
-        let mut next = local.clone();
         let alive: Vec<Dot> = incoming.live_dots().collect();
-        next.retain_dots(|dot| alive.contains(&dot) || !clock.contains(dot));
         // What was here and cannot be read was not overwritten by that.
         if !is_damaged {
             self.counters.late_siblings_dropped += drop_late(&mut incoming, local, state);
         }
-        next.join(incoming).map_err(|_| Refusal::WrongKind)?;
+        // Of what the other has seen its state accounts, and its context may have been cut: then it is all
+        // there is to know.
+        let is_known = local.named_dots().all(|dot| clock.contains(dot));
+        let next = if is_known {
+            incoming
+        } else {
+            let mut next = local.clone();
+            next.retain_dots(|dot| alive.contains(&dot) || !clock.contains(dot));
+            next.join(incoming).map_err(|_| Refusal::WrongKind)?;
+            next
+        };
         next.check_limits().map_err(|_| Refusal::TooLarge)?;
         readings.extend(readings_of(&next));
         let object_key = self.cache.key(place);
         let named: Vec<Dot> = named.into_iter().chain(next.named_dots()).collect();
+        let has_more = has_more(&next, self.config.context_slack);
         if next != *self.cache.object(place) || is_damaged {
-            let mut encoded = Vec::new();
-            next.encode(&mut encoded);
-            if encoded.len() > OBJECT_LEN_MAX {
-                return Err(Refusal::TooLarge);
-            }
             self.counters.objects_joined += 1;
-            self.cache.change(place, next, encoded.into());
+            self.change_whole(place, next)?;
         }
-        self.mark_seen(partition, bucket, &object_key, named, &readings);
+        self.mark_seen((partition, bucket), &object_key, named, (&readings, has_more));
         Ok(())
     }
 
@@ -93,19 +99,35 @@ impl Shard {
             Err(StoreError::Corrupt(_)) => return Ok(()),
             Err(error) => return Err(self.store_refusal(&error)),
         };
-        let mut next = self.cache.object(place).clone();
+        let local = self.cache.object(place);
+        let mut next = local.clone();
         next.retain_dots(|dot| !clock.contains(dot));
+        if next.named_dots().all(|dot| clock.contains(dot)) {
+            // The other has forgotten all of it.
+            next = Object::new(local.kind());
+        }
         let readings = readings_of(&next);
-        let named: Vec<Dot> = next.named_dots().collect();
+        let named: Vec<Dot> = local.named_dots().collect();
         let object_key = self.cache.key(place);
-        if next != *self.cache.object(place) {
-            let mut encoded = Vec::new();
-            next.encode(&mut encoded);
+        let has_more = has_more(&next, self.config.context_slack);
+        if next != *local {
             self.counters.dead_siblings_dropped += 1;
-            self.cache.change(place, next, encoded.into());
+            self.change_whole(place, next)?;
         }
         // Where the clock was not believed, this is how it comes to know what is here.
-        self.mark_seen(partition, bucket, &object_key, named, &readings);
+        self.mark_seen((partition, bucket), &object_key, named, (&readings, has_more));
+        Ok(())
+    }
+
+    fn change_whole(&mut self, place: Place, next: Object) -> Result<(), Refusal> {
+        let mut encoded = Vec::new();
+        if !next.context.is_empty() {
+            next.encode(&mut encoded);
+        }
+        if encoded.len() > OBJECT_LEN_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        self.cache.change(place, next, encoded.into());
         Ok(())
     }
 }

@@ -85,7 +85,8 @@ fn a_refusal_is_made_good_at_once() {
 }
 
 /// Goal: what overwrote a late value is not shown before it is durable: until then the key is as it
-/// was before. Method: the overwriting is in the open batch when the late value is found.
+/// as it was, and the answer waits. Method: the overwriting is in the open batch when the late value is
+/// found.
 #[test]
 fn what_overwrites_is_shown_when_it_is_durable() {
     let mut bench = Bench::new(&[(3, 3)]);
@@ -100,7 +101,8 @@ fn what_overwrites_is_shown_when_it_is_durable() {
     let digest = Object::decode(&old).unwrap().digest();
     bench.hear(other, found(op, Found::Digest(digest)));
     let effects = bench.hear(other, found(op, Found::Object(old)));
-    assert_eq!(shown(reply_to(&effects, caller)), ["old"]);
+    assert_eq!(reply_to(&effects, caller), None);
+    assert_eq!(shown(reply_to(&bench.commit(), caller)), ["new"]);
 }
 
 /// Goal: the own region is asked first, then the region that answers soonest. Method: three
@@ -159,6 +161,12 @@ fn who_is_behind_is_repaired() {
     let digest = own(&bench).digest();
     assert_eq!(bench.hear(2, found(op, Found::Digest(digest))), []);
     let effects = bench.hear(3, found(op, Found::Absent));
+    assert_eq!(
+        questions(&effects),
+        [(nodes(&[2]), op, Want::Full)],
+        "a digest says too little now"
+    );
+    let effects = bench.hear(2, found(op, Found::Object(encoded(&own(&bench)))));
     assert_eq!(shown(reply_to(&effects, caller)), ["red"]);
     let sent = sends(&effects);
     let [(to, PeerMessage::Repair { bucket, key, object, .. })] = &sent[..] else {
