@@ -56,7 +56,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 41] = [
+pub const PROPERTIES: [&Property; 44] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -88,10 +88,13 @@ pub const PROPERTIES: [&Property; 41] = [
     &logged::CLOCK_HONEST,
     &equal_clocks::EQUAL_STATES,
     &claims::DURABLE,
+    &claims::STABLE_IS_SEEN,
+    &replica::FORGOTTEN_IS_KNOWN,
     &equal_clocks::NOTHING_UNEXPLAINED,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
     &converged::SAME_CLOCKS,
+    &converged::ALL_FORGOTTEN,
     &kept::ACKNOWLEDGED_KEPT,
     &gone::OVERWRITTEN_GONE,
     &latest::LATEST_WINS,

@@ -21,7 +21,7 @@ use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
 use holm_protocol::message::{Get, Request};
 
-use crate::check::{Verdict, Violation, ends, panics, quarantine};
+use crate::check::{Verdict, Violation, converged, ends, panics, quarantine};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
@@ -354,14 +354,17 @@ impl Sim {
             self.cluster.referee().history().keys().map(|(key, _)| key).collect();
         let until_us = self.cluster.now_us() + CONVERGE_US;
         let mut clocks = self.check_clocks_converged();
+        let mut forgotten = self.cluster.check_all_forgotten();
         while self.goes_on()
             && self.cluster.now_us() < until_us
             && (clocks.is_err()
                 || !self.cluster.quarantined().is_empty()
+                || forgotten.is_err()
                 || !keys.iter().all(|&key| self.is_converged(key)))
         {
             self.run_until(self.cluster.now_us() + LOOK_US);
             clocks = self.check_clocks_converged();
+            forgotten = self.cluster.check_all_forgotten();
         }
         if self.goes_on() {
             let left = quarantine::check_left(&self.cluster.quarantined());
@@ -371,6 +374,7 @@ impl Sim {
                 self.cluster.referee_mut().check_converged(key, &replicas);
             }
             self.cluster.referee_mut().judge(clocks);
+            self.cluster.referee_mut().judge(forgotten);
         }
     }
 
@@ -454,7 +458,7 @@ impl Sim {
     }
 
     fn is_converged(&self, key: KeyId) -> bool {
-        self.replicas_of(key).windows(2).all(|pair| pair[0].1 == pair[1].1)
+        self.replicas_of(key).windows(2).all(|pair| converged::is_same(&pair[0].1, &pair[1].1))
     }
 
     /// What nobody holds but nodes that lost their disks and have not taken part again since: it is

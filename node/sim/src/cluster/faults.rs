@@ -188,12 +188,12 @@ impl Cluster {
             return;
         };
         let Some((copy, amnesia)) = &node.copy else { return };
-        let lost = node.store.replace(Some(copy));
-        (node.amnesia, node.is_older) = (*amnesia, true);
+        let (lost, amnesia) = (node.store.replace(Some(copy)), *amnesia);
+        (node.amnesia, node.is_older) = (amnesia, true);
         node.disk_actor = Some(node.actor);
-        self.referee.comes_back(id, node.amnesia, self.now_us);
         self.tally.restored += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
+        self.referee.comes_back(id, amnesia, self.now_us);
         self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
     }
 
@@ -210,9 +210,9 @@ impl Cluster {
         let lost = node.store.replace(Some(&copy));
         (node.amnesia, node.is_older) = (amnesia, true);
         node.disk_actor = Some(actor);
-        self.referee.comes_back(id, amnesia, self.now_us);
         self.tally.cloned += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
+        self.referee.comes_back(id, amnesia, self.now_us);
         self.note(format!(
             "disk of {id} is a copy of that of {from}, {} rows are gone",
             lost.len()
