@@ -331,24 +331,26 @@ impl Shard {
         // The own votes may have ended reads that found this replica stale: their repairs are a batch
         // of its own, and further reads may wait for it. Left open, it would be in the clock and not on
         // the disk when the clocks are written for a stop (I3).
-        while self.has_changes() || !self.own_votes.is_empty() {
-            self.commit_batch(turn)?;
-        }
+        self.commit_rest(turn)?;
         // Between two batches, and a batch of its own, as above.
         self.take_page(turn);
-        if self.has_changes() {
-            self.commit_batch(turn)?;
-        }
+        self.commit_rest(turn)?;
         self.ask_others(turn);
         self.tell(turn);
         self.ask_for_gaps(turn);
         self.turn_pages(turn);
         self.resync_behind(turn);
         // Who is asked may find that it is behind, which is to outlive a crash.
-        if self.has_changes() {
+        self.commit_rest(turn)?;
+        self.check_invariants();
+        Ok(())
+    }
+
+    /// Commits what commits have brought about.
+    fn commit_rest<S: Store>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), StoreError> {
+        while self.has_changes() || !self.own_votes.is_empty() {
             self.commit_batch(turn)?;
         }
-        self.check_invariants();
         Ok(())
     }
 

@@ -516,14 +516,18 @@ impl Referee {
         Ok(())
     }
 
-    /// What a node may forget of a partition.
+    /// What a node may forget of a partition: by what it knows, or has claimed to know before its disk was
+    /// replaced by an older one.
     fn known(
         &self,
         node: NodeId,
         partition: Partition,
         account: &impl Fn(Partition) -> Account,
     ) -> VersionVector {
-        let own = account(partition).know;
+        let mut own = account(partition).know;
+        if let Some((_, claimed)) = self.claimed.get(&(node, partition)) {
+            own.merge(claimed);
+        }
         let Some(known) = self.claimed_by_others(node, partition).1 else { return own };
         own.iter()
             .map(|dot| Dot { counter: dot.counter.min(known.get(dot.actor)), ..dot })

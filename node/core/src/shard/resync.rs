@@ -26,29 +26,26 @@
 //! Bounded (I10): one partition at a time; pages by the bytes that the asking shard grants, own rows
 //! some at a time; questions of others wait in a short queue, and are dropped beyond it.
 
+mod pages;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use holm_protocol::ids::{BucketId, NodeId, Partition};
-use holm_protocol::limits::{FRAME_LEN_MAX, KEY_LEN_MAX};
+use holm_protocol::limits::KEY_LEN_MAX;
 use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::{ACTORS_MAX, DotSet};
 use crate::keys::{OBJECT_KEY_HEAD_LEN, object_key};
-use crate::peer::{CompareMessage, OpId, PageObject, PeerMessage, Position, Standing};
+use crate::peer::{OpId, PageObject, PeerMessage, Position, Standing};
 use crate::shard::event::Effect;
 use crate::shard::replica::Incoming;
 use crate::shard::{Shard, Turn};
 use crate::store::{Store, Table};
 use crate::time::Mono;
 
-/// Bytes of objects in one page, whatever is asked for, unless it is one object; and how many.
-const PAGE_BYTES_MAX: usize = 1 << 20;
-const PAGE_OBJECTS_MAX: usize = 256;
-
-/// What an actor or a range of a clock takes in a page, at most, bytes.
-const RANGE_BYTES: usize = 24;
+use pages::PageAsked;
 
 /// Rows read at a time.
 const ROWS: usize = 64;
@@ -113,18 +110,6 @@ impl Resync {
             late: 0,
         }
     }
-}
-
-/// A question of another replica.
-#[derive(Debug)]
-struct PageAsked {
-    from: NodeId,
-    op: OpId,
-    partition: Partition,
-    after: Cursor,
-    know: VersionVector,
-    gathers: bool,
-    bytes_max: u32,
 }
 
 /// See the [module](self).
@@ -262,92 +247,6 @@ impl Shard {
         }
     }
 
-    /// A page, or why this replica gives none.
-    fn page_or_standing<S: Store>(
-        &mut self,
-        asked: &PageAsked,
-        store: &mut S,
-    ) -> Option<PeerMessage> {
-        let &PageAsked { op, partition, from, ref know, gathers, .. } = asked;
-        if !self.is_sound() {
-            return None;
-        }
-        if asked.after.is_none() {
-            // The asking replica wants the partition whole: it vouches for nothing.
-            let standing = if gathers { Standing::Behind } else { Standing::Doubt };
-            let theirs = Position { standing, know: know.clone() };
-            self.compare(partition, from, &theirs)?;
-        }
-        let standing = self.standing(partition);
-        let gives = if gathers { Standing::Behind } else { Standing::Serves };
-        if standing == gives {
-            return self.page(asked, store);
-        }
-        let know = self.partitions.get(&partition)?.account().know.clone();
-        let positions = vec![(partition, Position { standing, know })];
-        Some(PeerMessage::Compare(CompareMessage::Compared { op, positions }))
-    }
-
-    fn page<S: Store>(&mut self, asked: &PageAsked, store: &mut S) -> Option<PeerMessage> {
-        let &PageAsked { op, partition, ref after, bytes_max, .. } = asked;
-        let state = self.partitions.get(&partition)?;
-        let (clock, know) = match after {
-            None => (state.clock().clone(), state.account().know.clone()),
-            Some(_) => (DotSet::new(), VersionVector::new()),
-        };
-        let mut from = Vec::new();
-        match after {
-            Some((bucket, key)) => {
-                object_key(&mut from, partition, *bucket, key);
-                from.push(0);
-            }
-            None => from = first_row(partition),
-        }
-        let to = end_row(partition);
-        let bytes_max = (bytes_max as usize).min(PAGE_BYTES_MAX);
-        let clock_bytes = (clock.weight() + know.len()) * RANGE_BYTES;
-        let (mut objects, mut bytes) = (Vec::new(), 0);
-        loop {
-            let rows = store.scan(Table::Objects, &from, &to, ROWS).ok()?;
-            let is_end = rows.len() < ROWS;
-            for (row, object) in rows {
-                let bucket = row.get(4..OBJECT_KEY_HEAD_LEN)?.try_into().ok()?;
-                let bucket = BucketId(u32::from_be_bytes(bucket));
-                bytes += row.len() + object.len();
-                let is_full = bytes > bytes_max || objects.len() >= PAGE_OBJECTS_MAX;
-                if is_full && !objects.is_empty() {
-                    let is_last = false;
-                    return Some(PeerMessage::PageAnswer {
-                        op,
-                        partition,
-                        clock,
-                        know,
-                        objects,
-                        is_last,
-                    });
-                }
-                if clock_bytes + bytes > FRAME_LEN_MAX {
-                    return None;
-                }
-                let key = Bytes::copy_from_slice(&row[OBJECT_KEY_HEAD_LEN..]);
-                objects.push(PageObject { bucket, key, object: object.into() });
-                from = row;
-                from.push(0);
-            }
-            if is_end {
-                let is_last = true;
-                return Some(PeerMessage::PageAnswer {
-                    op,
-                    partition,
-                    clock,
-                    know,
-                    objects,
-                    is_last,
-                });
-            }
-        }
-    }
-
     /// A page of a partition that is taken whole. It is taken in between two batches.
     pub(super) fn on_page(
         &mut self,
@@ -371,7 +270,7 @@ impl Shard {
                 open.after = Some((*bucket, key.clone()));
                 after_row(partition, *bucket, key)
             }
-            (None, false) => return self.fail_resync(now),
+            (None, false) => return self.fail_resync(from, now),
         };
         open.page = Some(Page { objects: objects.into(), end, is_last });
         self.resyncs.open = Some(open);
@@ -398,7 +297,7 @@ impl Shard {
         let Some(mut open) = self.resyncs.open.take_if(has_page) else { return };
         let Some(mut page) = open.page.take() else { return };
         let Ok(()) = self.walk_page(&mut open, &mut page, turn) else {
-            return self.fail_resync(turn.now.mono);
+            return self.fail_resync(open.peer, turn.now.mono);
         };
         if open.walked < page.end {
             open.page = Some(page);
@@ -454,7 +353,7 @@ impl Shard {
         let now = turn.now.mono;
         let partition = open.partition;
         if !self.adopt(partition, (&open.clock, &open.know)) {
-            return self.fail_resync(now);
+            return self.fail_resync(open.peer, now);
         }
         if let Some(peer) = open.left.pop() {
             let next = Resync::new(partition, (peer, open.left), open.gathers);
@@ -467,8 +366,10 @@ impl Shard {
         self.gaps.look_at(now);
     }
 
-    fn fail_resync(&mut self, now: Mono) {
+    /// What came cannot be taken: begun anew later, rather from somebody else.
+    fn fail_resync(&mut self, peer: NodeId, now: Mono) {
         self.counters.peer_rejections += 1;
+        self.resyncs.failed = Some(peer);
         self.resyncs.not_before = now.plus_ms(AGAIN_MS);
         self.gaps.look_at(self.resyncs.not_before);
     }

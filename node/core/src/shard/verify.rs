@@ -181,6 +181,8 @@ impl Shard {
             }
             None => return,
         };
+        // Found out meanwhile: what is here is no evidence.
+        let answer = self.check_standing(op.partition).map_or_else(Answer::Refused, |()| answer);
         match (&mut op.stage, answer) {
             (_, Answer::Refused(refusal)) => {
                 self.timers.clear(op.wake, id);

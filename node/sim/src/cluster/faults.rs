@@ -131,17 +131,11 @@ impl Cluster {
         }
     }
 
-    /// Whether somebody is left who remembers, if this node does not.
+    /// Whether somebody is left who remembers, if this node does not: what the only replica forgets is lost.
     fn may_forget(&self, id: NodeId) -> bool {
         let others = self.nodes.values().filter(|node| node.id != id);
         self.setup.shape.replicas() > 1
             && others.into_iter().all(|node| !node.amnesia && !node.is_older)
-    }
-
-    /// Whether all other disks are the newest that their nodes had.
-    fn is_only_older(&self, id: NodeId) -> bool {
-        let mut others = self.nodes.values().filter(|node| node.id != id);
-        others.all(|node| !node.amnesia && !node.is_older)
     }
 
     fn forget(&mut self, id: NodeId) {
@@ -183,7 +177,7 @@ impl Cluster {
     /// on the disk says that there was more. Not while another has an older disk: one peer can tell of one
     /// at a time.
     pub fn restore_disk(&mut self, id: NodeId) {
-        let is_safe = self.is_only_older(id);
+        let is_safe = self.may_forget(id);
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up && is_safe) else {
             return;
         };
@@ -200,7 +194,7 @@ impl Cluster {
     /// A dead node's disk is replaced by a copy of what another's holds now. The node cannot tell:
     /// whoever did it has written its name on the copy. As with older disks, one at a time.
     pub fn clone_disk(&mut self, id: NodeId, from: NodeId) {
-        let is_safe = self.is_only_older(id);
+        let is_safe = self.may_forget(id);
         let Some(original) = self.nodes.get(&from).filter(|_| from != id) else { return };
         let (copy, amnesia) = (original.store.copy(), original.amnesia);
         let actor = original.actor;
