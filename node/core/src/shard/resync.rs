@@ -390,6 +390,8 @@ impl Shard {
         }
         self.log.adopt(partition);
         self.log.account(partition);
+        // Of what came the log need not tell everything: what was seen here before has no entry any more.
+        self.owe_sweep(partition);
         true
     }
 }
