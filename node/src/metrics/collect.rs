@@ -25,7 +25,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 41] = [
+const SHARD_COUNTERS: [ShardFigure; 47] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -72,6 +72,15 @@ const SHARD_COUNTERS: [ShardFigure; 41] = [
         "Lacking writes of which a replica's log did not know the keys any more.",
         |c| c.gap_dots_cut,
     ),
+    ("tombstones_removed", "Tombstones deleted because every replica has them.", |c| {
+        c.tombstones_removed
+    }),
+    ("contexts_reduced", "Contexts cut to what is alive, in writes of their own.", |c| {
+        c.contexts_reduced
+    }),
+    ("log_entries_forgotten", "Log entries let go because every replica has them.", |c| {
+        c.log_entries_forgotten
+    }),
     ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
     ("fell_behind", "Partitions found here to lack what all replicas once had.", |c| c.fell_behind),
     ("compared", "Answers of other replicas that said where they stand.", |c| c.compared),
@@ -105,7 +114,7 @@ const SHARD_COUNTERS: [ShardFigure; 41] = [
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 11] = [
+const SHARD_GAUGES: [ShardFigure; 13] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),

@@ -182,7 +182,10 @@ pub fn check_writer(history: &History, id: EventId, covers: &VersionVector) -> V
     let with = history.with_forgotten(key, covers);
     for (other, event) in history.events_of(key) {
         let is_covered = event.dot.is_some_and(|dot| covers.covers(dot));
-        let is_hidden = event.value.is_some() && other != id && !history.saw(id, other);
+        // What is forgotten was overwritten everywhere.
+        let is_needed = event.dot.is_some_and(|dot| !history.is_forgotten(key, dot));
+        let is_hidden = event.value.is_some() && is_needed && other != id;
+        let is_hidden = is_hidden && !history.saw(id, other);
         if is_covered && is_hidden && !history.is_overwritten(other, &with) {
             let how = format!("a writer's context covers {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));

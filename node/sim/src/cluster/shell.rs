@@ -484,8 +484,10 @@ impl Cluster {
                 Effect::Reply { caller, reply, .. } => {
                     self.reply(id, CallId(caller.request), reply)
                 }
-                // A damaged object is found, and replaced: that is what looking is for.
-                Effect::Violation(violation) if violation.is_damaged => {}
+                // A damaged row is what verification is there for.
+                Effect::Violation(violation) if violation.is_damaged => {
+                    self.note(format!("{id} replaces a damaged object"));
+                }
                 Effect::Violation(violation) => {
                     let how = format!("{id} finds {violation:?}");
                     self.referee
