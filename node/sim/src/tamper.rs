@@ -186,8 +186,6 @@ tampers! {
         GRACE, quarantine::ASKS_FIRST;
     ComparesOneWay, "Who is compared with does not look whether it has missed something itself.",
         None, quarantine::BEHIND_STEPS_ASIDE;
-    ResyncOneSided, "A replica that takes a partition whole keeps what the other has overwritten and forgotten.",
-        None, equal_clocks::EQUAL_STATES;
     ResyncEndsEarly, "A replica that takes a partition whole takes its first page for all of it.",
         None, equal_clocks::EQUAL_STATES;
     StableBySet, "A claim says that everything up to the last write is seen, whatever is missing before it.",

@@ -33,7 +33,7 @@ pub const ASKS_FIRST: Property = Property {
 pub const BEHIND_STEPS_ASIDE: Property = Property {
     name: "who lacks what is stable steps aside",
     invariant: "I4",
-    statement: "a replica that was told of a write that all replicas once had, and has not seen that write, does not serve",
+    statement: "a replica that was told of a write that all replicas once had, and has not seen that write, is behind from then on, and so does not serve",
     source: "DESIGN 7, resync: both sides of a comparison look",
     tla: Some("tla/Stability.tla!ForgottenIsSeen"),
     file: file!(),
@@ -65,11 +65,11 @@ pub fn check_asked(node: NodeId, partition: Partition, has_asked: bool) -> Verdi
 ///
 /// # Errors
 /// It lacks some of it, and serves.
-pub fn check_lacking(node: NodeId, partition: Partition, lacks_and_serves: bool) -> Verdict {
-    if !lacks_and_serves {
+pub fn check_lacking(node: NodeId, partition: Partition, lacks_and_goes_on: bool) -> Verdict {
+    if !lacks_and_goes_on {
         return Ok(());
     }
-    let how = format!("{node} lacks what is known to be stable of {partition}, and serves");
+    let how = format!("{node} lacks what is known to be stable of {partition}, and is not behind");
     Err(Violation::new(&BEHIND_STEPS_ASIDE, how))
 }
 

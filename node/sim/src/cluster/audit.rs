@@ -282,7 +282,7 @@ impl Cluster {
         rows.eq(other.store.rows_below(Table::Objects, &prefix))
     }
 
-    pub(super) fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
+    fn live_dots(&self, node: NodeId, partition: Partition) -> equal_clocks::LiveDots {
         let prefix = partition.to_u32().to_be_bytes();
         let Some(node) = self.nodes.get(&node) else { return equal_clocks::LiveDots::new() };
         let rows = node.store.rows_below(Table::Objects, &prefix);

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
-use holm_core::clock::DotSet;
 use holm_core::peer::{Found, HintMessage, OpId, PeerMessage};
 use holm_core::shard::config::ShardConfig;
 use holm_core::shard::event::Input;
@@ -147,18 +146,6 @@ impl Cluster {
             return Some(framed(&PeerMessage::Hint(changed)));
         }
         let partition = message.partition();
-        if let (Tamper::ResyncOneSided, PeerMessage::PageAnswer { clock, .. }) = (tamper, message) {
-            // Of what is alive at the receiver the sender seems to know nothing.
-            let mut alive = DotSet::new();
-            self.live_dots(to, partition).into_values().flatten().for_each(|dot| {
-                alive.insert(dot);
-            });
-            let (clock, mut changed) = (clock.without(&alive), message.clone());
-            if let PeerMessage::PageAnswer { clock: of_page, .. } = &mut changed {
-                *of_page = clock;
-            }
-            return Some(framed(&changed));
-        }
         let asked = match message {
             PeerMessage::Write { object, .. }
                 if self.bugs.not_passed_on.contains(&(from, object.clone())) =>

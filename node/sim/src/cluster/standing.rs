@@ -42,8 +42,8 @@ impl Cluster {
                 .shard
                 .partition(*partition)
                 .is_some_and(|state| !state.has_seen_all(&position.know));
-            let serves = slot.shard.standing(*partition) == Standing::Serves;
-            quarantine::check_lacking(id, *partition, lacks && serves)
+            let is_aside = slot.shard.standing(*partition) == Standing::Behind;
+            quarantine::check_lacking(id, *partition, lacks && !is_aside)
         });
         self.referee.judge(verdict);
     }
