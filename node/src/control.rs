@@ -44,6 +44,8 @@ const STORE_CHANGED: u8 = 129;
 
 const METADATA_KEY: &[u8] = b"cluster/metadata";
 const AMNESIA_KEY: &[u8] = b"node/amnesia";
+/// The store that has all that an earlier one had, as far as others have it.
+const HEALED_KEY: &[u8] = b"node/healed";
 const BOOT_KEY: &[u8] = b"node/boot";
 
 /// How often the control thread looks whether to stop.
@@ -114,6 +116,7 @@ impl Control {
     pub fn run(mut self, commands: &Commands) {
         loop {
             self.look_for_amnesia();
+            self.look_for_healing();
             match commands.next(PATIENCE) {
                 Ok(command) => self.handle(command),
                 Err(RecvTimeoutError::Timeout) => {
@@ -130,11 +133,36 @@ impl Control {
     /// to operators, and to a shard that did not.
     fn look_for_amnesia(&self) {
         if self.store.is_amnesic() && !self.state.amnesia.swap(true, Ordering::AcqRel) {
-            tracing::error!(
-                "amnesia: the reopened store lost writes; reads are left to the others"
-            );
+            tracing::error!("amnesia: the reopened store lost writes; this node answers no more");
             self.router.declare_amnesia();
         }
+    }
+
+    /// What the store lost was taken from other replicas, of each partition: it is as good as any now.
+    fn look_for_healing(&mut self) {
+        let is_sound = self.store.failure().is_none();
+        if !self.state.amnesia.load(Ordering::Acquire) || !is_sound || !self.state.is_healed() {
+            return;
+        }
+        let healed = self.remember_healing();
+        if let Err(error) = healed {
+            return tracing::warn!(%error, "cannot record that what was lost is here again");
+        }
+        self.state.amnesia.store(false, Ordering::Release);
+        tracing::info!("what the store had lost was taken from the others: no amnesia any more");
+    }
+
+    fn remember_healing(&mut self) -> Result<(), StoreError> {
+        self.store.stage_put(Table::Meta, HEALED_KEY, &self.store_id.to_be_bytes());
+        self.store.stage_delete(Table::Meta, AMNESIA_KEY);
+        self.store.commit()?;
+        self.store.sync()?;
+        self.store.clear_amnesia().map_err(|error| StoreError::Io(error.to_string()))
+    }
+
+    fn is_healed(&mut self) -> bool {
+        let healed = self.store.get(Table::Meta, HEALED_KEY);
+        matches!(healed, Ok(Some(store)) if store == self.store_id.to_be_bytes())
     }
 
     fn handle(&mut self, command: Command) {
@@ -332,11 +360,12 @@ impl Control {
             tracing::warn!(%from, "message of a node refused: names no other store than this one");
             return;
         }
-        if self.state.amnesia.swap(true, Ordering::AcqRel) {
+        // They go on saying so, of the store of then.
+        if self.is_healed() || self.state.amnesia.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::error!(%from, "amnesia: another node knew this one with another store; \
-            reads are left to the others");
+            what that had is taken from the others");
         self.store.stage_put(Table::Meta, AMNESIA_KEY, &from.0.to_be_bytes());
         if let Err(error) = self.store.commit() {
             tracing::error!(%error, "cannot record the amnesia");

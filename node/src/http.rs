@@ -3,7 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/livez` | 200 as long as the node's threads run. Says nothing of other nodes: a node without a quorum must not be restarted for it. 503 if a thread of the node could not go on, until the process has ended; a thread that panics ends it at once |
-//! | `/readyz` | 200, or 503 with the reasons: no layout, amnesia, a full disk, stopping |
+//! | `/readyz` | 200, or 503 with the reasons: no layout, amnesia, partitions in doubt or behind, a full disk, stopping |
 //! | `/metrics` | OpenMetrics text |
 //! | `/v1/status` | the node's own state, as JSON |
 //! | `/health/consistency` | 200, or 503 if lag, verification, hints or violations exceed `[health]`; JSON (`consistency`) |

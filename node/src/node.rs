@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use holm_core::shard::config::{Boot, ShardConfig};
+use holm_core::shard::config::{Boot, ShardConfig, Standing};
 use holm_core::store::StoreError;
 use holm_protocol::ids::Actor;
 
@@ -122,7 +122,7 @@ impl Node {
         let recorded = Control::recorded_amnesia(&mut store)?;
         if let Some(reason) = &opened.amnesia {
             tracing::error!(%reason, "amnesia: the store may lack acknowledged writes; this node \
-                takes writes, and leaves reads to the others");
+                answers when it has taken them from the others");
         }
         let boot_number = Control::count_boot(&mut store)?;
         let run = fresh_actor();
@@ -279,7 +279,11 @@ fn boot(config: &Config, run: Actor, state: &NodeState, shard: (usize, usize)) -
     Boot {
         node: config.node.id,
         actor: run,
-        amnesia: state.amnesia.load(Ordering::Acquire),
+        // Nothing on a disk says that it is an older one: others tell.
+        standing: match state.amnesia.load(Ordering::Acquire) {
+            true => Standing::Behind,
+            false => Standing::Doubt,
+        },
         shard: shard.0,
         shards: shard.1,
     }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
-use holm_core::shard::config::{Boot, ClusterState, ShardConfig};
+use holm_core::shard::config::{Boot, ClusterState, ShardConfig, Standing};
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
 use holm_core::shard::fingerprint::Fingerprint;
 use holm_core::shard::lag::Bringer;
@@ -132,7 +132,7 @@ impl ShardThread {
     pub fn run(self) {
         let mut running = Running {
             shard: Shard::new(self.config.clone(), self.boot),
-            amnesia: self.boot.amnesia,
+            amnesia: self.boot.standing == Standing::Behind,
             stopping: None,
             parts: self,
             calls: Vec::new(),
@@ -406,11 +406,11 @@ impl Running {
     }
 }
 
-/// Whether it is a read that this node refuses because it lost state and found nobody else.
+/// Whether it is a read that this node refuses because it may have lost something and found nobody else.
 fn is_for_lost_writes(operation: Operation, reply: &Reply) -> bool {
-    let for_lost = RequestError::NotReady { reason: NotReady::Amnesia };
+    let is_quarantine = |reason: NotReady| matches!(reason, NotReady::Behind | NotReady::InDoubt);
     matches!(operation, Operation::Get(_))
-        && matches!(reply, Reply::Error(error) if *error == for_lost)
+        && matches!(reply, Reply::Error(RequestError::NotReady { reason }) if is_quarantine(*reason))
 }
 
 fn operation(request: &Request) -> Operation {

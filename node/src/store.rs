@@ -7,7 +7,7 @@
 //!
 //! The rule: a store that cannot prove that it holds every write it acknowledged *declares
 //! amnesia*. It still opens and serves what it has, but [`Opened::amnesia`] says so, at this and
-//! every later start, until [`RocksStore::clear_amnesia`] is called after a resynchronisation.
+//! every later start, until [`RocksStore::clear_amnesia`] is called when all was taken from others.
 //! The proof is a high-water mark in a file of its own (`highwater`), a check of the logs before
 //! RocksDB replays them (`wal`), and RocksDB's strict recovery (`rocks`).
 //!

@@ -130,6 +130,12 @@ fn refusal_hint(error: &RequestError) -> &'static str {
         RequestError::NotReady { reason: NotReady::NotInLayout } => {
             "the node is not part of the layout; name another one in the cluster file"
         }
+        RequestError::NotReady { reason: NotReady::InDoubt } => {
+            "the node waits for another replica of the key; see `holm status` for nodes that are down"
+        }
+        RequestError::NotReady { reason: NotReady::Behind } => {
+            "the node takes what it lacks from other replicas; repeat the request a little later"
+        }
         RequestError::Store { fault: StoreFault::HintsFull } => {
             "bring the region's replicas back (`holm status`), or raise limits.hint_bytes_max"
         }

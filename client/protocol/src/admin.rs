@@ -173,7 +173,8 @@ pub struct NodeStatus {
     pub layout_version: u64,
     /// Whether it serves requests, or why not, in words.
     pub ready: Result<(), String>,
-    /// Whether it lost state it once had (see [`crate::error::NotReady::Amnesia`]).
+    /// Whether it lost state it once had and has not yet taken it from others (see
+    /// [`crate::error::NotReady::Behind`]).
     pub amnesia: bool,
     /// The other nodes as it sees them.
     pub peers: Vec<PeerStatus>,

@@ -58,8 +58,12 @@ pub enum NotReady {
     Starting,
     /// The node is stopping.
     Stopping,
-    /// The node lost state it once had and must resynchronise before it answers reads.
-    Amnesia,
+    /// The node has missed or lost something of what it once had, and takes it from another replica
+    /// before it answers.
+    Behind,
+    /// The node has started, and has not yet compared with another replica whether its disk is the
+    /// newest that it had.
+    InDoubt,
 }
 
 /// Why a write or read was refused by the store.

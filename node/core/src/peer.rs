@@ -8,10 +8,9 @@
 //! variant's number, and whose body starts with the partition (4 bytes, big-endian). Pulses and
 //! claims speak of several; the receiver's router cuts them up ([`PeerMessage::split`]).
 
+mod compare;
 pub mod fingerprint;
-
 mod gaps;
-
 mod hint;
 
 pub mod verify;
@@ -23,12 +22,13 @@ use holm_protocol::frame::{Frame, put_frame};
 use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition};
 use holm_protocol::limits::{FRAME_LEN_MAX, KEY_LEN_MAX, OBJECT_LEN_MAX, RECEIPT_NODES_MAX};
 use holm_protocol::message::{Reply, Request, kind};
+use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
-use crate::clock::DotSet;
+use crate::clock::{ACTORS_MAX, DotSet};
 
+pub use compare::{CompareMessage, Position, Standing};
 use fingerprint::FingerprintMessage;
-
 pub use gaps::{Claimed, GapObject, PageObject};
 pub use hint::HintMessage;
 
@@ -56,8 +56,10 @@ pub enum Refusal {
     StoreIo = 7,
     /// The stored object is damaged.
     Corrupt = 8,
-    /// It lost state and must resynchronise first.
-    Amnesia = 9,
+    /// It has missed or lost something, and takes the partition whole from another replica first.
+    Behind = 9,
+    /// It has started and has not compared with another replica yet.
+    InDoubt = 21,
     /// Its queues are full.
     Overloaded = 10,
     /// It does not know the bucket (yet), and so not how to read the key.
@@ -89,11 +91,12 @@ impl Refusal {
             6 => Refusal::StoreFull,
             7 => Refusal::StoreIo,
             8 => Refusal::Corrupt,
-            9 => Refusal::Amnesia,
+            9 => Refusal::Behind,
             10 => Refusal::Overloaded,
             11 => Refusal::Unreachable,
             12 => Refusal::UnknownBucket,
             20 => Refusal::HintsFull,
+            21 => Refusal::InDoubt,
             got => return Err(WireError::Invalid { field: "refusal", got: got.into() }),
         })
     }
@@ -243,6 +246,8 @@ pub enum PeerMessage {
     Hint(HintMessage),
     /// About what a replica holds, as digests.
     Fingerprint(FingerprintMessage),
+    /// About where replicas stand with partitions. Nobody waits for it but the partitions themselves.
+    Compare(CompareMessage),
     /// How far this run has written to the partitions on which that has changed. Speaks only of what
     /// is durable; nobody answers.
     Pulse {
@@ -309,6 +314,11 @@ pub enum PeerMessage {
         partition: Partition,
         /// The bucket and key of the last object that came; of nothing, to begin.
         after: Option<(BucketId, Bytes)>,
+        /// What the asking node knows to be stable, to begin.
+        know: VersionVector,
+        /// Whether it asks of all that others have, because none of them serves. Otherwise only who
+        /// serves can answer.
+        gathers: bool,
         /// How much the asking shard takes now, bytes. One object is taken whatever its length.
         bytes_max: u32,
     },
@@ -320,6 +330,8 @@ pub enum PeerMessage {
         partition: Partition,
         /// What the sender had seen before it read the page, if that is the first.
         clock: DotSet,
+        /// What it knew to be stable then, likewise.
+        know: VersionVector,
         /// The objects.
         objects: Vec<PageObject>,
         /// Whether these were the last ones.
@@ -374,6 +386,7 @@ impl PeerMessage {
             PeerMessage::Seen { clocks, .. } => gaps::first_of(clocks),
             PeerMessage::Hint(message) => message.partition(),
             PeerMessage::Fingerprint(message) => message.partition(),
+            PeerMessage::Compare(message) => message.partition(),
         }
     }
 
@@ -402,6 +415,7 @@ impl PeerMessage {
             PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
             PeerMessage::Hint(message) => message.kind_and_op(),
             PeerMessage::Fingerprint(message) => message.kind_and_op(),
+            PeerMessage::Compare(message) => message.kind_and_op(),
             PeerMessage::Pulse { .. } => (PULSE, OpId(0)),
             PeerMessage::Seen { op, .. } => (SEEN, *op),
             PeerMessage::Noted { op, .. } => (NOTED, *op),
@@ -444,6 +458,7 @@ impl PeerMessage {
             PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
             PeerMessage::Hint(message) => message.encode_rest(out),
             PeerMessage::Fingerprint(message) => message.encode_rest(out),
+            PeerMessage::Compare(message) => message.encode_rest(out),
             PeerMessage::Pulse { actor, hlc, counters } => {
                 gaps::put_pulse(out, (*actor, *hlc), counters);
             }
@@ -463,14 +478,17 @@ impl PeerMessage {
                 cut.encode(out);
                 unknown.encode(out);
             }
-            PeerMessage::PageAsk { after, bytes_max, .. } => {
+            PeerMessage::PageAsk { after, know, gathers, bytes_max, .. } => {
                 out.put_u32(*bytes_max);
                 out.put_u8(after.is_some().into());
                 after.iter().for_each(|(bucket, key)| put_target(out, *bucket, key));
+                know.encode(out);
+                out.put_u8((*gathers).into());
             }
-            PeerMessage::PageAnswer { clock, objects, is_last, .. } => {
+            PeerMessage::PageAnswer { clock, know, objects, is_last, .. } => {
                 out.put_u8((*is_last).into());
                 clock.encode(out);
+                know.encode(out);
                 gaps::put_page(out, objects);
             }
         }
@@ -541,6 +559,10 @@ impl PeerMessage {
             kind if HintMessage::is_kind(kind) => {
                 PeerMessage::Hint(HintMessage::decode(kind, op, partition, &mut reader)?)
             }
+            kind if CompareMessage::is_kind(kind) => {
+                let message = CompareMessage::decode(kind, op, partition, &mut reader)?;
+                PeerMessage::Compare(message)
+            }
             kind if FingerprintMessage::is_kind(kind) => {
                 let message = FingerprintMessage::decode(kind, op, partition, &mut reader)?;
                 PeerMessage::Fingerprint(message)
@@ -565,13 +587,16 @@ impl PeerMessage {
             PAGE_ASK => {
                 let bytes_max = reader.u32()?;
                 let after = flag(&mut reader)?.then(|| target(&mut reader)).transpose()?;
-                PeerMessage::PageAsk { op, partition, after, bytes_max }
+                let know = VersionVector::decode(&mut reader, ACTORS_MAX)?;
+                let gathers = flag(&mut reader)?;
+                PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max }
             }
             PAGE_ANSWER => {
                 let is_last = flag(&mut reader)?;
                 let clock = DotSet::decode(&mut reader)?;
+                let know = VersionVector::decode(&mut reader, ACTORS_MAX)?;
                 let objects = gaps::page(&mut reader)?;
-                PeerMessage::PageAnswer { op, partition, clock, objects, is_last }
+                PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last }
             }
             got => return Err(WireError::Invalid { field: "frame kind", got: got.into() }),
         };

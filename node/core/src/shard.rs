@@ -29,6 +29,7 @@ mod acknowledge;
 pub mod cache;
 mod claims;
 pub mod config;
+mod doubt;
 pub mod event;
 mod explain;
 mod fallback;
@@ -53,6 +54,7 @@ mod stand_in;
 mod tests;
 mod timers;
 pub mod verify;
+mod whole;
 pub mod window;
 mod write;
 
@@ -68,7 +70,7 @@ use holm_protocol::message::{Reply, Request};
 use crate::clock::DotSet;
 use crate::hlc::HlcClock;
 use crate::map::FixedMap;
-use crate::peer::{Found, HintMessage, OpId, PeerMessage, Refusal};
+use crate::peer::{CompareMessage, Found, HintMessage, OpId, PeerMessage, Refusal, Standing};
 use crate::quorum::Quorum;
 use crate::store::{Store, StoreError};
 use crate::time::{Mono, Now};
@@ -77,6 +79,7 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
+use doubt::Doubts;
 use event::{Caller, Counters, Demanded, Effect, Effects, Input};
 use fallback::Guest;
 use gaps::Gaps;
@@ -165,6 +168,8 @@ pub struct Shard {
     handoff: Handoff,
     /// What is to be told to other replicas.
     claims: Claims,
+    /// Partitions for which this replica does not answer.
+    doubts: Doubts,
     /// What every replica has, and may be forgotten.
     stable: Stable,
     /// What other replicas have and this one lacks.
@@ -219,6 +224,7 @@ impl Shard {
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
             claims: Claims::new(),
+            doubts: Doubts::default(),
             stable: Stable::default(),
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
@@ -267,11 +273,12 @@ impl Shard {
                 self.lag.reachable(node, true, now.mono);
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
+                self.doubts.up(node, now.mono);
                 self.gaps.look_at(now.mono);
             }
             Input::PeerDown(node) => self.on_peer_down(node, turn),
             Input::PeerDoubted(node, doubted) => self.peers.set_doubted(node, doubted),
-            Input::Amnesia => self.boot.amnesia = true,
+            Input::Amnesia => self.lose_all(now.mono),
             Input::Verify(demand) => self.on_demand(&demand, now.mono),
             Input::Cluster(cluster) => {
                 self.hints.load(&self.boot, turn.store)?;
@@ -306,12 +313,13 @@ impl Shard {
     /// When [`Shard::tick`], or the [`Shard::commit`] after it, has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let claims = self.claims.due().filter(|_| self.may_claim());
+        let claims = self.claims.due().filter(|_| self.is_sound());
+        let doubts = self.doubts.due();
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
-        let stable = self.stable.due().filter(|_| self.may_claim());
+        let stable = self.stable.due().filter(|_| self.is_sound());
         let (timers, digests) = (self.timers.next(), self.digests.due());
-        let due = [timers, hints, claims, gaps, resyncs, verifying, stable, digests];
+        let due = [timers, hints, claims, doubts, gaps, resyncs, verifying, stable, digests];
         due.into_iter().flatten().min()
     }
 
@@ -340,13 +348,26 @@ impl Shard {
         // The own votes may have ended reads that found this replica stale: their repairs are a batch
         // of its own, and further reads may wait for it. Left open, it would be in the clock and not on
         // the disk when the clocks are written for a stop (I3).
-        while self.has_changes() || !self.own_votes.is_empty() {
-            self.commit_batch(turn)?;
-        }
+        self.commit_rest(turn)?;
+        // Between two batches, and a batch of its own, as above.
+        self.take_page(turn);
+        self.commit_rest(turn)?;
+        self.ask_others(turn);
         self.tell(turn);
         self.ask_for_gaps(turn);
         self.turn_pages(turn);
+        self.resync_behind(turn);
+        // Who is asked may find that it is behind, which is to outlive a crash.
+        self.commit_rest(turn)?;
         self.check_invariants();
+        Ok(())
+    }
+
+    /// Commits what commits have brought about.
+    fn commit_rest<S: Store>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), StoreError> {
+        while self.has_changes() || !self.own_votes.is_empty() {
+            self.commit_batch(turn)?;
+        }
         Ok(())
     }
 
@@ -384,6 +405,7 @@ impl Shard {
         cut.into_iter().for_each(|partition| self.owe_sweep(partition));
         self.cache.committed();
         self.hints.committed();
+        self.end_quarantines(turn.now.mono);
         turn.out.append(&mut self.held);
         for vote in std::mem::take(&mut self.own_votes) {
             match vote {
@@ -421,6 +443,7 @@ impl Shard {
         self.guests.clear();
         self.claims.start_run();
         self.stopped = None;
+        self.note_behind();
     }
 
     /// Every partition and other replica that this shard verifies, and when it last did, in this run.
@@ -432,6 +455,12 @@ impl Shard {
     #[must_use]
     pub fn demanded(&self) -> Demanded {
         self.schedule.demanded()
+    }
+
+    /// The version of the layout that the shard goes by; 0 if there is none.
+    #[must_use]
+    pub fn layout_version(&self) -> u64 {
+        self.cluster.layout.as_ref().map_or(0, |layout| layout.version())
     }
 
     /// Why the shard refuses writes, if it does.
@@ -454,6 +483,8 @@ impl Shard {
             hints_since_ms: self.hints.since_ms(),
             log_bytes: self.log.bytes() as u64,
             log_segment_bytes: self.log.segment_bytes(),
+            in_doubt: self.in_quarantine(Standing::Doubt),
+            behind: self.in_quarantine(Standing::Behind),
             gap_asks_open: self.gaps.asks() as u64,
             breaker_trips: self.peers.trips,
             breaker_probes: self.peers.probes,
@@ -499,6 +530,7 @@ impl Shard {
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
         // What earlier pages brought may be gone with the batch.
         self.resyncs.give_up();
+        self.doubts.roll_back();
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
@@ -513,8 +545,8 @@ impl Shard {
             // answering reads and coordinating until a restart, which room on a full disk does not
             // replace.
             Err(_) => {
-                self.boot.amnesia = true;
                 self.stopped = Some(StoreFault::Io);
+                self.lose_all(turn.now.mono);
             }
         }
         for (partition, dots) in given_up {
@@ -605,6 +637,12 @@ impl Shard {
             }
             PeerMessage::Hint(message) => self.on_hint(from, message, turn),
             PeerMessage::Fingerprint(message) => self.on_fingerprint_message(from, message, turn),
+            PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
+                self.on_compare((from, op), &positions, turn);
+            }
+            PeerMessage::Compare(CompareMessage::Compared { op, positions }) => {
+                self.on_compared((from, op), &positions, turn);
+            }
             message => self.on_peer_about_gaps(from, message, turn),
         }
     }
@@ -650,11 +688,13 @@ impl Shard {
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown } => {
                 self.on_gap_answer((from, op), partition, objects, (&cut, &unknown), turn);
             }
-            PeerMessage::PageAsk { op, partition, after, bytes_max } => {
-                self.resyncs.asked((from, op), partition, after, bytes_max);
+            PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max } => {
+                let what = (partition, after);
+                self.resyncs.asked((from, op), what, (know, gathers), bytes_max);
             }
-            PeerMessage::PageAnswer { op, partition, clock, objects, is_last } => {
-                self.on_page((from, op), partition, clock, (objects, is_last), turn);
+            PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last } => {
+                let page = (objects, is_last);
+                self.on_page((from, op), partition, (clock, know), page, turn.now.mono);
             }
             // All others are dealt with before.
             _ => self.counters.peer_rejections += 1,
@@ -669,6 +709,7 @@ impl Shard {
         self.gaps.down(node, turn.now.mono);
         self.resyncs.down(node);
         self.schedule.lost(node);
+        self.doubts.down(node);
         // In the order of their ids, because order can be seen in the effects.
         let mut waiting: Vec<u64> = self.ops.keys().copied().collect();
         waiting.sort_unstable();
@@ -700,6 +741,7 @@ impl Shard {
     ) -> Result<(), StoreError> {
         self.quorums.clear();
         self.region = cluster.layout.as_ref().and_then(|l| l.region_of(self.boot.node));
+        let mut newly_held = Vec::new();
         if let Some(layout) = &cluster.layout {
             self.lag.born(turn.now.mono);
             let new = |&partition: &Partition| {
@@ -708,18 +750,24 @@ impl Shard {
             let new: BTreeSet<Partition> =
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
+                if self.boot.standing == Standing::Behind {
+                    let shared = new.iter().filter(|p| layout.replicas(**p) != [self.boot.node]);
+                    shared.for_each(|&partition| self.log.doubt(partition));
+                }
                 let mut loaded = self.log.load(&new, &self.partitions, turn.store)?;
                 for (&partition, state) in &loaded {
                     self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
                 }
+                newly_held = loaded.keys().copied().collect();
                 self.partitions.append(&mut loaded);
             }
             self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
-        let before = self.layout_version();
-        self.cluster = cluster;
+        let version = self.layout_version();
+        let before = std::mem::replace(&mut self.cluster, cluster);
+        self.take_stand(before.layout.as_deref(), &newly_held, turn.now.mono);
         self.find_listeners();
-        if self.layout_version() != before {
+        if self.layout_version() != version {
             self.claims.start_layout();
             self.stable.forget_claims();
         }

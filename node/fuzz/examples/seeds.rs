@@ -149,7 +149,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         Found::Object(object.clone()),
         Found::Digest(7),
         Found::Absent,
-        Found::Refused(Refusal::Amnesia),
+        Found::Refused(Refusal::Behind),
     ];
     let write_key = key.clone();
     let mut all = vec![

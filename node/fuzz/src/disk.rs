@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes};
 use holm_core::clock::PartitionClock;
 use holm_core::keys::{checkpoint_key, log_key, log_mark_key, object_key};
 use holm_core::shard::Shard;
-use holm_core::shard::config::Boot;
+use holm_core::shard::config::{Boot, Standing};
 use holm_core::shard::event::{Caller, Effects, Input as Event};
 use holm_core::shard::log::decode_record;
 use holm_core::store::{Store, StoreError, Table};
@@ -147,7 +147,7 @@ fn start(actor: u64, store: &mut SimStore) -> Result<(Shard, Clocks), String> {
     let boot = Boot {
         node: ME,
         actor: Actor(place::OUR_RUNS | actor),
-        amnesia: false,
+        standing: Standing::Serves,
         shard: 0,
         shards: 1,
     };

@@ -56,7 +56,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 41] = [
+pub const PROPERTIES: [&Property; 44] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -74,6 +74,9 @@ pub const PROPERTIES: [&Property; 41] = [
     &hints::HOME_FIRST,
     &hints::GO_HOME,
     &quarantine::STEPS_ASIDE,
+    &quarantine::ASKS_FIRST,
+    &quarantine::BEHIND_STEPS_ASIDE,
+    &quarantine::COMES_BACK,
     &quorum_reads::INTERSECTION,
     &deadline::IN_TIME,
     &ends::ENDS,

@@ -17,6 +17,7 @@ mod hints;
 mod node;
 mod queue;
 mod shell;
+mod standing;
 mod tally;
 mod watch;
 
@@ -27,6 +28,7 @@ use bytes::{Bytes, BytesMut};
 use holm_core::context::ContextSecrets;
 use holm_core::layout::Layout;
 use holm_core::object::Object;
+use holm_core::peer::{OpId, Position};
 use holm_core::shard::config::{ClusterState, ShardConfig};
 use holm_core::shard::event::Counters;
 use holm_core::store::Table;
@@ -139,6 +141,8 @@ pub struct Cluster {
     next_checked: usize,
     tally: FaultTally,
     counters_of_the_dead: Counters,
+    /// Where nodes told each other that they stand, if a bug may have changed that.
+    positions: BTreeMap<OpId, Vec<(Partition, Position)>>,
     /// What a bug that was put back remembers.
     bugs: bugs::Bugs,
     /// Records the protocol's steps, if somebody wants them.
@@ -188,6 +192,7 @@ impl Cluster {
             next_checked: 0,
             tally: FaultTally::default(),
             counters_of_the_dead: Counters::default(),
+            positions: BTreeMap::new(),
             bugs: bugs::Bugs::default(),
             recorder: None,
             setup,
@@ -502,6 +507,9 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.objects_refetched += more.objects_refetched;
     sum.scans_failed += more.scans_failed;
     sum.resyncs += more.resyncs;
+    sum.fell_behind += more.fell_behind;
+    sum.compared += more.compared;
+    sum.dead_siblings_dropped += more.dead_siblings_dropped;
     sum.resync_objects += more.resync_objects;
     sum.siblings_max = sum.siblings_max.max(more.siblings_max);
 }

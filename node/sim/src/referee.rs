@@ -4,7 +4,7 @@
 
 mod disks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,8 +66,8 @@ pub struct Referee {
     /// What nodes have claimed, over all their runs: prefixes of what they have seen, and what they know
     /// to be stable.
     claimed: BTreeMap<(NodeId, Partition), (VersionVector, VersionVector)>,
-    /// Nodes that lost their memory, and when, microseconds.
-    forgot: BTreeMap<NodeId, u64>,
+    /// Nodes that lost their memory, when, microseconds, and of what they have it again.
+    forgot: BTreeMap<NodeId, (u64, BTreeSet<Partition>)>,
     violation: Option<Violation>,
     tally: OutcomeTally,
 }
@@ -202,7 +202,28 @@ impl Referee {
 
     /// A node has lost its memory, and must not answer for it from now on.
     pub fn forgets(&mut self, node: NodeId, now_us: u64) {
-        self.forgot.entry(node).or_insert(now_us);
+        self.forgot.entry(node).or_insert((now_us, BTreeSet::new()));
+    }
+
+    /// Such a node has taken a partition from others.
+    pub fn recovers(&mut self, node: NodeId, partition: Partition) {
+        if let Some((_, has)) = self.forgot.get_mut(&node) {
+            has.insert(partition);
+        }
+    }
+
+    /// Which nodes must not answer for a partition, and since when.
+    fn without(&self, partition: Partition) -> BTreeMap<NodeId, u64> {
+        let lacks = self.forgot.iter().filter(|(_, (_, has))| !has.contains(&partition));
+        lacks.map(|(&node, &(at_us, _))| (node, at_us)).collect()
+    }
+
+    /// A node got another disk, or has taken what it lost from others: whether it has lost its memory now.
+    pub fn comes_back(&mut self, node: NodeId, has_forgotten: bool, now_us: u64) {
+        self.forgot.remove(&node);
+        if has_forgotten {
+            self.forgets(node, now_us);
+        }
     }
 
     /// A client repeats a write.
@@ -274,7 +295,8 @@ impl Referee {
         let partition = self.history.key(key).partition;
         let verdict = receipts::check(&self.layout, partition, level, &written.receipt);
         self.judge(verdict);
-        self.judge(quarantine::check(&self.forgot, asked_us, &written.receipt, false));
+        let without = self.without(partition);
+        self.judge(quarantine::check(&without, asked_us, &written.receipt, false));
         // What a writer may overwrite next: its own write, and what it had seen.
         let covers = self.open(key, &written.context);
         if covers.covers(written.dot) {
@@ -298,8 +320,9 @@ impl Referee {
         let covers = self.open(key, &values.context);
         let verdict = self.check_read(key, level, values);
         self.judge(verdict);
-        self.judge(quarantine::check(&self.forgot, asked_us, &values.receipt, true));
         let partition = self.history.key(key).partition;
+        let without = self.without(partition);
+        self.judge(quarantine::check(&without, asked_us, &values.receipt, true));
         let shown = values.siblings.iter();
         let ids = shown.filter_map(|sibling| self.history.by_dot(partition, sibling.dot));
         let set = self.history.shown_by(ids);
@@ -503,14 +526,18 @@ impl Referee {
         Ok(())
     }
 
-    /// What a node may forget of a partition.
+    /// What a node may forget of a partition: by what it knows, or has claimed to know before its disk was
+    /// replaced by an older one.
     fn known(
         &self,
         node: NodeId,
         partition: Partition,
         account: &impl Fn(Partition) -> Account,
     ) -> VersionVector {
-        let own = account(partition).know;
+        let mut own = account(partition).know;
+        if let Some((_, claimed)) = self.claimed.get(&(node, partition)) {
+            own.merge(claimed);
+        }
         let Some(known) = self.claimed_by_others(node, partition).1 else { return own };
         least(&own, &known)
     }

@@ -8,8 +8,8 @@
 //! 4. *Reading*: every key can be read from every region at all its replicas.
 //! 5. *Verdict*: replicas are equal, nothing acknowledged is lost, nothing overwritten is back.
 //!
-//! A node that lost its disk has no way back yet: it refuses reads, so the reads of step 4 ask for
-//! all the others, and only these are compared.
+//! A node that lost its disk takes what the others have before step 4, on its own. One that cannot,
+//! because another rule is broken, is not read from.
 
 mod strike;
 
@@ -21,7 +21,7 @@ use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
 use holm_protocol::message::{Get, Request};
 
-use crate::check::{Verdict, Violation, converged, ends, panics};
+use crate::check::{Verdict, Violation, converged, ends, panics, quarantine};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
@@ -358,6 +358,7 @@ impl Sim {
         while self.goes_on()
             && self.cluster.now_us() < until_us
             && (clocks.is_err()
+                || !self.cluster.quarantined().is_empty()
                 || forgotten.is_err()
                 || !keys.iter().all(|&key| self.is_converged(key)))
         {
@@ -366,6 +367,8 @@ impl Sim {
             forgotten = self.cluster.check_all_forgotten();
         }
         if self.goes_on() {
+            let left = quarantine::check_left(&self.cluster.quarantined());
+            self.cluster.referee_mut().judge(left);
             for key in keys {
                 let replicas = self.replicas_of(key);
                 self.cluster.referee_mut().check_converged(key, &replicas);
@@ -458,8 +461,8 @@ impl Sim {
         self.replicas_of(key).windows(2).all(|pair| converged::is_same(&pair[0].1, &pair[1].1))
     }
 
-    /// What nobody holds but nodes that lost their disks and took part again since: it is there,
-    /// and cannot be read before such nodes can resynchronise.
+    /// What nobody holds but nodes that lost their disks and have not taken part again since: it is
+    /// there, and cannot be read.
     fn set_aside_unreadable(&mut self) {
         let events: Vec<EventId> =
             self.cluster.referee().history().events().map(|(id, _)| id).collect();

@@ -182,6 +182,10 @@ tampers! {
         None, converged::SAME_EVERYWHERE;
     ClaimsOwnRunOnly, "A node tells others what it has written, and not what it has seen of nodes that are gone.",
         None, converged::SAME_EVERYWHERE;
+    ServesInDoubt, "A started node serves before it has compared with another replica.",
+        GRACE, quarantine::ASKS_FIRST;
+    ComparesOneWay, "Who is compared with does not look whether it has missed something itself.",
+        None, quarantine::BEHIND_STEPS_ASIDE;
     ResyncEndsEarly, "A replica that takes a partition whole takes its first page for all of it.",
         None, equal_clocks::EQUAL_STATES;
     StableBySet, "A claim says that everything up to the last write is seen, whatever is missing before it.",

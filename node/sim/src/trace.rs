@@ -15,7 +15,9 @@ use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::Object;
 use holm_core::peer::verify::{Answer, KeyState, Question};
-use holm_core::peer::{Claimed, Found, GapObject, HintMessage, PageObject, PeerMessage, Want};
+use holm_core::peer::{
+    Claimed, CompareMessage, Found, GapObject, HintMessage, PageObject, PeerMessage, Position, Want,
+};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
 use holm_protocol::ids::{Actor, NodeId, Partition};
@@ -346,6 +348,18 @@ impl Names {
         }
     }
 
+    fn comparison(&self, message: &CompareMessage, out: &mut String) -> fmt::Result {
+        let (word, positions) = match message {
+            CompareMessage::Compare { positions, .. } => ("compares", positions),
+            CompareMessage::Compared { positions, .. } => ("answers", positions),
+        };
+        let position = |(partition, it): &(Partition, Position)| {
+            let known = joined(it.know.iter().map(|top| self.dot(top)));
+            format!("{partition} {:?}, all have {known}", it.standing)
+        };
+        write!(out, "{word}: {}", joined(positions.iter().map(position)))
+    }
+
     fn peer(&self, frame: &Bytes, out: &mut String) -> fmt::Result {
         let Some(message) = whole_frame(frame).and_then(|f| PeerMessage::decode(&f).ok()) else {
             return out.write_str("undecodable");
@@ -380,6 +394,7 @@ impl Names {
             }
             PeerMessage::Hint(message) => self.hint(&message, out),
             PeerMessage::Fingerprint(message) => write!(out, "{message:?}"),
+            PeerMessage::Compare(message) => self.comparison(&message, out),
             PeerMessage::Proxy { request, .. } => {
                 out.write_str("asks for its client: ")?;
                 self.a_request(&request, out)
@@ -408,9 +423,10 @@ impl Names {
                 write!(out, "has seen {}", joined(clocks.iter().map(clock)))
             }
             PeerMessage::Noted { .. } => out.write_str("noted"),
-            PeerMessage::PageAsk { partition, after, .. } => {
+            PeerMessage::PageAsk { partition, after, gathers, .. } => {
                 let after = after.map_or("the beginning".to_owned(), |(_, key)| text(&key));
-                write!(out, "wants {partition} whole, from {after} on")
+                let who = if gathers { ", to gather it" } else { "" };
+                write!(out, "wants {partition} whole, from {after} on{who}")
             }
             PeerMessage::PageAnswer { partition, clock, objects, is_last, .. } => {
                 let object =
@@ -574,6 +590,7 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::GapAnswer { .. }
                 | PeerMessage::PageAsk { .. }
                 | PeerMessage::PageAnswer { .. }
+                | PeerMessage::Compare(_)
                 | PeerMessage::Verify { .. }
                 | PeerMessage::VerifyReply { .. }
                 | PeerMessage::Fingerprint(_) => None,

@@ -1,7 +1,6 @@
 //! How consistent this node is with the others, as of its shards' last looks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use holm_core::shard::lag::RegionLag;
 use holm_protocol::ids::{NodeId, RegionId};
@@ -51,7 +50,8 @@ pub struct Consistency {
     pub hint_bytes: u64,
     /// Since when the oldest is kept, wall milliseconds; 0: there is none.
     pub hints_since_ms: u64,
-    /// Partitions that the node does not serve because it lost state.
+    /// Partitions that the node does not serve: it has not compared with others since its start, or takes
+    /// them from others.
     pub quarantined: u64,
 }
 
@@ -86,9 +86,8 @@ impl NodeState {
             let since = [all.hints_since_ms, shard.counters.hints_since_ms];
             all.hints_since_ms = since.into_iter().filter(|&ms| ms > 0).min().unwrap_or(0);
         }
-        if self.amnesia.load(Ordering::Acquire) {
-            all.quarantined = layout.map_or(0, |it| it.partitions_of(self.node).count() as u64);
-        }
+        let (in_doubt, behind) = self.quarantined();
+        all.quarantined = in_doubt + behind;
         all
     }
 }
@@ -154,7 +153,11 @@ impl Consistency {
             ));
         }
         if self.quarantined > 0 {
-            concerns.push("amnesia: the store lost state; reads are left to the others".to_owned());
+            let count = self.quarantined;
+            concerns.push(format!(
+                "{count} partitions are not served: not yet compared with other replicas since the \
+                 start, or taken from them"
+            ));
         }
         concerns
     }
@@ -201,6 +204,6 @@ mod tests {
             }
         }
         let lost = Consistency { quarantined: 3, ..Consistency::default() };
-        assert_eq!(lost.concerns(&none, WALL_MS).len(), 1, "amnesia is no matter of thresholds");
+        assert_eq!(lost.concerns(&none, WALL_MS).len(), 1, "quarantine is no matter of thresholds");
     }
 }

@@ -34,6 +34,10 @@ pub struct ShardState {
     pub demanded: Demanded,
     /// What it knows of consistency, as of its last look.
     pub facts: ShardFacts,
+    /// The version of the layout that it knows.
+    pub layout: u64,
+    /// Whether it was told that the store lost state.
+    pub knows_of_amnesia: bool,
 }
 
 /// What several threads want to know of a node's state.
@@ -93,7 +97,8 @@ impl NodeState {
             reasons.push("this node is not in the layout".to_owned());
         }
         if self.amnesia.load(Ordering::Acquire) {
-            reasons.push("amnesia: the store lost state; reads are left to the others".to_owned());
+            let how = "amnesia: the store lost state; it is taken from the others";
+            reasons.push(how.to_owned());
         }
         if self.store().space().full {
             reasons.push("the disk is full: writes are refused".to_owned());
@@ -113,6 +118,18 @@ impl NodeState {
                 };
                 reasons.push(format!("shard {shard} refuses writes: {why}"));
             }
+        }
+        let (in_doubt, behind) = self.quarantined();
+        if in_doubt > 0 {
+            reasons.push(format!(
+                "{in_doubt} partitions are in doubt: no other replica has said yet that this node's \
+                 disk is not an older one"
+            ));
+        }
+        if behind > 0 {
+            reasons.push(format!(
+                "{behind} partitions are behind: they are taken from other replicas first"
+            ));
         }
         let conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
         for (node, why) in conflicts.iter() {
@@ -190,6 +207,22 @@ impl NodeState {
     #[must_use]
     pub fn cluster(&self) -> Arc<ClusterState> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Partitions for which the node does not answer: in doubt, and behind.
+    #[must_use]
+    pub fn quarantined(&self) -> (u64, u64) {
+        let counters = self.counters();
+        let in_doubt = counters.iter().map(|counters| counters.in_doubt).sum();
+        (in_doubt, counters.iter().map(|counters| counters.behind).sum())
+    }
+
+    /// Whether all shards know that the store lost state, and answer for all that the layout gives them.
+    #[must_use]
+    pub fn is_healed(&self) -> bool {
+        let (version, member, _) = *self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let knows = |shard: &ShardState| shard.layout == version && shard.knows_of_amnesia;
+        member && self.shards().iter().all(knows) && self.quarantined() == (0, 0)
     }
 
     /// Each shard's counters.

@@ -70,6 +70,10 @@ async fn health_tells_alive_from_ready() {
     assert!(code == 503 && body.contains("amnesia"), "{body}");
     assert_eq!(get(addr, "/livez").await.0, 200, "amnesia is no reason to restart a node");
     set(&state.amnesia, false);
+    state.shards[0].lock().unwrap().counters.in_doubt = 3;
+    let (code, _, body) = get(addr, "/readyz").await;
+    assert!(code == 503 && body.contains("3 partitions are in doubt"), "{body}");
+    state.shards[0].lock().unwrap().counters.in_doubt = 0;
     set(&state.stopping, true);
     let (code, _, body) = get(addr, "/readyz").await;
     assert!(code == 503 && body.contains("stopping"), "{body}");

@@ -26,7 +26,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 43] = [
+const SHARD_COUNTERS: [ShardFigure; 47] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -83,6 +83,11 @@ const SHARD_COUNTERS: [ShardFigure; 43] = [
         c.log_entries_forgotten
     }),
     ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
+    ("fell_behind", "Partitions found here to lack what all replicas once had.", |c| c.fell_behind),
+    ("compared", "Answers of other replicas that said where they stand.", |c| c.compared),
+    ("dead_siblings_dropped", "Objects cut down to what a replica taken whole has.", |c| {
+        c.dead_siblings_dropped
+    }),
     ("resync_objects", "Objects of such partitions that came.", |c| c.resync_objects),
     ("objects_refetched", "Damaged objects replaced by another replica's.", |c| {
         c.objects_refetched
@@ -107,7 +112,7 @@ const SHARD_COUNTERS: [ShardFigure; 43] = [
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 11] = [
+const SHARD_GAUGES: [ShardFigure; 13] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
@@ -118,6 +123,10 @@ const SHARD_GAUGES: [ShardFigure; 11] = [
     ("held_bytes", "Bytes that requests and lingering writes hold.", |c| c.held_bytes),
     ("log_memory_bytes", "Bytes of the dot log's entries in memory.", |c| c.log_bytes),
     ("log_segment_bytes", "Bytes of the dot log's segments on disk.", |c| c.log_segment_bytes),
+    ("partitions_in_doubt", "Partitions not answered for: not compared since the start.", |c| {
+        c.in_doubt
+    }),
+    ("partitions_behind", "Partitions not answered for until taken whole.", |c| c.behind),
     ("gap_asks_open", "Questions for lacking writes that are under way.", |c| c.gap_asks_open),
 ];
 

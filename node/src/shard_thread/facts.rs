@@ -28,6 +28,8 @@ impl Running {
         state.demanded = self.shard.demanded();
         // Empty, and so without an allocation, as long as everyone answers.
         state.breakers = self.shard.breakers().collect();
+        state.layout = self.shard.layout_version();
+        state.knows_of_amnesia = self.amnesia;
         if let Some(facts) = facts {
             state.facts = facts;
             self.looked = Some(now.mono);

@@ -68,9 +68,10 @@ impl Scene {
         };
         let bucket = make("b", BucketKind::Siblings).await;
         let lww = make("lww", BucketKind::Lww).await;
+        let mut one = FakePeer::meet(&pki, &node, 1, 1).await;
+        one.vouch().await;
         node.until_ready().await;
         let witness = Witness::write(&mut friend, bucket).await;
-        let one = FakePeer::meet(&pki, &node, 1, 1).await;
         let two = FakePeer::meet(&pki, &node, 2, 2).await;
         until_connected(&node, 2.0).await;
         Scene { one, two, bucket, lww, friend, witness, node, pki, _conn: conn, _dir: dir }

@@ -63,6 +63,10 @@ impl PeerMessage {
             PeerMessage::Seen { op, run, layout, clocks } => {
                 by_shard(clocks, shards, |clocks| PeerMessage::Seen { op, run, layout, clocks })
             }
+            PeerMessage::Compare(message) => {
+                let (positions, message) = message.split();
+                by_shard(positions, shards, message)
+            }
             message => vec![(shard_of(message.partition(), shards), message)],
         }
     }
@@ -171,7 +175,11 @@ pub(super) fn page(reader: &mut Reader<'_>) -> Result<Vec<PageObject>, WireError
 
 /// Count (varint, at least 1), then per partition its number (4 bytes), but for the first, with
 /// which every message begins, and what is said of it.
-fn put_parts<T>(out: &mut BytesMut, parts: &[(Partition, T)], put: impl Fn(&mut BytesMut, &T)) {
+pub(super) fn put_parts<T>(
+    out: &mut BytesMut,
+    parts: &[(Partition, T)],
+    put: impl Fn(&mut BytesMut, &T),
+) {
     put_varint(out, parts.len() as u64);
     for (at, (partition, part)) in parts.iter().enumerate() {
         if at > 0 {
@@ -181,7 +189,7 @@ fn put_parts<T>(out: &mut BytesMut, parts: &[(Partition, T)], put: impl Fn(&mut 
     }
 }
 
-fn parts<T>(
+pub(super) fn parts<T>(
     first: Partition,
     reader: &mut Reader<'_>,
     read: impl Fn(&mut Reader<'_>) -> Result<T, WireError>,

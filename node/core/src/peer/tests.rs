@@ -36,7 +36,7 @@ fn samples() -> Vec<PeerMessage> {
         Found::Object(object.clone()),
         Found::Digest(5),
         Found::Absent,
-        Found::Refused(Refusal::Amnesia),
+        Found::Refused(Refusal::Behind),
     ];
     let mut samples = vec![
         PeerMessage::Write {
@@ -93,7 +93,7 @@ fn samples() -> Vec<PeerMessage> {
             partition,
             result: Ok(vec![digest(1, 5), digest(9, 300)]),
         },
-        FingerprintMessage::Answer { op, partition, result: Err(Refusal::Amnesia) },
+        FingerprintMessage::Answer { op, partition, result: Err(Refusal::Behind) },
     ];
     samples.extend(fingerprints.map(PeerMessage::Fingerprint));
     samples.extend(about_gaps(op, partition));
@@ -121,10 +121,41 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
     let (bucket, key) = (BucketId(3), Bytes::from_static(b"key"));
     let page = PageObject { bucket, key: key.clone(), object: Bytes::from_static(b"object") };
     let (clock, bytes_max) = (dots.clone(), 9);
+    let mut know = VersionVector::new();
+    know.insert(holm_protocol::dot::Dot { actor: Actor(3), counter: 4 });
+    let position = |standing, know: &VersionVector| Position { standing, know: know.clone() };
+    let positions = vec![
+        (partition, position(Standing::Behind, &know)),
+        (other, position(Standing::Doubt, &VersionVector::new())),
+        (Partition { placement: PlacementId(1), index: 0 }, position(Standing::Serves, &know)),
+    ];
     vec![
-        PeerMessage::PageAsk { op, partition, after: None, bytes_max },
-        PeerMessage::PageAsk { op, partition, after: Some((bucket, key)), bytes_max },
-        PeerMessage::PageAnswer { op, partition, clock, objects: vec![page], is_last: true },
+        PeerMessage::PageAsk {
+            op,
+            partition,
+            after: None,
+            know: know.clone(),
+            gathers: true,
+            bytes_max,
+        },
+        PeerMessage::PageAsk {
+            op,
+            partition,
+            after: Some((bucket, key)),
+            know: VersionVector::new(),
+            gathers: false,
+            bytes_max,
+        },
+        PeerMessage::PageAnswer {
+            op,
+            partition,
+            clock,
+            know: know.clone(),
+            objects: vec![page],
+            is_last: true,
+        },
+        PeerMessage::Compare(CompareMessage::Compare { op, positions: positions.clone() }),
+        PeerMessage::Compare(CompareMessage::Compared { op, positions }),
         PeerMessage::Pulse { actor: Actor(3), hlc: Hlc(8), counters },
         PeerMessage::Seen { op, run: Actor(4), layout: 300, clocks },
         PeerMessage::Noted { op, partition, shard: 1, shards: 2 },

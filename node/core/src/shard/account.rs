@@ -4,8 +4,8 @@
 //! it. Its fields follow each other behind the number of the layout, so that a release that knows
 //! more of them can tell.
 //!
-//! A row: version (1 byte), what is known to be stable (a version vector), whether the log was cut (1
-//! byte: 0 or 1); at the end a crc32c.
+//! A row: version (1 byte), what is known to be stable (a version vector), whether the log was cut,
+//! whether the replica is behind (1 byte each: 0 or 1); at the end a crc32c.
 
 use bytes::BufMut;
 
@@ -29,18 +29,22 @@ pub struct Account {
     pub know: VersionVector,
     /// Whether segments of the log were cut: nothing else tells what their objects have to forget.
     pub is_cut: bool,
+    /// Whether it has missed something, and is to take the partition whole before it serves.
+    pub is_behind: bool,
 }
 
 impl Account {
-    /// A partition's account as the disk has it; nothing is known of one that has none.
+    /// A partition's account as the disk has it; `None` if the node never held the partition.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if it is damaged, or what the store reports.
-    pub fn read<S: Store>(partition: Partition, store: &mut S) -> Result<Account, StoreError> {
-        let Some(row) = store.get(Table::Meta, &account_key(partition))? else {
-            return Ok(Account::default());
-        };
-        Account::decode(&row)
+    pub fn read<S: Store>(
+        partition: Partition,
+        store: &mut S,
+    ) -> Result<Option<Account>, StoreError> {
+        let row = store.get(Table::Meta, &account_key(partition))?;
+        row.map(|row| Account::decode(&row))
+            .transpose()
             .map_err(|error| StoreError::Corrupt(format!("account of {partition}: {error}")))
     }
 
@@ -54,6 +58,7 @@ impl Account {
         out.put_u8(VERSION);
         self.know.encode(&mut out);
         out.put_u8(self.is_cut.into());
+        out.put_u8(self.is_behind.into());
         seal(out)
     }
 
@@ -69,8 +74,9 @@ impl Account {
         }
         let know = VersionVector::decode(&mut reader, ACTORS_MAX)?;
         let is_cut = read_flag(&mut reader)?;
+        let is_behind = read_flag(&mut reader)?;
         reader.finish()?;
-        Ok(Account { know, is_cut })
+        Ok(Account { know, is_cut, is_behind })
     }
 }
 
@@ -84,7 +90,7 @@ mod tests {
     /// Goal: a row is read back as it was, and damage to any of its bytes is found.
     #[test]
     fn rows_are_read_back_or_refused() {
-        let mut account = Account { is_cut: true, ..Account::default() };
+        let mut account = Account { is_behind: true, is_cut: true, ..Account::default() };
         for actor in 1..4 {
             account.know.insert(Dot { actor: Actor(actor), counter: actor * 1000 });
         }

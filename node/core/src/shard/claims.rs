@@ -27,8 +27,9 @@ use holm_protocol::dot::Dot;
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 
-use crate::peer::{Claimed, OpId, PeerMessage};
+use crate::peer::{Claimed, OpId, PeerMessage, Standing};
 use crate::shard::config::shard_of;
+use crate::shard::doubt::Doubts;
 use crate::shard::event::Effect;
 use crate::shard::log::LogEntry;
 use crate::shard::partition::PartitionState;
@@ -161,9 +162,12 @@ impl Claims {
         self.due = Some(Mono(0));
     }
 
-    /// Clocks were loaded: all of it is to be told.
+    /// Clocks were loaded, or are vouched for from now on: all of it is to be told.
     pub(super) fn loaded(&mut self, partition: Partition, actors: impl Iterator<Item = Actor>) {
         actors.for_each(|actor| self.seen.note((partition, actor)));
+        if self.own.numbers.contains_key(&partition) {
+            self.own.note(partition);
+        }
         self.due = Some(Mono(0));
     }
 
@@ -235,7 +239,7 @@ impl Shard {
     /// Between two batches: tells what is due, if it is durable.
     pub(super) fn tell<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
         let now = turn.now.mono;
-        if self.claims.due.is_none_or(|due| due > now) || !self.may_claim() {
+        if self.claims.due.is_none_or(|due| due > now) || !self.is_sound() {
             return;
         }
         if let Some((number, _)) = &self.claims.waiting {
@@ -279,11 +283,9 @@ impl Shard {
         }
     }
 
-    /// Whether what is in memory between two batches is what the disk has, and that is all that
-    /// there ever was.
-    pub(super) fn may_claim(&self) -> bool {
-        let sound = matches!(self.stopped, None | Some(StoreFault::Full));
-        sound && !self.boot.amnesia
+    /// Whether what is in memory between two batches is what the disk has.
+    pub(super) fn is_sound(&self) -> bool {
+        matches!(self.stopped, None | Some(StoreFault::Full))
     }
 
     /// Says when to come back.
@@ -305,7 +307,9 @@ impl Shard {
         for (number, partition) in self.claims.own.after(listener.pulsed).take(PULSE_PARTITIONS) {
             listener.pulsed = number;
             let state = self.partitions.get(&partition);
-            if let Some(state) = state.filter(|_| listener.partitions.contains(&partition)) {
+            let serves = self.doubts.standing(partition) == Standing::Serves;
+            let is_told = serves && listener.partitions.contains(&partition);
+            if let Some(state) = state.filter(|_| is_told) {
                 let own = state.clock().get(self.boot.actor);
                 counters.push((partition, own.map_or(0, |own| own.prefix())));
             }
@@ -348,7 +352,8 @@ impl Shard {
         if listener.claim_at > now {
             return Some(listener.claim_at);
         }
-        let (clocks, upto) = changes(&self.claims.seen, listener, &self.partitions, CLAIM_BYTES);
+        let serving = (&self.partitions, &self.doubts);
+        let (clocks, upto) = changes(&self.claims.seen, listener, serving, CLAIM_BYTES);
         if clocks.is_empty() {
             listener.told = upto;
             return (self.claims.seen.last > upto).then_some(now);
@@ -376,16 +381,12 @@ impl Shard {
         if listener.claim_at > now {
             return Some(listener.claim_at);
         }
-        let (clocks, upto) = changes(&self.claims.seen, listener, &self.partitions, usize::MAX);
+        let serving = (&self.partitions, &self.doubts);
+        let (clocks, upto) = changes(&self.claims.seen, listener, serving, usize::MAX);
         listener.told = upto;
         listener.claim_at = now.plus_ms(self.config.seen_ms);
         told.own.extend(clocks);
         None
-    }
-
-    /// The version of the layout that this node goes by; 0 if there is none.
-    pub(super) fn layout_version(&self) -> u64 {
-        self.cluster.layout.as_ref().map_or(0, |layout| layout.version())
     }
 
     /// A peer has taken in its part of a claim.
@@ -401,7 +402,7 @@ impl Shard {
 fn changes(
     seen: &Changes<(Partition, Actor)>,
     listener: &Listener,
-    partitions: &BTreeMap<Partition, PartitionState>,
+    (partitions, doubts): (&BTreeMap<Partition, PartitionState>, &Doubts),
     bytes_max: usize,
 ) -> (BTreeMap<Partition, Claimed>, u64) {
     let mut clocks: BTreeMap<Partition, Claimed> = BTreeMap::new();
@@ -412,7 +413,9 @@ fn changes(
         }
         upto = number;
         let state = partitions.get(&partition);
-        let Some(state) = state.filter(|_| listener.partitions.contains(&partition)) else {
+        let serves = doubts.standing(partition) == Standing::Serves;
+        let is_told = serves && listener.partitions.contains(&partition);
+        let Some(state) = state.filter(|_| is_told) else {
             continue;
         };
         if let Some(seen) = state.clock().get(actor) {

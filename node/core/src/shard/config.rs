@@ -8,6 +8,7 @@ use holm_protocol::ids::{Actor, BucketId, NodeId};
 
 use crate::context::ContextSecrets;
 use crate::layout::Layout;
+pub use crate::peer::Standing;
 
 /// A shard's limits and intervals. Every queue and wait has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,9 +167,9 @@ pub struct Boot {
     pub node: NodeId,
     /// The run: fresh and random at every start (I1).
     pub actor: Actor,
-    /// Whether the store lost state it once had: such a node answers no reads and coordinates
-    /// nothing, because what it would push could bring back what others have forgotten (I4, I11).
-    pub amnesia: bool,
+    /// Where it stands with its partitions as it starts (I4, I11): in doubt; behind, if the store says
+    /// that it lost state it once had. That it serves at once is for tests.
+    pub standing: Standing,
     /// Which of the node's shards this is.
     pub shard: usize,
     /// How many there are: partition `p` belongs to shard `p % shards`.

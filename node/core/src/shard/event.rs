@@ -67,7 +67,8 @@ pub enum Input {
     Verify(VerifyDemand),
     /// Membership doubts that this node can be reached, or does not any more. It only is asked last.
     PeerDoubted(NodeId, bool),
-    /// The node was found to have lost state it once had.
+    /// The node was found to have lost state it once had. What the disk lost while the node ran it must
+    /// not take up writes without before the next start.
     Amnesia,
     /// Layout, buckets or secrets have changed.
     Cluster(Arc<ClusterState>),
@@ -275,6 +276,16 @@ pub struct Counters {
     pub gap_objects_joined: u64,
     /// Their bytes.
     pub gap_bytes_joined: u64,
+    /// Partitions of which this node found that it has missed something that all others once had.
+    pub fell_behind: u64,
+    /// Answers of other replicas that said where they stand.
+    pub compared: u64,
+    /// Partitions for which this replica does not answer now: it has not compared them since its start.
+    pub in_doubt: u64,
+    /// Partitions for which it does not answer now: it takes them whole from another first.
+    pub behind: u64,
+    /// Own objects of which siblings went because another replica, taken whole, has overwritten them.
+    pub dead_siblings_dropped: u64,
     /// Partitions taken whole from another replica.
     pub resyncs: u64,
     /// Their objects that came, repeated ones too.

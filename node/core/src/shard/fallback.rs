@@ -66,7 +66,7 @@ impl Shard {
         level: Level,
     ) -> bool {
         let near = route.layout.replicas_in(route.partition, route.region);
-        let may = !route.replica && !self.boot.amnesia && is_sloppy(route, level);
+        let may = !route.replica && is_sloppy(route, level);
         if !may || near.is_empty() || near.iter().any(|&node| self.peers.is_up(node)) {
             return false;
         }
@@ -175,7 +175,7 @@ impl Shard {
         let level = get.level.unwrap_or(route.policy.read_level);
         let replicas = route.layout.replicas(route.partition);
         let may = level == Level::One && is_sloppy(route, level) && !route.replica;
-        if !may || self.boot.amnesia || replicas.iter().any(|&node| self.peers.is_up(node)) {
+        if !may || replicas.iter().any(|&node| self.peers.is_up(node)) {
             return false;
         }
         // What is not durable is not shown.

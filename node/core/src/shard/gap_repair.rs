@@ -17,7 +17,8 @@
 //!
 //! A peer answers from objects that the open batch has changed only after its commit. It says
 //! which dots it has not seen, and which it has seen and has no key for any more (`cut`); of what it
-//! leaves out it can be asked again. A node that lost memory asks for nothing, and has seen nothing.
+//! leaves out it can be asked again. A replica that does not serve asks for nothing, and says that it has seen
+//! nothing.
 //!
 //! [`gaps`]: super::gaps
 //! [`resync`]: super::resync
@@ -30,7 +31,7 @@ use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::{DotSet, PartitionClock};
 use crate::object::Object;
-use crate::peer::{Claimed, GapObject, OpId, PeerMessage};
+use crate::peer::{Claimed, GapObject, OpId, PeerMessage, Standing};
 use crate::shard::event::Effect;
 use crate::shard::gaps::Ask;
 use crate::shard::replica::Incoming;
@@ -75,7 +76,7 @@ impl Shard {
     ) {
         self.lag.runs(from, actor);
         // Without room the next claim says it again.
-        if self.boot.amnesia || !self.may_have_news(from) || !self.gaps.has_room(from) {
+        if !self.may_have_news(from) || !self.gaps.has_room(from) {
             return;
         }
         let ripens_at = now.plus_ms(self.patience_ms());
@@ -106,7 +107,7 @@ impl Shard {
         if self.peers.run(from) != Some(run) || self.layout_version() != layout {
             return;
         }
-        let is_news = !self.boot.amnesia && self.may_have_news(from);
+        let is_news = self.may_have_news(from);
         if is_news && !self.notice_claims(from, clocks, turn.now.mono) {
             // Not noted, it will be repeated.
             self.counters.overloads += 1;
@@ -169,9 +170,9 @@ impl Shard {
             return;
         }
         let earliest = now.plus_ms(LOOK_MS);
-        if self.boot.amnesia || self.writable(turn.store).is_err() {
+        if self.writable(turn.store).is_err() {
             let later = earliest.plus_ms(ANSWER_MS);
-            self.gaps.looked((later, later), |_| true);
+            self.gaps.looked((later, later), |_| true, |_| true);
             return;
         }
         let patience_ms = self.patience_ms();
@@ -180,15 +181,20 @@ impl Shard {
         let first = partitions.partition_point(|&partition| partition <= self.last_asked);
         partitions.rotate_left(first);
         for partition in partitions {
-            let Some(state) = self.partitions.get(&partition) else { continue };
+            let Some(state) = self.partitions.get(&partition).filter(|_| self.serves(partition))
+            else {
+                continue;
+            };
             let peers = self.gaps.askable(partition, state.clock(), (now, patience_ms));
             if self.gaps.asks() < self.config.gap_asks_max {
                 self.ask_nearest(partition, peers, turn);
             }
         }
         self.start_resyncs(turn);
-        let peers = &self.peers;
-        self.gaps.looked((earliest, self.resyncs.free_at()), |node| peers.is_up(node));
+        let (peers, doubts) = (&self.peers, &self.doubts);
+        let serves = |partition| doubts.standing(partition) == Standing::Serves;
+        let at = (earliest, self.resyncs.free_at());
+        self.gaps.looked(at, |node| peers.is_up(node), serves);
     }
 
     fn ask_nearest<S: Store>(
@@ -229,7 +235,7 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) {
         let Some(state) = self.partitions.get(&partition) else { return };
-        if !self.may_claim() {
+        if !self.is_sound() || !self.serves(partition) {
             // What it claimed before, it does not vouch for now. Its next run claims anew.
             let (objects, cut, unknown) = (Vec::new(), DotSet::new(), missing.clone());
             let message = PeerMessage::GapAnswer { op, partition, objects, cut, unknown };

@@ -168,15 +168,16 @@ impl Gaps {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// The look is over; the next one is due by what is known now of peers that are up, and not
-    /// before `earliest`. A partition can be taken whole from `resync_at` on.
+    /// The look is over; the next one is due by what is known now of peers that are up and partitions
+    /// that serve, and not before `earliest`. A partition can be taken whole from `resync_at` on.
     pub(super) fn looked(
         &mut self,
         (earliest, resync_at): (Mono, Mono),
         is_up: impl Fn(NodeId) -> bool,
+        serves: impl Fn(Partition) -> bool,
     ) {
         let mut due = None;
-        for wanted in self.wanted.values() {
+        for (_, wanted) in self.wanted.iter().filter(|(partition, _)| serves(**partition)) {
             let ask = wanted.ask.as_ref().map(|ask| ask.deadline);
             let lacks = wanted.lacks.iter().filter(|(node, _)| is_up(**node));
             let lacks = lacks.flat_map(|(_, lack)| {

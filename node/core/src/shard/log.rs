@@ -146,6 +146,8 @@ pub struct ShardLog {
     adopted: BTreeSet<Partition>,
     /// Partitions whose accounts the open batch changes.
     accounted: BTreeSet<Partition>,
+    /// Partitions of which the disk has lost something.
+    doubted: BTreeSet<Partition>,
     /// Segments that the open batch deletes.
     trimmed: BTreeMap<Partition, Vec<Vec<u8>>>,
     /// What the segments of each partition take, bytes, and all of them.
@@ -169,11 +171,23 @@ impl ShardLog {
             pending: Vec::new(),
             adopted: BTreeSet::new(),
             accounted: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             trimmed: BTreeMap::new(),
             sizes: BTreeMap::new(),
             size: 0,
             staged: Staged::default(),
         }
+    }
+
+    /// The disk has lost something of this partition: what it says has been seen may be gone. Of its
+    /// records nothing is believed from now on, but the objects that are there.
+    pub fn doubt(&mut self, partition: Partition) {
+        self.doubted.insert(partition);
+    }
+
+    /// The partition was taken whole from another replica.
+    pub fn trust(&mut self, partition: Partition) {
+        self.doubted.remove(&partition);
     }
 
     /// Rebuilds the clocks of these partitions: checkpoints, then all streams' records after their
@@ -189,8 +203,13 @@ impl ShardLog {
     ) -> Result<BTreeMap<Partition, PartitionState>, StoreError> {
         let (mut clocks, mut accounts) = (BTreeMap::new(), BTreeMap::new());
         for &partition in partitions {
-            clocks.insert(partition, read_checkpoint(partition, store)?);
-            accounts.insert(partition, Account::read(partition, store)?);
+            if self.doubted.contains(&partition) {
+                clocks.insert(partition, PartitionClock::default());
+                accounts.insert(partition, Some(Account::default()));
+            } else {
+                clocks.insert(partition, read_checkpoint(partition, store)?);
+                accounts.insert(partition, Account::read(partition, store)?);
+            }
             self.resize(partition, read_size(partition, store)?);
         }
         let end = SEGMENTS_BEGIN;
@@ -228,7 +247,7 @@ impl ShardLog {
         }
         self.others.retain(|partition, _| !clocks.contains_key(partition));
         let mut state = |(partition, clock)| {
-            let account = accounts.remove(&partition).unwrap_or_default();
+            let account = accounts.remove(&partition).flatten();
             (partition, PartitionState::new(clock, account))
         };
         Ok(clocks.into_iter().map(&mut state).collect())
@@ -247,6 +266,9 @@ impl ShardLog {
         let entries = decode_record(record)
             .map_err(|error| StoreError::Corrupt(format!("dot log record: {error}")))?;
         for entry in entries {
+            if self.doubted.contains(&entry.partition) {
+                continue;
+            }
             let clock = if let Some(clock) = clocks.get_mut(&entry.partition) {
                 clock
             } else if is_own && !held.contains_key(&entry.partition) {

@@ -15,13 +15,21 @@ pub struct PartitionState {
     /// The last counter this run has assigned here.
     own_counter: u64,
     account: Account,
+    is_new: bool,
 }
 
 impl PartitionState {
-    /// A partition at the start of a run.
+    /// A partition at the start of a run; without an account if the node never held it.
     #[must_use]
-    pub fn new(clock: PartitionClock, account: Account) -> Self {
-        PartitionState { clock, own_counter: 0, account }
+    pub fn new(clock: PartitionClock, account: Option<Account>) -> Self {
+        let is_new = account.is_none();
+        PartitionState { clock, own_counter: 0, account: account.unwrap_or_default(), is_new }
+    }
+
+    /// Whether the node had never held it when it was loaded.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// What this replica has seen, what the open batch adds included.
@@ -49,6 +57,18 @@ impl PartitionState {
         let is_new = matches!(know.relation(stable), Relation::Before | Relation::Concurrent);
         know.merge(stable);
         is_new
+    }
+
+    /// Whether every dot up to these has been seen.
+    #[must_use]
+    pub fn has_seen_all(&self, stable: &VersionVector) -> bool {
+        let prefix = |actor| self.clock.get(actor).map_or(0, |seen| seen.prefix());
+        stable.iter().all(|top| prefix(top.actor) >= top.counter)
+    }
+
+    /// Notes whether this replica is behind. The account belongs into the open batch.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.account.is_behind = is_behind;
     }
 
     /// Takes in whether segments of the log were cut. Says whether that is new.

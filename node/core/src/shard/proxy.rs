@@ -83,8 +83,8 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let Passed { request, fingerprint, only } = passed;
         if matches!(origin, Origin::Peer(..)) {
-            let amnesia = route.replica && self.boot.amnesia;
-            let reason = if amnesia { NotReady::Amnesia } else { NotReady::NotInLayout };
+            let own = self.not_ready(route.partition).filter(|_| route.replica);
+            let reason = own.unwrap_or(NotReady::NotInLayout);
             return Err(RequestError::NotReady { reason });
         }
         self.admit()?;
@@ -139,7 +139,12 @@ impl Shard {
     fn try_next<S: Store>(&mut self, id: OpId, mut op: Box<ProxyOp>, turn: &mut Turn<'_, S>) {
         let fresh = |node: &&NodeId| !op.tried.contains(node) && self.peers.is_up(**node);
         let Some(&target) = op.candidates.iter().find(fresh) else {
+            let own = self.not_ready(op.partition).filter(|_| op.tried.is_empty());
             let error = match (op.is_read(), op.repeated) {
+                // Nobody else can be reached: this is why it is not done here.
+                (_, false) if own.is_some() => {
+                    RequestError::NotReady { reason: own.unwrap_or(NotReady::Behind) }
+                }
                 (true, _) => RequestError::ReadUnavailable { needed: 1, answered: 0 },
                 (false, false) => RequestError::WriteUnavailable { needed: 1, reachable: 0 },
                 (false, true) => RequestError::CoordinatorLost,

@@ -78,7 +78,7 @@ impl Shard {
     ) -> Result<(), RequestError> {
         let route = self.route(get.bucket, &get.key)?;
         route.check_region(get.level.unwrap_or(route.policy.read_level))?;
-        if !route.replica || self.boot.amnesia {
+        if !route.replica || !self.serves(route.partition) {
             if self.read_hints(origin, (&route, &get), turn) {
                 return Ok(());
             }
@@ -269,9 +269,8 @@ impl Shard {
     /// goes into the answer in its place: it may have come after this read took its own object,
     /// and an answer with neither of the two would say that the key is empty (I5).
     fn drop_late_found<S: Store>(&mut self, op: &mut ReadOp, object: &mut Object, store: &mut S) {
-        // The clock may claim what the disk has lost since: a value that is not alive here need not
-        // have been overwritten. What the others sent stands for itself.
-        if self.boot.amnesia {
+        // What is not alive here need not have been overwritten. Nor does this read get an answer.
+        if !self.serves(op.partition) {
             return;
         }
         let object_key = self.object_key(op.partition, op.bucket, &op.key);
@@ -294,6 +293,11 @@ impl Shard {
 
     /// Does what the answers so far call for.
     fn step_read<S: Store>(&mut self, id: OpId, mut op: Box<ReadOp>, turn: &mut Turn<'_, S>) {
+        if let Some(reason) = self.not_ready(op.partition) {
+            // Found out while it waited: its own object is no answer any more.
+            self.in_flight -= 1;
+            return answer(op.origin, Reply::Error(RequestError::NotReady { reason }), turn.out);
+        }
         loop {
             match op.coordinator.step() {
                 Next::Answer => match self.check_last(&mut op, turn.store) {
@@ -332,9 +336,6 @@ impl Shard {
     fn check_last<S: Store>(&mut self, op: &mut ReadOp, store: &mut S) -> Last {
         if !op.coordinator.is_mixed() {
             return Last::Answer;
-        }
-        if self.boot.amnesia {
-            return Last::Unknown;
         }
         let object_key = self.object_key(op.partition, op.bucket, &op.key);
         let loaded = self.cache.load(&object_key, op.kind, store);

@@ -115,6 +115,13 @@ impl Shard {
         is_evidence: bool,
         turn: &mut Turn<'_, S>,
     ) -> Result<(), Refusal> {
+        let incoming = self.check_incoming(write, turn.now)?;
+        let sent = Sent { object: incoming, encoded: Some(write.object.clone()), is_evidence };
+        self.join_object(write.partition, write.bucket, &write.key, sent, turn.store)
+    }
+
+    /// Decodes what another node sent, and looks whether it can be.
+    pub(super) fn check_incoming(&mut self, write: &Incoming, now: Now) -> Result<Object, Refusal> {
         self.check_place(write.partition, write.bucket, &write.key)?;
         let incoming = Object::decode(&write.object).map_err(|_| Refusal::Malformed)?;
         let bucket_kind = self.cluster.buckets.get(&write.bucket).map(|b| b.policy.kind);
@@ -123,9 +130,8 @@ impl Shard {
         }
         self.check_dots(write.partition, &incoming)?;
         self.check_room(write.partition, &incoming)?;
-        self.check_clocks(turn.now, &incoming)?;
-        let sent = Sent { object: incoming, encoded: Some(write.object.clone()), is_evidence };
-        self.join_object(write.partition, write.bucket, &write.key, sent, turn.store)
+        self.check_clocks(now, &incoming)?;
+        Ok(incoming)
     }
 
     /// Joins a decoded object; everything about it has been checked.
@@ -138,6 +144,7 @@ impl Shard {
         store: &mut S,
     ) -> Result<(), Refusal> {
         let Sent { object: mut incoming, encoded, is_evidence } = sent;
+        self.check_standing(partition)?;
         self.writable(store)?;
         let Some(state) = self.partitions.get(&partition) else {
             return Err(Refusal::NotReplica);
@@ -161,7 +168,7 @@ impl Shard {
         // Whose every dot has been seen is part of what is here, also where that is forgotten: a context
         // does not grow back.
         let is_old = named.iter().all(|dot| state.clock().contains(*dot));
-        if is_old && !is_evidence && !self.boot.amnesia {
+        if is_old && !is_evidence {
             return Ok(());
         }
         let object_key = self.cache.key(place);
@@ -242,10 +249,10 @@ impl Shard {
 
     /// What this replica holds, and whether that is part of the open batch.
     pub(super) fn look_up<S: Store>(&mut self, read: &Lookup, store: &mut S) -> (Found, bool) {
-        if self.boot.amnesia {
-            return (Found::Refused(Refusal::Amnesia), false);
-        }
-        if let Err(refusal) = self.check_place(read.partition, read.bucket, &read.key) {
+        let checked = self
+            .check_place(read.partition, read.bucket, &read.key)
+            .and_then(|()| self.check_standing(read.partition));
+        if let Err(refusal) = checked {
             return (Found::Refused(refusal), false);
         }
         // Without the bucket's kind an absent key would be remembered as the wrong kind of absent.

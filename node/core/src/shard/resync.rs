@@ -1,48 +1,51 @@
 //! Resync: a replica takes a partition whole from another one.
 //!
-//! The log of a replica is bounded: its oldest segments are cut. A replica that was away for so long
-//! asks for dots of which nobody knows the keys any more. It then takes all objects of the
-//! partition, page by page in the order of their keys, joins each as any replicated object, and at
-//! the end adopts the sender's clock: everything that clock has seen is part of what was sent.
+//! It must where nothing less helps: it is behind ([`doubt`](super::doubt)), or it lacks dots of which
+//! nobody's log knows the keys any more, because logs are bounded and their oldest segments are cut.
+//! It takes all objects of the partition, page by page in the order of their keys, joins each, and at
+//! the end adopts the sender's clock and what the sender knew to be stable: everything they speak of
+//! is part of what was sent.
 //!
+//! - **Both sides are looked at** (`Stability-resync-one-sided`): a sibling that came and was
+//!   overwritten here stays away, as with any replicated object; a sibling that is here goes if the
+//!   sender's clock has it and it is not alive there, also where the sender has nothing of the key any
+//!   more. So the own objects are walked along with the pages.
 //! - The clock is that of the **start**, before the first page was read. What the sender sees later
 //!   may be to keys that were sent before (refuted for layouts: `Layout-clock-at-end`).
 //! - It is adopted **after the last object**, in that object's commit or a later one. If a batch on
 //!   the way is lost, or an object cannot be joined, it begins anew.
-//! - Pages are read between two batches, so that clock and objects are of one moment: the open
-//!   batch's objects are not in the store.
+//! - Pages are read and taken in between two batches, so that clock, cache and disk are of one moment.
+//! - The sender looks first whether it has seen what the asking replica knows to be stable: it may be
+//!   the one that is behind.
+//! - Where all replicas are behind, one of them **gathers**: it takes the partition from one after the
+//!   other, all of whom must be behind still, and then serves.
 //!
 //! A page that is lost is asked for again. A connection that is lost ends it: at its other end there
 //! may be another run, on another disk.
 //!
-//! Bounded (I10): one partition at a time; pages by the bytes that the asking shard grants; questions
-//! of others wait in a short queue, and are dropped beyond it.
-//!
-//! Nothing is ever removed from a partition yet, so a join is two-sided: whatever either side has
-//! overwritten is covered by an object there.
+//! Bounded (I10): one partition at a time; pages by the bytes that the asking shard grants, own rows
+//! some at a time; questions of others wait in a short queue, and are dropped beyond it.
 
-use std::collections::VecDeque;
+mod pages;
+
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use holm_protocol::ids::{BucketId, NodeId, Partition};
-use holm_protocol::limits::FRAME_LEN_MAX;
+use holm_protocol::limits::KEY_LEN_MAX;
+use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::{ACTORS_MAX, DotSet};
 use crate::keys::{OBJECT_KEY_HEAD_LEN, object_key};
-use crate::peer::{OpId, PageObject, PeerMessage};
+use crate::peer::{OpId, PageObject, PeerMessage, Position, Standing};
 use crate::shard::event::Effect;
 use crate::shard::replica::Incoming;
 use crate::shard::{Shard, Turn};
 use crate::store::{Store, Table};
 use crate::time::Mono;
 
-/// Bytes of objects in one page, whatever is asked for, unless it is one object; and how many.
-const PAGE_BYTES_MAX: usize = 1 << 20;
-const PAGE_OBJECTS_MAX: usize = 256;
-
-/// What an actor or a range of a clock takes in a page, at most, bytes.
-const RANGE_BYTES: usize = 24;
+use pages::PageAsked;
 
 /// Rows read at a time.
 const ROWS: usize = 64;
@@ -60,6 +63,15 @@ const AGAIN_MS: u64 = 2_000;
 /// Where a page begins: after this object.
 type Cursor = Option<(BucketId, Bytes)>;
 
+/// A page that has come, as far as it is not taken in.
+#[derive(Debug)]
+struct Page {
+    objects: VecDeque<PageObject>,
+    /// Up to which own row it goes, exclusive.
+    end: Vec<u8>,
+    is_last: bool,
+}
+
 /// A partition on its way here.
 #[derive(Debug)]
 struct Resync {
@@ -67,21 +79,37 @@ struct Resync {
     peer: NodeId,
     op: OpId,
     after: Cursor,
-    /// What the peer had seen at the start.
+    /// What the peer had seen, and knew to be stable, at the start.
     clock: DotSet,
+    know: VersionVector,
+    page: Option<Page>,
+    /// From which own row on the partition is still to be walked.
+    walked: Vec<u8>,
+    /// Replicas from which it is to be taken too, before this one serves.
+    left: Vec<NodeId>,
+    gathers: bool,
     deadline: Mono,
     /// Pages that did not come, in a row.
     late: u32,
 }
 
-/// A question of another replica.
-#[derive(Debug)]
-struct PageAsked {
-    from: NodeId,
-    op: OpId,
-    partition: Partition,
-    after: Cursor,
-    bytes_max: u32,
+impl Resync {
+    fn new(partition: Partition, (peer, left): (NodeId, Vec<NodeId>), gathers: bool) -> Resync {
+        Resync {
+            partition,
+            peer,
+            op: OpId(0),
+            after: None,
+            clock: DotSet::new(),
+            know: VersionVector::new(),
+            page: None,
+            walked: first_row(partition),
+            left,
+            gathers,
+            deadline: Mono(0),
+            late: 0,
+        }
+    }
 }
 
 /// See the [module](self).
@@ -99,18 +127,20 @@ impl Resyncs {
     pub(super) fn asked(
         &mut self,
         (from, op): (NodeId, OpId),
-        partition: Partition,
-        after: Cursor,
+        (partition, after): (Partition, Cursor),
+        (know, gathers): (VersionVector, bool),
         bytes_max: u32,
     ) {
         if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(PageAsked { from, op, partition, after, bytes_max });
+            let asked = PageAsked { from, op, partition, after, know, gathers, bytes_max };
+            self.waiting.push_back(asked);
         }
     }
 
-    /// When a page is late.
+    /// When a page is late, or the rest of one is to be taken in.
     pub(super) fn due(&self) -> Option<Mono> {
-        self.open.as_ref().map(|open| open.deadline)
+        let due = |open: &Resync| if open.page.is_some() { Mono(0) } else { open.deadline };
+        self.open.as_ref().map(due)
     }
 
     /// When the next partition can be begun, as far as is known.
@@ -118,9 +148,9 @@ impl Resyncs {
         self.due().unwrap_or(self.not_before)
     }
 
-    /// A node cannot be reached.
+    /// A node cannot be reached: its next run may have another disk.
     pub(super) fn down(&mut self, node: NodeId) {
-        self.open.take_if(|open| open.peer == node);
+        self.open.take_if(|open| open.peer == node || open.gathers);
         self.waiting.retain(|asked| asked.from != node);
     }
 
@@ -134,21 +164,54 @@ impl Shard {
     /// Between two batches: takes a partition whole, if nothing else helps.
     pub(super) fn start_resyncs<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
         let now = turn.now.mono;
-        if self.resyncs.open.is_some() || self.resyncs.not_before > now {
+        let is_free = self.resyncs.open.is_none() && self.resyncs.not_before <= now;
+        if !is_free || self.writable(turn.store).is_err() {
             return;
         }
-        let from = |partition: Partition| {
-            let failed = self.resyncs.failed;
-            let peer = self.gaps.resync_from((partition, failed), |n| self.peers.is_up(n))?;
-            Some((partition, peer))
-        };
-        let Some((partition, peer)) = self.gaps.partitions().into_iter().find_map(from) else {
-            return;
-        };
+        let Some(open) = self.next_resync() else { return };
         self.counters.resyncs += 1;
-        let (after, clock, op) = (None, DotSet::new(), OpId(0));
-        let open = Resync { partition, peer, op, after, clock, deadline: now, late: 0 };
         self.ask_for_page(open, turn);
+    }
+
+    /// Between two batches: takes what is behind.
+    pub(super) fn resync_behind<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
+        if !self.doubts.is_empty() {
+            self.start_resyncs(turn);
+        }
+    }
+
+    /// What is to be taken next: what is behind before what only lacks something.
+    fn next_resync(&mut self) -> Option<Resync> {
+        let failed = self.resyncs.failed;
+        let is_failed = |node: &NodeId| Some(*node) == failed;
+        let near = |node: &NodeId| {
+            let layout = self.cluster.layout.as_ref();
+            layout.is_some_and(|layout| layout.region_of(*node) == self.region)
+        };
+        let serving = |(partition, serving): (Partition, Vec<NodeId>)| {
+            let up = serving.into_iter().filter(|&node| self.peers.is_up(node));
+            let peer =
+                up.min_by_key(|node| (is_failed(node), !near(node), self.peers.srtt_us(*node)))?;
+            Some(Resync::new(partition, (peer, Vec::new()), false))
+        };
+        if let Some(open) = self.doubts.behind().find_map(serving) {
+            return Some(open);
+        }
+        let quarantined: Vec<Partition> =
+            self.doubts.all().map(|(partition, _)| partition).collect();
+        for partition in quarantined {
+            if let Some(mut others) = self.others_to_gather(partition)
+                && let Some(peer) = others.pop()
+            {
+                return Some(Resync::new(partition, (peer, others), true));
+            }
+        }
+        let from = |partition: Partition| {
+            let peer = self.gaps.resync_from((partition, failed), |n| self.peers.is_up(n))?;
+            Some(Resync::new(partition, (peer, Vec::new()), false))
+        };
+        let serving = |partition: &Partition| self.serves(*partition);
+        self.gaps.partitions().into_iter().filter(serving).find_map(from)
     }
 
     fn ask_for_page<S: Store>(&mut self, mut open: Resync, turn: &mut Turn<'_, S>) {
@@ -156,7 +219,10 @@ impl Shard {
         open.deadline = turn.now.mono.plus_ms(PAGE_MS);
         let (op, partition, after) = (open.op, open.partition, open.after.clone());
         let bytes_max = self.config.gap_bytes_max as u32;
-        let message = PeerMessage::PageAsk { op, partition, after, bytes_max };
+        let state = self.partitions.get(&partition).filter(|_| after.is_none());
+        let know = state.map(|state| state.account().know.clone()).unwrap_or_default();
+        let gathers = open.gathers;
+        let message = PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max };
         turn.out.push(Effect::Send { to: vec![open.peer], message });
         self.resyncs.open = Some(open);
     }
@@ -165,12 +231,13 @@ impl Shard {
     pub(super) fn turn_pages<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
         while let Some(asked) = self.resyncs.waiting.pop_front() {
             // Not answered, it is asked again, or of somebody else.
-            if let Some(message) = self.page(&asked, turn.store) {
+            if let Some(message) = self.page_or_standing(&asked, turn.store) {
                 turn.out.push(Effect::Send { to: vec![asked.from], message });
             }
         }
         let now = turn.now.mono;
-        if let Some(mut open) = self.resyncs.open.take_if(|open| open.deadline <= now) {
+        let is_late = |open: &mut Resync| open.page.is_none() && open.deadline <= now;
+        if let Some(mut open) = self.resyncs.open.take_if(is_late) {
             open.late += 1;
             if open.late < LATE_MAX {
                 return self.ask_for_page(open, turn);
@@ -180,100 +247,135 @@ impl Shard {
         }
     }
 
-    fn page<S: Store>(&mut self, asked: &PageAsked, store: &mut S) -> Option<PeerMessage> {
-        let &PageAsked { op, partition, ref after, bytes_max, .. } = asked;
-        let state = self.partitions.get(&partition).filter(|_| self.may_claim())?;
-        let clock = if after.is_none() { state.clock().clone() } else { DotSet::new() };
-        let mut from = Vec::new();
-        match after {
-            Some((bucket, key)) => {
-                object_key(&mut from, partition, *bucket, key);
-                from.push(0);
-            }
-            None => from.extend(partition.to_u32().to_be_bytes()),
-        }
-        let end = partition.to_u32().checked_add(1);
-        let to = end.map_or(vec![0xff; 5], |end| end.to_be_bytes().to_vec());
-        let bytes_max = (bytes_max as usize).min(PAGE_BYTES_MAX);
-        let clock_bytes = clock.weight() * RANGE_BYTES;
-        let (mut objects, mut bytes) = (Vec::new(), 0);
-        loop {
-            let rows = store.scan(Table::Objects, &from, &to, ROWS).ok()?;
-            let is_end = rows.len() < ROWS;
-            for (row, object) in rows {
-                let bucket = row.get(4..OBJECT_KEY_HEAD_LEN)?.try_into().ok()?;
-                let bucket = BucketId(u32::from_be_bytes(bucket));
-                bytes += row.len() + object.len();
-                let is_full = bytes > bytes_max || objects.len() >= PAGE_OBJECTS_MAX;
-                if is_full && !objects.is_empty() {
-                    let is_last = false;
-                    return Some(PeerMessage::PageAnswer {
-                        op,
-                        partition,
-                        clock,
-                        objects,
-                        is_last,
-                    });
-                }
-                if clock_bytes + bytes > FRAME_LEN_MAX {
-                    return None;
-                }
-                let key = Bytes::copy_from_slice(&row[OBJECT_KEY_HEAD_LEN..]);
-                objects.push(PageObject { bucket, key, object: object.into() });
-                from = row;
-                from.push(0);
-            }
-            if is_end {
-                let is_last = true;
-                return Some(PeerMessage::PageAnswer { op, partition, clock, objects, is_last });
-            }
-        }
-    }
-
-    /// A page of a partition that is taken whole.
-    pub(super) fn on_page<S: Store>(
+    /// A page of a partition that is taken whole. It is taken in between two batches.
+    pub(super) fn on_page(
         &mut self,
         (from, op): (NodeId, OpId),
         partition: Partition,
-        clock: DotSet,
+        (clock, know): (DotSet, VersionVector),
         (objects, is_last): (Vec<PageObject>, bool),
-        turn: &mut Turn<'_, S>,
+        now: Mono,
     ) {
-        let is_it =
-            |open: &mut Resync| open.op == op && open.peer == from && open.partition == partition;
+        let is_it = |open: &mut Resync| {
+            open.op == op && open.peer == from && open.partition == partition && open.page.is_none()
+        };
         let Some(mut open) = self.resyncs.open.take_if(is_it) else { return };
         open.late = 0;
         if open.after.is_none() {
-            open.clock = clock;
+            (open.clock, open.know) = (clock, know);
         }
-        if objects.is_empty() && !is_last {
-            return self.fail_resync(turn.now.mono);
-        }
-        for PageObject { bucket, key, object } in objects {
-            open.after = Some((bucket, key.clone()));
-            let write = Incoming { partition, bucket, key, object };
-            if self.join_incoming(&write, turn).is_err() {
-                return self.fail_resync(turn.now.mono);
+        let end = match (objects.last(), is_last) {
+            (_, true) => end_row(partition),
+            (Some(PageObject { bucket, key, .. }), false) => {
+                open.after = Some((*bucket, key.clone()));
+                after_row(partition, *bucket, key)
             }
-            self.counters.resync_objects += 1;
-        }
-        if !is_last {
-            return self.ask_for_page(open, turn);
-        }
-        if !self.adopt(partition, &open.clock) {
-            self.fail_resync(turn.now.mono);
-        }
-        self.gaps.look_at(turn.now.mono);
+            (None, false) => return self.fail_resync(from, now),
+        };
+        open.page = Some(Page { objects: objects.into(), end, is_last });
+        self.resyncs.open = Some(open);
     }
 
-    fn fail_resync(&mut self, now: Mono) {
+    /// The replica of which a page was asked says where it stands instead.
+    pub(super) fn on_no_page(
+        &mut self,
+        (from, op): (NodeId, OpId),
+        positions: &[(Partition, Position)],
+        now: Mono,
+    ) {
+        let is_it = |open: &mut Resync| open.op == op && open.peer == from && open.page.is_none();
+        let Some(open) = self.resyncs.open.take_if(is_it) else { return };
+        for (partition, theirs) in positions.iter().filter(|(at, _)| *at == open.partition) {
+            self.compare(*partition, from, theirs);
+        }
+        self.gaps.look_at(now);
+    }
+
+    /// Between two batches: takes in some of a page that has come.
+    pub(super) fn take_page<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
+        let has_page = |open: &mut Resync| open.page.is_some();
+        let Some(mut open) = self.resyncs.open.take_if(has_page) else { return };
+        let Some(mut page) = open.page.take() else { return };
+        let Ok(()) = self.walk_page(&mut open, &mut page, turn) else {
+            return self.fail_resync(open.peer, turn.now.mono);
+        };
+        if open.walked < page.end {
+            open.page = Some(page);
+            self.resyncs.open = Some(open);
+        } else if !page.is_last {
+            self.ask_for_page(open, turn);
+        } else {
+            self.end_resync(open, turn);
+        }
+    }
+
+    /// Walks through the page and the own rows beside it, as far as one batch goes.
+    fn walk_page<S: Store>(
+        &mut self,
+        open: &mut Resync,
+        page: &mut Page,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), ()> {
+        let partition = open.partition;
+        let rows =
+            turn.store.scan(Table::Objects, &open.walked, &page.end, ROWS).map_err(|_| ())?;
+        let until = match rows.last() {
+            Some((last, _)) if rows.len() >= ROWS => [last, &[0][..]].concat(),
+            _ => page.end.clone(),
+        };
+        let mut came = BTreeSet::new();
+        while let Some(PageObject { bucket, key, .. }) = page.objects.front() {
+            let mut row = Vec::new();
+            object_key(&mut row, partition, *bucket, key);
+            if row < open.walked || row >= page.end {
+                // Pages are in the order of keys.
+                return Err(());
+            }
+            if row >= until {
+                break;
+            }
+            let Some(PageObject { bucket, key, object }) = page.objects.pop_front() else { break };
+            let write = Incoming { partition, bucket, key, object };
+            self.join_whole(&write, &open.clock, turn).map_err(|_| ())?;
+            self.counters.resync_objects += 1;
+            came.insert(row);
+        }
+        for (row, _) in rows.iter().filter(|(row, _)| !came.contains(row)) {
+            let (bucket, key) = place_of(row).ok_or(())?;
+            self.drop_dead(partition, (bucket, key), &open.clock, turn.store).map_err(|_| ())?;
+        }
+        open.walked = until;
+        Ok(())
+    }
+
+    /// All of a replica is here: adopts what it had seen, and serves if that was all.
+    fn end_resync<S: Store>(&mut self, mut open: Resync, turn: &mut Turn<'_, S>) {
+        let now = turn.now.mono;
+        let partition = open.partition;
+        if !self.adopt(partition, (&open.clock, &open.know)) {
+            return self.fail_resync(open.peer, now);
+        }
+        if let Some(peer) = open.left.pop() {
+            let next = Resync::new(partition, (peer, open.left), open.gathers);
+            return self.ask_for_page(next, turn);
+        }
+        if self.standing(partition) == Standing::Behind {
+            self.heal(partition);
+        }
+        self.resyncs.failed = None;
+        self.gaps.look_at(now);
+    }
+
+    /// What came cannot be taken: begun anew later, rather from somebody else.
+    fn fail_resync(&mut self, peer: NodeId, now: Mono) {
         self.counters.peer_rejections += 1;
+        self.resyncs.failed = Some(peer);
         self.resyncs.not_before = now.plus_ms(AGAIN_MS);
         self.gaps.look_at(self.resyncs.not_before);
     }
 
     /// Marks what another replica had seen, all of whose objects are joined. Says whether that can be.
-    fn adopt(&mut self, partition: Partition, clock: &DotSet) -> bool {
+    fn adopt(&mut self, partition: Partition, (clock, know): (&DotSet, &VersionVector)) -> bool {
         let Some(state) = self.partitions.get_mut(&partition) else { return false };
         // Only this run can have made this run's dots.
         let own = clock.get(self.boot.actor).map_or(0, |own| own.max());
@@ -282,7 +384,39 @@ impl Shard {
             return false;
         }
         state.adopt(clock);
+        // What nobody has seen is not known by anybody.
+        if state.has_seen_all(know) {
+            state.learn_stable(know);
+        }
         self.log.adopt(partition);
+        self.log.account(partition);
+        // Of what came the log need not tell everything: what was seen here before has no entry any more.
+        self.owe_sweep(partition);
         true
     }
+}
+
+/// The least row of a partition, and the least above them.
+fn first_row(partition: Partition) -> Vec<u8> {
+    partition.to_u32().to_be_bytes().to_vec()
+}
+
+fn end_row(partition: Partition) -> Vec<u8> {
+    let end = partition.to_u32().checked_add(1);
+    end.map_or(vec![0xff; OBJECT_KEY_HEAD_LEN + KEY_LEN_MAX + 1], |end| end.to_be_bytes().to_vec())
+}
+
+/// The least row above an object's.
+fn after_row(partition: Partition, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::new();
+    object_key(&mut row, partition, bucket, key);
+    row.push(0);
+    row
+}
+
+/// Bucket and key of a row.
+fn place_of(row: &[u8]) -> Option<(BucketId, Bytes)> {
+    let bucket = row.get(4..OBJECT_KEY_HEAD_LEN)?.try_into().ok()?;
+    let key = Bytes::copy_from_slice(row.get(OBJECT_KEY_HEAD_LEN..)?);
+    Some((BucketId(u32::from_be_bytes(bucket)), key))
 }

@@ -42,7 +42,7 @@ use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::ACTORS_MAX;
 use crate::object::{Object, ObjectKind};
-use crate::peer::Claimed;
+use crate::peer::{Claimed, Standing};
 use crate::shard::log::segment::Place;
 use crate::shard::{Shard, Turn, object_kind};
 use crate::store::Store;
@@ -247,7 +247,7 @@ impl Shard {
         }
         self.stable.not_before = now.plus_ms(self.config.stable_ms);
         self.stable.due = None;
-        if !self.may_claim() || self.writable(turn.store).is_err() {
+        if !self.is_sound() || self.writable(turn.store).is_err() {
             return self.stable.look_at(self.stable.not_before);
         }
         for partition in std::mem::take(&mut self.stable.news) {
@@ -284,7 +284,10 @@ impl Shard {
         let Some(layout) = &self.cluster.layout else { return };
         let replicas = layout.replicas(partition);
         let Some(state) = self.partitions.get_mut(&partition) else { return };
-        if !replicas.contains(&self.boot.node) {
+        // Who does not serve concludes nothing, and begins anew when it does.
+        if !replicas.contains(&self.boot.node)
+            || self.doubts.standing(partition) != Standing::Serves
+        {
             self.stable.forgettable.remove(&partition);
             return;
         }
@@ -309,6 +312,9 @@ impl Shard {
 
     /// Walks the log's entries of what may be forgotten. Says whether all are dealt with.
     fn walk<S: Store>(&mut self, partition: Partition, budget: &mut Budget, store: &mut S) -> bool {
+        if !self.serves(partition) {
+            return true;
+        }
         let Some(forgettable) = self.stable.forgettable.remove(&partition) else { return true };
         let mut walk = self.stable.walks.remove(&partition).unwrap_or_default();
         self.walk_stuck((partition, &forgettable), &mut walk, budget, store);

@@ -8,6 +8,7 @@
 mod accounts;
 mod batches;
 mod breakers;
+mod doubts;
 mod explaining;
 mod fallbacks;
 mod fingerprints;
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use holm_protocol::bucket::{BucketInfo, BucketKind, BucketPolicy};
 use holm_protocol::dot::Dot;
+use holm_protocol::error::NotReady;
 use holm_protocol::ids::{Hlc, PlacementId, RequestId};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Delete, Get, Put, Values, Written};
@@ -221,7 +223,7 @@ impl Bench {
 
     /// Any node of any cluster, connected to all others.
     pub(super) fn at(me: NodeId, cluster: ClusterState, config: ShardConfig) -> Bench {
-        let boot = Boot { node: me, actor: ACTOR, amnesia: false, shard: 0, shards: 1 };
+        let boot = Boot { node: me, actor: ACTOR, standing: Standing::Serves, shard: 0, shards: 1 };
         Bench::start(boot, Arc::new(cluster), config, Disk::default())
     }
 
@@ -229,6 +231,13 @@ impl Bench {
     pub(super) fn restart(self) -> Bench {
         let Shard { boot, config, cluster, .. } = self.shard;
         let boot = Boot { actor: Actor(boot.actor.0 + 1), ..boot };
+        Bench::start(boot, cluster, config, self.disk)
+    }
+
+    /// The same, which starts as the node of a release does.
+    pub(super) fn restart_as(self, standing: Standing) -> Bench {
+        let Shard { boot, config, cluster, .. } = self.shard;
+        let boot = Boot { actor: Actor(boot.actor.0 + 1), standing, ..boot };
         Bench::start(boot, cluster, config, self.disk)
     }
 

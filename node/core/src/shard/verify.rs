@@ -41,7 +41,7 @@ use holm_protocol::ids::{BucketId, NodeId, Partition};
 
 use crate::merkle::{Hash, MIDDLE, Tree};
 use crate::peer::verify::{Answer, KeyState, OBJECTS_MAX, Place, Question};
-use crate::peer::{OpId, PeerMessage, Refusal};
+use crate::peer::{OpId, PeerMessage, Refusal, Standing};
 use crate::shard::event::{Effect, Verified, VerifyEnd};
 use crate::shard::{Op, Shard, Turn};
 use crate::store::Store;
@@ -114,12 +114,12 @@ impl VerifyOp {
 impl Shard {
     /// Begins what is due, one verification at a time.
     pub(super) fn begin_verifying<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
-        let Shard { schedule, peers, .. } = self;
+        let Shard { schedule, peers, doubts, .. } = self;
         let is_time = schedule.next().is_some_and(|at| at <= turn.now.mono);
-        let is_able = !self.boot.amnesia && self.stopped.is_none();
-        let next =
-            if is_time { schedule.next_due(turn.now.mono, |n| peers.is_up(n)) } else { None };
-        let Some((partition, peer)) = next.filter(|_| is_able) else { return };
+        let is_able =
+            |(partition, peer)| doubts.standing(partition) == Standing::Serves && peers.is_up(peer);
+        let next = if is_time { schedule.next_due(turn.now.mono, is_able) } else { None };
+        let Some((partition, peer)) = next.filter(|_| self.stopped.is_none()) else { return };
         let id = self.new_op();
         let op = PeerMessage::Verify { op: id, partition, question: Question::Middle };
         turn.out.push(Effect::Send { to: vec![peer], message: op });
@@ -185,6 +185,8 @@ impl Shard {
             }
             None => return,
         };
+        // Found out meanwhile: what is here is no evidence.
+        let answer = self.check_standing(op.partition).map_or_else(Answer::Refused, |()| answer);
         match (&mut op.stage, answer) {
             (_, Answer::Refused(refusal)) => {
                 self.timers.clear(op.wake, id);
@@ -444,14 +446,11 @@ impl Shard {
     }
 
     fn check_session(&self, partition: Partition, from: NodeId) -> Result<(), Refusal> {
-        if self.boot.amnesia {
-            return Err(Refusal::Amnesia);
-        }
         let layout = self.cluster.layout.as_ref().ok_or(Refusal::NotReplica)?;
         if !self.partitions.contains_key(&partition) || !layout.is_replica(partition, from) {
             return Err(Refusal::NotReplica);
         }
-        Ok(())
+        self.check_standing(partition)
     }
 
     fn begin_session<S: Store>(

@@ -100,8 +100,8 @@ impl Shard {
         check_value(&route, &write)?;
         route.check_region(write.level.unwrap_or(route.policy.write_level))?;
         let level = write.level.unwrap_or(route.policy.write_level);
-        if (!route.replica || self.boot.amnesia) && !self.coordinates(origin, &route, &write, level)
-        {
+        let takes = route.replica && self.serves(route.partition);
+        if !takes && !self.coordinates(origin, &route, &write, level) {
             return self.pass_on(origin, &route, write, turn);
         }
         let quorum = self.quorum(&route, level)?;
@@ -131,7 +131,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether this node, which is no replica that remembers, coordinates a write all the same.
+    /// Whether this node, which is no replica that serves, coordinates a write all the same.
     fn coordinates(&self, origin: Origin, route: &Route, write: &Write, level: Level) -> bool {
         match self.window.get(write.request).map(|known| &known.fate) {
             None => self.is_fallback_coordinator(origin, route, level),

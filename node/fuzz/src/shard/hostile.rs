@@ -5,7 +5,8 @@ use holm_core::clock::DotSet;
 use holm_core::object::Object;
 use holm_core::peer::fingerprint::FingerprintMessage;
 use holm_core::peer::{
-    Claimed, Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal, Want,
+    Claimed, CompareMessage, Found, GapObject, HintMessage, OpId, PageObject, PeerMessage,
+    Position, Refusal, Standing, Want,
 };
 use holm_protocol::admin::{HintState, ReplicaState};
 use holm_protocol::dot::Dot;
@@ -13,6 +14,7 @@ use holm_protocol::error::{NotReady, RequestError};
 use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition, RegionId};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Receipt, ReceiptEntry, Reply, Request, Sibling, Values, Written};
+use holm_protocol::version_vector::VersionVector;
 
 use super::place::{self, BUCKETS, KEYS, ME, NO_BUCKET, NODES, OUR_RUNS, STRANGER};
 use super::requests;
@@ -20,7 +22,9 @@ use super::verifying;
 use super::world::{self, World};
 use crate::input::{Input, RawObject};
 
-const REFUSALS: [Refusal; 12] = [
+const STANDINGS: [Standing; 3] = [Standing::Serves, Standing::Doubt, Standing::Behind];
+
+const REFUSALS: [Refusal; 13] = [
     Refusal::NotReplica,
     Refusal::Malformed,
     Refusal::WrongKind,
@@ -29,7 +33,8 @@ const REFUSALS: [Refusal; 12] = [
     Refusal::StoreFull,
     Refusal::StoreIo,
     Refusal::Corrupt,
-    Refusal::Amnesia,
+    Refusal::Behind,
+    Refusal::InDoubt,
     Refusal::Overloaded,
     Refusal::UnknownBucket,
     Refusal::Unreachable,
@@ -97,7 +102,7 @@ pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
 pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage {
     let op = OpId(input.below(6) as u64);
     let (partition, bucket, key) = target(input);
-    match input.below(6) {
+    match input.below(7) {
         0 => {
             let actor = if input.flag() { world.actor } else { Actor(input.below(16) as u64) };
             let counters = vec![(partition, input.number())];
@@ -124,10 +129,32 @@ pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage 
         }
         4 => {
             let after = input.flag().then_some((bucket, key));
-            PeerMessage::PageAsk { op, partition, after, bytes_max: input.number() as u32 }
+            let know = if after.is_none() { known(input, world) } else { VersionVector::new() };
+            let (gathers, bytes_max) = (input.flag(), input.number() as u32);
+            PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max }
+        }
+        5 => {
+            let position = |input: &mut Input<'_>| Position {
+                standing: STANDINGS[input.below(STANDINGS.len())],
+                know: known(input, world),
+            };
+            let mut positions = vec![(partition, position(input))];
+            if input.flag() {
+                positions.push((place::partitions()[input.below(4)], position(input)));
+            }
+            PeerMessage::Compare(CompareMessage::Compare { op, positions })
         }
         _ => page_answer(input, world, (op, partition)),
     }
+}
+
+/// What somebody claims to be stable, of this run too.
+fn known(input: &mut Input<'_>, world: &World) -> VersionVector {
+    let mut known = VersionVector::new();
+    for (actor, _, counter) in dots(input, world).spans() {
+        known.insert(Dot { actor, counter: counter.max(1) });
+    }
+    known
 }
 
 /// Some dots, of this run too, in ranges that may be long.
@@ -173,8 +200,8 @@ fn page_answer(
         PageObject { bucket, key, object }
     };
     let objects = (0..input.below(3)).map(|_| object(input)).collect();
-    let clock = dots(input, world);
-    PeerMessage::PageAnswer { op, partition, clock, objects, is_last: input.flag() }
+    let (clock, know) = (dots(input, world), known(input, world));
+    PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last: input.flag() }
 }
 
 /// An answer to something that was asked, by who was asked or by somebody else, as often as liked.
@@ -218,6 +245,14 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
             gap_answer(input, world, (*op, partition), missing.clone())
         }
         PeerMessage::PageAsk { op, .. } => page_answer(input, world, (*op, partition)),
+        PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
+            let position = |(partition, _): &(Partition, Position)| {
+                let standing = STANDINGS[input.below(STANDINGS.len())];
+                (*partition, Position { standing, know: known(input, world) })
+            };
+            let positions = positions.iter().map(position).collect();
+            PeerMessage::Compare(CompareMessage::Compared { op: *op, positions })
+        }
         PeerMessage::Write { op, .. }
         | PeerMessage::Verify { op, .. }
         | PeerMessage::Read { op, .. }

@@ -77,7 +77,7 @@ pub(super) fn digests(input: &mut Input<'_>, op: OpId, partition: Partition) -> 
         tombstones: input.number(),
     };
     let result = match digest(0).keys % 4 {
-        0 => Err(Refusal::Amnesia),
+        0 => Err(Refusal::Behind),
         count => Ok((1..count as u32).map(&mut digest).collect()),
     };
     FingerprintMessage::Answer { op, partition, result }

@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use holm_core::keys::{hint_key_parts, object_key};
 use holm_core::object::Object;
 use holm_core::peer::fingerprint::FingerprintMessage;
-use holm_core::peer::{HintMessage, OpId, PeerMessage};
+use holm_core::peer::{CompareMessage, HintMessage, OpId, PeerMessage};
 use holm_core::shard::Shard;
-use holm_core::shard::config::{Boot, ShardConfig};
+use holm_core::shard::config::{Boot, ShardConfig, Standing};
 use holm_core::shard::event::{Caller, Counters, Effect, Effects, Input as Event};
 use holm_core::shard::hints::object_of;
 use holm_core::store::Table;
@@ -280,6 +280,7 @@ impl World {
                 | PeerMessage::Noted { .. }
                 | PeerMessage::GapAnswer { .. }
                 | PeerMessage::PageAnswer { .. }
+                | PeerMessage::Compare(CompareMessage::Compared { .. })
         );
         let known = |node: &NodeId| NODES.contains(node);
         assert!(to.iter().all(known) || is_answer, "sent to {to:?}, outside of the layout");
@@ -456,7 +457,7 @@ impl Default for World {
 }
 
 fn boot(actor: Actor) -> Boot {
-    Boot { node: ME, actor, amnesia: false, shard: 0, shards: 1 }
+    Boot { node: ME, actor, standing: Standing::Serves, shard: 0, shards: 1 }
 }
 
 fn remember<T>(all: &mut Vec<T>, one: T) {

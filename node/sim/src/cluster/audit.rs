@@ -4,13 +4,14 @@ use holm_core::clock::PartitionClock;
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::account::Account;
-use holm_core::shard::config::shard_of;
+use holm_core::shard::config::{Standing, shard_of};
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use holm_protocol::version_vector::VersionVector;
 
+use super::node::Slot;
 use super::{Call, CallResult, Cluster};
 use crate::check::durable::{self, Copy};
 use crate::check::{Verdict, bounds, claims, converged, equal_clocks, logged, replica};
@@ -206,9 +207,13 @@ impl Cluster {
         let keys: Vec<KeyId> = history.keys().map(|(key, _)| key).collect();
         for key in keys {
             let facts = history.key(key);
-            // A clock runs ahead of the disk while a batch is open.
+            // A clock runs ahead of the disk while a batch is open, and is behind it where it was
+            // not believed.
             let slot = node.slots.get(shard_of(facts.partition, node.slots.len().max(1)));
-            let Some(slot) = slot.filter(|slot| !slot.is_busy) else { continue };
+            let is_settled = |slot: &&Slot| {
+                !slot.is_busy && slot.shard.standing(facts.partition) != Standing::Behind
+            };
+            let Some(slot) = slot.filter(is_settled) else { continue };
             let Some(state) = slot.shard.partition(facts.partition) else { continue };
             let object = self.stored(id, facts.bucket, &facts.name);
             if let Some(object) = &object {
@@ -248,6 +253,9 @@ impl Cluster {
             let node = self.nodes.get(&id)?;
             // A clock runs ahead of the disk while a batch is open.
             let slot = node.slots.get(shard).filter(|slot| !slot.is_busy && !node.is_doubtful)?;
+            if slot.shard.standing(partition) == Standing::Behind {
+                return None;
+            }
             slot.shard.partition(partition).map(|state| (id, state.clock()))
         };
         let replicas: Vec<_> =

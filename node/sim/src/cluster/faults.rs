@@ -131,10 +131,11 @@ impl Cluster {
         }
     }
 
-    /// Whether somebody is left who remembers, if this node does not.
+    /// Whether somebody is left who remembers, if this node does not: what the only replica forgets is lost.
     fn may_forget(&self, id: NodeId) -> bool {
         let others = self.nodes.values().filter(|node| node.id != id);
-        self.setup.shape.replicas() > 1 && others.into_iter().all(|node| !node.amnesia)
+        self.setup.shape.replicas() > 1
+            && others.into_iter().all(|node| !node.amnesia && !node.is_older)
     }
 
     fn forget(&mut self, id: NodeId) {
@@ -153,7 +154,10 @@ impl Cluster {
 
     /// A dead node's disk is replaced by an empty one. It knows that it has lost its memory.
     pub fn wipe(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
+        let is_safe = self.may_forget(id);
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up && is_safe) else {
+            return;
+        };
         let lost = node.store.replace(None);
         self.referee.lost(id, &lost, &node.store);
         self.forget(id);
@@ -169,35 +173,40 @@ impl Cluster {
         }
     }
 
-    /// A dead node's disk is replaced by its copy, if there is one, and marked as older: what others have
-    /// forgotten meanwhile it must not bring back.
+    /// A dead node's disk is replaced by its copy, if there is one. The node cannot tell: nothing
+    /// on the disk says that there was more. Not while another has an older disk: one peer can tell of one
+    /// at a time.
     pub fn restore_disk(&mut self, id: NodeId) {
-        if !self.may_forget(id) {
+        let is_safe = self.may_forget(id);
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up && is_safe) else {
             return;
-        }
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
-        let Some((copy, _)) = &node.copy else { return };
-        let lost = node.store.replace(Some(copy));
+        };
+        let Some((copy, amnesia)) = &node.copy else { return };
+        let (lost, amnesia) = (node.store.replace(Some(copy)), *amnesia);
+        (node.amnesia, node.is_older) = (amnesia, true);
         node.disk_actor = Some(node.actor);
         self.tally.restored += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
-        self.forget(id);
+        self.referee.comes_back(id, amnesia, self.now_us);
         self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
     }
 
-    /// A dead node's disk is replaced by a copy of what another's holds now, with the node's name on it,
-    /// and marked as one that may lack something.
+    /// A dead node's disk is replaced by a copy of what another's holds now. The node cannot tell:
+    /// whoever did it has written its name on the copy. As with older disks, one at a time.
     pub fn clone_disk(&mut self, id: NodeId, from: NodeId) {
-        let may = from != id && self.may_forget(id);
-        let Some(original) = self.nodes.get(&from).filter(|_| may) else { return };
-        let copy = original.store.copy();
+        let is_safe = self.may_forget(id);
+        let Some(original) = self.nodes.get(&from).filter(|_| from != id) else { return };
+        let (copy, amnesia) = (original.store.copy(), original.amnesia);
         let actor = original.actor;
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up && is_safe) else {
+            return;
+        };
         let lost = node.store.replace(Some(&copy));
+        (node.amnesia, node.is_older) = (amnesia, true);
         node.disk_actor = Some(actor);
         self.tally.cloned += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
-        self.forget(id);
+        self.referee.comes_back(id, amnesia, self.now_us);
         self.note(format!(
             "disk of {id} is a copy of that of {from}, {} rows are gone",
             lost.len()

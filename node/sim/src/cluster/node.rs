@@ -1,11 +1,12 @@
 //! A node: shards over one disk, and what its shell knows.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holm_core::shard::Shard;
+use holm_core::shard::config::Standing;
 use holm_core::shard::event::Input;
 use holm_core::time::{Mono, Now, WallMs};
-use holm_protocol::ids::{Actor, NodeId};
+use holm_protocol::ids::{Actor, NodeId, Partition};
 use rand::rngs::ChaCha8Rng;
 
 use crate::store::{DiskCopy, SimStore};
@@ -74,6 +75,13 @@ pub(super) struct Node {
     pub(super) booted_us: u64,
     pub(super) is_up: bool,
     pub(super) amnesia: bool,
+    /// Its disk was replaced by one of earlier, and it has not yet shown that it has what it must.
+    pub(super) is_older: bool,
+    /// How it began its run.
+    pub(super) standing: Standing,
+    /// Whether it must ask before it serves, and of which partitions it has heard in this run.
+    pub(super) asks: bool,
+    pub(super) compared: BTreeSet<Partition>,
     pub(super) clock: WallClock,
     /// A copy of its disk, and whether the node had lost its memory then.
     pub(super) copy: Option<(DiskCopy, bool)>,
@@ -113,6 +121,10 @@ impl Node {
             booted_us: 0,
             is_up: false,
             amnesia: false,
+            is_older: false,
+            standing: Standing::Serves,
+            asks: false,
+            compared: BTreeSet::new(),
             clock: WallClock::default(),
             copy: None,
             paused_until_us: 0,

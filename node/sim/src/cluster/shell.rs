@@ -7,7 +7,7 @@ use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::account::Account;
-use holm_core::shard::config::{Boot, shard_of};
+use holm_core::shard::config::{Boot, Standing, shard_of};
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
 use holm_core::store::{StoreError, Table};
 use holm_protocol::error::{RequestError, StoreFault};
@@ -54,9 +54,19 @@ impl Cluster {
         node.is_doubtful = false;
         node.links.clear();
         let shards = self.setup.shape.shards;
-        let (now, amnesia) = (node.now(self.now_us), node.amnesia && notices_amnesia);
+        let standing = match self.setup.tamper {
+            Some(Tamper::ServesInDoubt) => Standing::Serves,
+            _ if node.amnesia && notices_amnesia => Standing::Behind,
+            // Nothing has been yet that a disk could have lost.
+            _ if node.run == 1 || node.amnesia => Standing::Serves,
+            _ => Standing::Doubt,
+        };
+        node.standing = standing;
+        node.asks = standing != Standing::Serves || node.run > 1;
+        node.compared.clear();
+        let now = node.now(self.now_us);
         for shard in 0..shards {
-            let boot = Boot { node: id, actor, amnesia, shard, shards };
+            let boot = Boot { node: id, actor, standing, shard, shards };
             let mut machine = Shard::new(limits.clone(), boot);
             let input = Input::Cluster(self.state.clone());
             let mut effects = Effects::new();
@@ -81,7 +91,7 @@ impl Cluster {
         if self.now_us > 0 {
             self.note(format!(
                 "{id} starts, run {run}{}",
-                if amnesia { ", with amnesia" } else { "" }
+                if standing == Standing::Behind { ", with amnesia" } else { "" }
             ));
         }
         self.links_change(id);
@@ -190,6 +200,7 @@ impl Cluster {
         };
         self.trace.step(self.now_us, What::Peer { from, to, frame });
         self.referee.delivered(&message);
+        self.note_compared(to, &message);
         if self.bug_at_delivery(from, to, &message) {
             return;
         }
@@ -262,8 +273,18 @@ impl Cluster {
         let mut effects = Effects::new();
         // The last look is at the time.
         for input in inputs.into_iter().map(Some).chain([None]) {
+            let Some(node) = self.nodes.get_mut(&id) else { return };
             self.tally.slow_inputs += u64::from(input.is_some() && node.lag_us > 0);
+            let position = match &input {
+                Some(Input::Peer { message: message @ PeerMessage::Compare(_), .. }) => {
+                    Some(message.clone())
+                }
+                _ => None,
+            };
             watch::handle(node, (shard, now), input, &mut effects, self.recorder.as_mut());
+            if let Some(position) = position {
+                self.audit_position(id, shard, &position);
+            }
         }
         self.carry_out(id, effects);
         let at_us = self.now_us + self.disk_us(id);
@@ -331,8 +352,35 @@ impl Cluster {
             self.tally.died_in_commit += 1;
             return self.kill(id);
         }
+        self.note_standing(id);
         self.carry_out(id, effects);
         self.go_on(id, shard);
+    }
+
+    /// Whether a node that has lost something, or may have, is as good as any now.
+    fn note_standing(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.standing == Standing::Serves {
+            return;
+        }
+        let is_open = node.slots.iter().any(|slot| slot.shard.quarantined().next().is_some());
+        if node.amnesia {
+            for partition in self.layout.partitions_of(id) {
+                let slot = node.slots.get(shard_of(partition, node.slots.len().max(1)));
+                if slot.is_some_and(|slot| slot.shard.standing(partition) == Standing::Serves) {
+                    self.referee.recovers(id, partition);
+                }
+            }
+        }
+        if is_open {
+            return;
+        }
+        node.is_older = false;
+        if std::mem::take(&mut node.amnesia) {
+            self.tally.healed += 1;
+            self.referee.comes_back(id, false, self.now_us);
+            self.note(format!("{id} has taken from others what it lost"));
+        }
     }
 
     /// What a shard does after a batch: the next one, or wait.
@@ -454,6 +502,8 @@ impl Cluster {
 
     fn send(&mut self, from: NodeId, to: &[NodeId], message: PeerMessage) {
         self.audit_claims(from, &message);
+        self.audit_standing(from, &message);
+        self.remember_positions(&message);
         let mut frame = BytesMut::new();
         message.encode(&mut frame);
         let frame = frame.freeze();

@@ -53,6 +53,8 @@ tally! {
     holes: "stores with holes",
     /// Disks replaced by empty ones.
     wipes: "disks wiped",
+    /// Nodes that had lost something and took it from others.
+    healed: "nodes healed",
     /// Disks that lost something by being replaced with an older copy of themselves.
     restored: "disks set back",
     /// Disks replaced by a copy of another node's that differed.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::{Object, ObjectKind, Sibling, State};
-use holm_core::peer::{Claimed, Found, GapObject, PeerMessage};
+use holm_core::peer::{Claimed, CompareMessage, Found, GapObject, PeerMessage};
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 use holm_protocol::version_vector::VersionVector;
@@ -43,14 +43,21 @@ impl Tamper {
                 PeerMessage::ReadReply { op, partition, found: self.found(found, passing) }
             }
             PeerMessage::GapAsk { .. } if self == Tamper::GapsNotAskedFor => return None,
+            PeerMessage::Compare(CompareMessage::Compare { op, mut positions })
+                if self == Tamper::ComparesOneWay =>
+            {
+                let nothing = VersionVector::new;
+                positions.iter_mut().for_each(|(_, position)| position.know = nothing());
+                PeerMessage::Compare(CompareMessage::Compare { op, positions })
+            }
             PeerMessage::Seen { op, run, layout, clocks } => {
                 let clocks = self.claims(clocks, passing.sender);
                 PeerMessage::Seen { op, run, layout, clocks }
             }
-            PeerMessage::PageAnswer { op, partition, clock, objects, .. }
+            PeerMessage::PageAnswer { op, partition, clock, know, objects, .. }
                 if self == Tamper::ResyncEndsEarly =>
             {
-                PeerMessage::PageAnswer { op, partition, clock, objects, is_last: true }
+                PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last: true }
             }
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
                 if self == Tamper::GapClosedUnsent =>

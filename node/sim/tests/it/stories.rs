@@ -305,31 +305,36 @@ fn a_dead_relay_is_gone_round() {
     assert_eq!(script.violation(), None);
 }
 
-/// Goal: a node that lost its disk answers no reads and coordinates nothing, but takes writes; who
-/// asks it is served by others. Method: wipe one of three.
+/// Goal: a node that lost its disk answers nothing, coordinates nothing and takes nothing in, until it
+/// has taken from the others what they have; that it does by itself. Method: wipe one of three, and cut
+/// it off for a while.
 #[test]
 fn an_amnesiac_node_steps_aside() {
     let mut script = Script::new(&[(3, 3)]);
     written(script.put(1, ("k", "red"), &blind(), Level::All));
+    let (others, amnesiac) = ([NodeId(1), NodeId(2)], [NodeId(3)]);
     script.cluster().crash(NodeId(3));
     script.cluster().wipe(NodeId(3));
+    script.cluster().set_partial_cut((&others, &amnesiac), (true, true));
     script.cluster().restart(NodeId(3));
     script.run_ms(200);
-    // Its client is served by another, and the read never includes it.
-    assert_eq!(values(script.get(3, "k", Level::Quorum)).0, ["red"]);
-    let error = refused(script.get(1, "k", Level::All));
-    assert!(matches!(error, RequestError::ReadUnavailable { needed: 3, .. }));
-    // It takes writes, but gives no dots of its own.
-    let taken = written(script.put(3, ("k", "blue"), &blind(), Level::All));
-    assert_ne!(taken.receipt.coordinator, NodeId(3));
-    assert_eq!(script.held(3, "k"), ["blue", "red"]);
-    // With nobody else left it refuses.
-    script.cluster().crash(NodeId(1));
-    script.cluster().crash(NodeId(2));
-    script.run_ms(200);
+    // With nobody else in reach it refuses.
     let error = refused(script.put(3, ("k", "green"), &blind(), Level::One));
     assert_eq!(error.outcome(), Outcome::NothingHappened);
-    assert!(!matches!(error, RequestError::NotReady { reason: NotReady::NoLayout }));
+    assert_eq!(error, RequestError::NotReady { reason: NotReady::Behind });
+    let error = refused(script.get(1, "k", Level::All));
+    assert!(matches!(error, RequestError::ReadUnavailable { needed: 3, .. }));
+    written(script.put(1, ("k2", "blue"), &blind(), Level::Quorum));
+    script.cluster().set_partial_cut((&others, &amnesiac), (false, true));
+    script.run_ms(1_000);
+    assert_eq!(
+        (script.held(3, "k"), script.held(3, "k2")),
+        (vec!["red".to_owned()], vec!["blue".to_owned()])
+    );
+    // It is as good as any now.
+    assert_eq!(values(script.get(3, "k", Level::All)).0, ["red"]);
+    let taken = written(script.put(3, ("k", "blue"), &blind(), Level::All));
+    assert_eq!(taken.receipt.coordinator, NodeId(3));
     assert_eq!(script.violation(), None);
 }
 

@@ -294,7 +294,7 @@ impl Rig {
         .await;
         let mut found = 0.0;
         for node in &self.nodes {
-            found += node.metric("holm_shard_consistency_violations_total").await;
+            found += node.metric("holm_consistency_violations_total").await;
         }
         if found > 0.0 {
             self.fail(&format!("{found} consistency violations were found"));

@@ -1,8 +1,10 @@
 //! A node that is not one: a valid certificate, and whatever a test wants to say with it.
 
+use std::collections::BTreeSet;
+
 use bytes::{Bytes, BytesMut};
 use holm_core::object::{Object, ObjectKind, Sibling};
-use holm_core::peer::{OpId, PeerMessage};
+use holm_core::peer::{CompareMessage, OpId, PeerMessage, Position, Standing};
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::{ALPN_PEER, Frame};
 use holm_protocol::handshake::{self, MetadataVersion, PeerHello};
@@ -17,6 +19,9 @@ use super::until;
 
 /// `limits.max_clock_skew_ms` by default, which is part of the fingerprint.
 const MAX_CLOCK_SKEW_MS: u64 = 1_000;
+
+/// The layout that all tests use has so many partitions, as a power of two.
+const BITS: u8 = 4;
 
 /// The first part of the clock readings it makes up, milliseconds since 1970: some day in 2020.
 const SOME_DAY_MS: u64 = 1_600_000_000_000;
@@ -74,6 +79,23 @@ impl FakePeer {
         PeerMessage::decode(&heard).expect("the node makes sense")
     }
 
+    /// Tells the node, which has just started, that its disk is as good as any: until it has heard so of
+    /// each partition of the layout that all tests use.
+    pub(crate) async fn vouch(&mut self) {
+        let mut told = BTreeSet::new();
+        while told.len() < 1 << BITS {
+            let PeerMessage::Compare(CompareMessage::Compare { op, positions }) = self.hear().await
+            else {
+                continue;
+            };
+            told.extend(positions.iter().map(|(partition, _)| *partition));
+            let (standing, know) = (Standing::Serves, VersionVector::new());
+            let position = Position { standing, know };
+            let positions = positions.iter().map(|(at, _)| (*at, position.clone())).collect();
+            self.say(&PeerMessage::Compare(CompareMessage::Compared { op, positions })).await;
+        }
+    }
+
     /// Says something and hears the answer to it, passing over what else the node says.
     pub(crate) async fn ask(&mut self, message: &PeerMessage, op: OpId) -> PeerMessage {
         self.say(message).await;
@@ -101,7 +123,7 @@ pub(crate) async fn until_connected(node: &Holmd, peers: f64) {
 
 /// The partition of a key in the layout that all tests use.
 pub(crate) fn partition_of(bucket: BucketId, key: &[u8]) -> Partition {
-    Partition::of(PlacementId(0), 4, bucket, key)
+    Partition::of(PlacementId(0), BITS, bucket, key)
 }
 
 /// A sibling with a made-up reading.

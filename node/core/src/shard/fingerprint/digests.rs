@@ -120,12 +120,10 @@ impl Shard {
         waiter: Waiter,
         now: Mono,
     ) -> Result<Option<Vec<BucketDigest>>, Refusal> {
-        if self.boot.amnesia {
-            return Err(Refusal::Amnesia);
-        }
         if !self.partitions.contains_key(&partition) {
             return Err(Refusal::NotReplica);
         }
+        self.check_standing(partition)?;
         let known = self.digests.known.entry(partition).or_default();
         if known.digests.is_some() {
             return Ok(known.digests.clone());

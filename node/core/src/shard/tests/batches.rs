@@ -231,7 +231,8 @@ fn checkpoints_come_in_time_after_a_restart() {
 fn a_shard_holds_its_partitions() {
     let cluster = cluster(layout(&[(3, 3)], 2), &policy());
     for shard in 0..2 {
-        let boot = Boot { node: NodeId(1), actor: ACTOR, amnesia: false, shard, shards: 2 };
+        let boot =
+            Boot { node: NodeId(1), actor: ACTOR, standing: Standing::Serves, shard, shards: 2 };
         let mut bench =
             Bench::start(boot, Arc::new(cluster.clone()), ShardConfig::test_min(), Disk::default());
         let held: Vec<u16> = (0..4)
@@ -245,7 +246,8 @@ fn a_shard_holds_its_partitions() {
     }
     let stranger = Bench::stranger(&[(4, 3)]);
     assert!(stranger.shard.partition(PARTITION).is_none());
-    let boot = Boot { node: NodeId(1), actor: ACTOR, amnesia: false, shard: 0, shards: 1 };
+    let boot =
+        Boot { node: NodeId(1), actor: ACTOR, standing: Standing::Serves, shard: 0, shards: 1 };
     let mut shard = Shard::new(ShardConfig::test_min(), boot);
     let mut disk = Disk { read: Some(StoreError::Full), ..Disk::default() };
     let now = Now { mono: Mono(1), wall: WallMs(1) };

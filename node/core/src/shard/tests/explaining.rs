@@ -120,5 +120,5 @@ fn a_replica_describes_itself() {
     assert_eq!(state.siblings.len(), 1);
     assert_eq!(state.clock, [(Dot { actor: OTHER, counter: 1 }, 1)]);
     bench.input(Input::Amnesia);
-    assert_eq!(ask(&mut bench).fault, Some("Amnesia".to_owned()));
+    assert_eq!(ask(&mut bench).fault, Some("Behind".to_owned()));
 }

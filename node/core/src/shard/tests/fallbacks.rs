@@ -93,12 +93,6 @@ fn others_do_not() {
     let reply = Reply::Error(RequestError::NotReady { reason });
     let refusal = PeerMessage::ProxyReply { op: OpId(2), partition: PARTITION, reply };
     assert_eq!(refused, [(nodes(&[list[5]]), refusal)]);
-
-    let (mut bench, _) = stranded(3, &policy());
-    bench.input(Input::Amnesia);
-    let put = bench.put("k", "v", Level::One);
-    let asked = sends(&bench.ask(Request::Put(put)).1);
-    assert!(matches!(asked[0].1, PeerMessage::Proxy { .. }));
 }
 
 /// Goal: no dot covers a write that the state does not account for. A fallback knows what its actor

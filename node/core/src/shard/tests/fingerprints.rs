@@ -20,7 +20,8 @@ impl Few {
         let node = |id: u64| {
             let cluster = Arc::new(cluster(layout(regions, bits), &policy()));
             let actor = Actor(0xa0 + id);
-            let boot = Boot { node: NodeId(id), actor, amnesia: false, shard: 0, shards: 1 };
+            let boot =
+                Boot { node: NodeId(id), actor, standing: Standing::Serves, shard: 0, shards: 1 };
             Bench::start(boot, cluster, ShardConfig::test_min(), Disk::default())
         };
         Few { nodes: (1..=count).map(node).collect(), silent: None, told: vec![], asked: 0 }

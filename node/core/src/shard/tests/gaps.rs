@@ -367,9 +367,17 @@ fn a_node_without_memory_has_seen_nothing() {
     let missing = dots(&[(ACTOR, 1, 1)]);
     let (objects, cut, unknown) = bench.asked_for(missing.clone());
     assert_eq!((objects, cut, unknown), (vec![], DotSet::new(), missing));
-    let ask = PeerMessage::PageAsk { op, partition, after: None, bytes_max: 1 << 20 };
-    bench.hear(2, ask);
-    assert_eq!(sends(&bench.commit_and_tell()), vec![]);
+    bench.hear(2, page_ask(op, None, 1 << 20));
+    let answers = sends(&bench.commit_and_tell());
+    let [(_, PeerMessage::Compare(CompareMessage::Compared { op: answered, positions }))] =
+        &answers[..]
+    else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(
+        (*answered, positions[0].0, positions[0].1.standing),
+        (op, partition, Standing::Behind)
+    );
 }
 
 fn pages(effects: &[Effect]) -> Vec<(Vec<NodeId>, OpId, Option<Bytes>)> {
@@ -388,7 +396,13 @@ fn page(op: OpId, clock: &DotSet, keys: &[(&str, u64)], is_last: bool) -> PeerMe
     };
     let (partition, clock) = (PARTITION, clock.clone());
     let objects = keys.iter().map(object).collect();
-    PeerMessage::PageAnswer { op, partition, clock, objects, is_last }
+    let know = VersionVector::new();
+    PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last }
+}
+
+pub(super) fn page_ask(op: OpId, after: Option<(BucketId, Bytes)>, bytes_max: u32) -> PeerMessage {
+    let (partition, know) = (PARTITION, VersionVector::new());
+    PeerMessage::PageAsk { op, partition, after, know, gathers: false, bytes_max }
 }
 
 impl Bench {
@@ -411,9 +425,10 @@ fn what_was_cut_is_taken_whole() {
     let mut bench = Bench::new(&[(2, 2)]);
     let op = bench.begin_resync(of_other(1, 3));
     bench.hear(2, page(op, &of_other(1, 4), &[("a", 3)], false));
-    assert_eq!(pages(&bench.turn_after_ms(20)), vec![]);
-    assert!(!bench.has_seen(1), "not before the last page");
     let after = Some(Bytes::from_static(b"a"));
+    let next = pages(&bench.turn_after_ms(20));
+    assert_eq!((next.len(), &next[0].2), (1, &after));
+    assert!(!bench.has_seen(1), "not before the last page");
     let again = pages(&bench.turn_after_ms(5_000));
     assert_eq!((again.len(), &again[0].2), (1, &after));
     // A clock in a later page means nothing.
@@ -476,8 +491,8 @@ fn half_a_partition_is_none() {
 
     let mut bench = Bench::new(&[(2, 2)]);
     let op = bench.begin_resync(of_other(1, 3));
-    let effects = bench.hear(2, page(op, &clock, &[("a", 3)], false));
-    let op = second(&effects).unwrap();
+    bench.hear(2, page(op, &clock, &[("a", 3)], false));
+    let op = second(&bench.turn_after_ms(0)).unwrap();
     bench.input(Input::PeerDown(NodeId(2)));
     assert!(!last(&mut bench, op, &clock));
 
@@ -498,10 +513,10 @@ fn pages_have_everything() {
     (0..200).for_each(|at| drop(bench.write(&format!("{at:03}"), "v")));
     let (mut after, mut keys, mut clock) = (None, Vec::new(), DotSet::new());
     loop {
-        let (op, partition) = (OpId(5), PARTITION);
+        let op = OpId(5);
         let put = bench.put(&format!("1{:02}x", keys.len() % 100), "v", Level::One);
         bench.ask(Request::Put(put));
-        bench.hear(2, PeerMessage::PageAsk { op, partition, after, bytes_max: 2_000 });
+        bench.hear(2, page_ask(op, after, 2_000));
         let effects = bench.commit_and_tell();
         let page = sends(&effects).into_iter().find_map(|(_, message)| match message {
             PeerMessage::PageAnswer { clock, objects, is_last, .. } => {

@@ -93,7 +93,7 @@ fn silence_is_lag() {
     bench.pass_ms(700);
     let lag = behind(&bench, 1);
     assert_eq!((lag.ms, lag.partitions_unheard, lag.writes), (700, 1, 0));
-    bench.input(Input::PeerUp(NodeId(2)));
+    bench.input(Input::PeerUp(NodeId(2), Actor(0xa2)));
     assert_eq!((behind(&bench, 1).ms, behind(&bench, 1).partitions_unheard), (0, 0));
 }
 

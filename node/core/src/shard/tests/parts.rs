@@ -319,8 +319,13 @@ fn each_partition_has_one_shard() {
         for index in 0..16 {
             let partition = Partition { index, ..PARTITION };
             let owner = shard_of(partition, shards);
-            let boot =
-                |shard| Boot { node: NodeId(1), actor: ACTOR, amnesia: false, shard, shards };
+            let boot = |shard| Boot {
+                node: NodeId(1),
+                actor: ACTOR,
+                standing: Standing::Serves,
+                shard,
+                shards,
+            };
             let owners = (0..shards.max(1)).filter(|&shard| boot(shard).owns(partition));
             assert_eq!(owners.collect::<Vec<_>>(), [owner]);
             assert_eq!(owner, usize::from(index) % shards.max(1));

@@ -289,7 +289,7 @@ fn a_request_is_passed_on_once() {
     assert_eq!(reason(&mut stranger), not_ready(NotReady::NotInLayout));
     let mut replica = Bench::new(&[(3, 3)]);
     replica.input(Input::Amnesia);
-    assert_eq!(reason(&mut replica), not_ready(NotReady::Amnesia));
+    assert_eq!(reason(&mut replica), not_ready(NotReady::Behind));
     let put = replica.put("k", "v", Level::One);
     let message =
         PeerMessage::Proxy { op: OpId(6), partition: PARTITION, request: Request::Put(put) };

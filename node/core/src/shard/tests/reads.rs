@@ -343,14 +343,14 @@ fn late_values_are_replaced_by_what_overwrote_them() {
     assert_eq!(bench.shard.counters().late_siblings_dropped, 1);
 }
 
-/// Goal: a clock that may claim more than the disk has drops nothing from an answer (I5): a context
-/// would go out that covers a value which nobody was shown, and the next write would lose it. Nor can it
-/// tell what is late (I4), so the read is not answered. Found
+/// Goal: a read is not answered by a node that finds out meanwhile that its clock may claim more than
+/// its disk has (I5, I11). Bug: what the others sent was dropped as overwritten here: a context went
+/// out that covered a value which nobody was shown, and the next write would have lost it. Found
 /// by cutting the power of real machines. Method: a write comes here whose commit fails, and the
 /// clock cannot be read back; or the shard is told of amnesia. Then the other's object comes, to a
 /// read that was under way.
 #[test]
-fn a_clock_in_doubt_drops_nothing() {
+fn a_clock_in_doubt_answers_nothing() {
     for told in [false, true] {
         let mut bench = Bench::new(&[(3, 3)]);
         let object = foreign(ObjectKind::Siblings, 1, "here");
@@ -366,12 +366,10 @@ fn a_clock_in_doubt_drops_nothing() {
             bench.fail_commit(StoreError::Io("gone".to_owned()));
         }
         let other = asked[0].0[0].0;
-        let digest = Object::decode(&object).unwrap().digest();
-        bench.hear(other, found(op, Found::Digest(digest)));
         let effects = bench.hear(other, found(op, Found::Object(object)));
-        let reply = reply_to(&effects, caller);
-        let is_refused = matches!(reply, Some(Reply::Error(RequestError::ReadUnavailable { .. })));
-        assert!(is_refused, "told: {told}, {reply:?}");
+        let reason = NotReady::Behind;
+        let refusal = Reply::Error(RequestError::NotReady { reason });
+        assert_eq!(reply_to(&effects, caller), Some(refusal), "told: {told}");
     }
 }
 

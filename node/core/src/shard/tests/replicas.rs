@@ -225,8 +225,8 @@ fn questions_are_answered_from_what_is_durable() {
     let unknown = Some(Found::Refused(Refusal::UnknownBucket));
     assert_eq!(answer(&bench.hear(2, elsewhere)), unknown);
     bench.input(Input::Amnesia);
-    let amnesia = Some(Found::Refused(Refusal::Amnesia));
-    assert_eq!(answer(&bench.hear(2, question("k", Want::Full))), amnesia);
+    let behind = Some(Found::Refused(Refusal::Behind));
+    assert_eq!(answer(&bench.hear(2, question("k", Want::Full))), behind);
 }
 
 /// Goal: a value that was overwritten here does not come back, what came with it does, and the

@@ -23,7 +23,8 @@ impl Two {
         let node = |id: u64| {
             let cluster = Arc::new(cluster(layout(&[(2, 2)], 0), &policy()));
             let actor = Actor(0xa0 + id);
-            let boot = Boot { node: NodeId(id), actor, amnesia: false, shard: 0, shards: 1 };
+            let boot =
+                Boot { node: NodeId(id), actor, standing: Standing::Serves, shard: 0, shards: 1 };
             Bench::start(boot, cluster, config.clone(), Disk::default())
         };
         let nodes = [node(1), node(2)];
@@ -299,9 +300,9 @@ fn a_verification_ends_without_an_answer() {
     let effects = one.pass_ms(EVERY_MS / 16 + 1);
     let (_, message) = sends(&effects).pop().expect("tried again");
     let PeerMessage::Verify { op, .. } = message else { panic!("{message:?}") };
-    let answer = Answer::Refused(Refusal::Amnesia);
+    let answer = Answer::Refused(Refusal::Behind);
     let reply = PeerMessage::VerifyReply { op, partition: PARTITION, answer };
-    assert_eq!(ended(&one.hear(2, reply.clone())), Some(VerifyEnd::Refused(Refusal::Amnesia)));
+    assert_eq!(ended(&one.hear(2, reply.clone())), Some(VerifyEnd::Refused(Refusal::Behind)));
     assert_eq!(ended(&one.hear(2, reply)), None);
     one.pass_ms(EVERY_MS / 16 + 1);
     assert_eq!(ended(&one.input(Input::PeerDown(NodeId(2)))), Some(VerifyEnd::NoAnswer));
@@ -385,7 +386,7 @@ fn a_demand_that_cannot_be_met_ends() {
     assert_eq!(one.shard.demanded(), failed);
     one.input(Input::Verify(VerifyDemand::default()));
     assert_eq!(one.shard.demanded(), Demanded { failed: 2, ..failed });
-    one.input(Input::PeerUp(NodeId(2)));
+    one.input(Input::PeerUp(NodeId(2), Actor(0xa2)));
     one.input(Input::Verify(VerifyDemand::default()));
     let mut tries = 0;
     while one.shard.demanded().pending > 0 {

@@ -207,8 +207,13 @@ fn answers_must_match_their_question() {
 /// differs between operations. Method: a run whose actor is the highest number.
 #[test]
 fn operations_have_numbers() {
-    let boot =
-        Boot { node: NodeId(1), actor: Actor(u64::MAX), amnesia: false, shard: 0, shards: 1 };
+    let boot = Boot {
+        node: NodeId(1),
+        actor: Actor(u64::MAX),
+        standing: Standing::Serves,
+        shard: 0,
+        shards: 1,
+    };
     let mut shard = Shard::new(ShardConfig::test_min(), boot);
     let drawn: Vec<OpId> = (0..3).map(|_| shard.new_op()).collect();
     assert_eq!(drawn, [OpId(1), OpId(2), OpId(3)]);

@@ -48,6 +48,7 @@ impl Shard {
         }
         self.check_dots(partition, &theirs)?;
         self.check_room(partition, &theirs)?;
+        self.check_standing(partition)?;
         let object_key = self.object_key(partition, bucket, key);
         let loaded = self.cache.load(&object_key, kind, turn.store);
         let is_damaged = matches!(loaded, Err(StoreError::Corrupt(_)));

@@ -123,9 +123,9 @@ impl Schedule {
     }
 
     /// The pair that is longest due and can be reached.
-    pub(super) fn next_due(&mut self, now: Mono, is_up: impl Fn(NodeId) -> bool) -> Option<Pair> {
+    pub(super) fn next_due(&mut self, now: Mono, is_able: impl Fn(Pair) -> bool) -> Option<Pair> {
         self.look = self.soonest().map(|due| due.max(now.plus_ms(LOOK_MS)));
-        let due = self.pairs.iter().filter(|((_, peer), entry)| entry.due <= now && is_up(*peer));
+        let due = self.pairs.iter().filter(|(pair, entry)| entry.due <= now && is_able(**pair));
         due.min_by_key(|(pair, entry)| (entry.due, **pair)).map(|(pair, _)| *pair)
     }
 
