@@ -60,6 +60,9 @@ pub enum NotReady {
     Stopping,
     /// The node lost state it once had and must resynchronise before it answers reads.
     Amnesia,
+    /// A context names a write of a run that ended, which this node lacks: it is being found out whether
+    /// anybody has it.
+    Undecided,
 }
 
 /// Why a write or read was refused by the store.

@@ -8,8 +8,8 @@
 //! variant's number, and whose body starts with the partition (4 bytes, big-endian). Pulses and
 //! claims speak of several; the receiver's router cuts them up ([`PeerMessage::split`]).
 
+mod closing;
 mod gaps;
-
 mod hint;
 
 pub mod verify;
@@ -24,7 +24,9 @@ use holm_protocol::message::{Reply, Request, kind};
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use crate::clock::DotSet;
+use crate::shard::ends::End;
 
+pub use closing::{Actors, CloseMessage, Standing, Step};
 pub use gaps::{GapObject, PageObject};
 pub use hint::HintMessage;
 
@@ -62,6 +64,10 @@ pub enum Refusal {
     Unreachable = 11,
     /// It keeps as many hints as it may.
     HintsFull = 20,
+    /// What it was sent names a dot of a run that ended, which may be void: it is being decided.
+    Frozen = 21,
+    /// What it was sent names a void dot, of a run that ended.
+    Void = 22,
 }
 
 impl Refusal {
@@ -71,7 +77,11 @@ impl Refusal {
     pub fn is_of_the_node(self) -> bool {
         !matches!(
             self,
-            Refusal::Malformed | Refusal::WrongKind | Refusal::TooLarge | Refusal::ClockSkew
+            Refusal::Malformed
+                | Refusal::WrongKind
+                | Refusal::TooLarge
+                | Refusal::ClockSkew
+                | Refusal::Void
         )
     }
 
@@ -90,6 +100,8 @@ impl Refusal {
             11 => Refusal::Unreachable,
             12 => Refusal::UnknownBucket,
             20 => Refusal::HintsFull,
+            21 => Refusal::Frozen,
+            22 => Refusal::Void,
             got => return Err(WireError::Invalid { field: "refusal", got: got.into() }),
         })
     }
@@ -237,6 +249,8 @@ pub enum PeerMessage {
     },
     /// About a hint.
     Hint(HintMessage),
+    /// About actors of runs that ended.
+    Close(CloseMessage),
     /// How far this run has written to the partitions on which that has changed. Speaks only of what
     /// is durable; nobody answers.
     Pulse {
@@ -299,6 +313,8 @@ pub enum PeerMessage {
         partition: Partition,
         /// The bucket and key of the last object that came; of nothing, to begin.
         after: Option<(BucketId, Bytes)>,
+        /// The run that asks: only one that the other node has met is sent anything.
+        run: Actor,
         /// How much the asking shard takes now, bytes. One object is taken whatever its length.
         bytes_max: u32,
     },
@@ -310,6 +326,8 @@ pub enum PeerMessage {
         partition: Partition,
         /// What the sender had seen before it read the page, if that is the first.
         clock: DotSet,
+        /// What the sender knew then of actors that ended.
+        ends: Vec<(Actor, End)>,
         /// The objects.
         objects: Vec<PageObject>,
         /// Whether these were the last ones.
@@ -363,6 +381,7 @@ impl PeerMessage {
             PeerMessage::Pulse { counters, .. } => gaps::first_of(counters),
             PeerMessage::Seen { clocks, .. } => gaps::first_of(clocks),
             PeerMessage::Hint(message) => message.partition(),
+            PeerMessage::Close(message) => message.partition(),
         }
     }
 
@@ -390,6 +409,7 @@ impl PeerMessage {
             PeerMessage::Inspect { op, .. } => (INSPECT, *op),
             PeerMessage::InspectReply { op, .. } => (INSPECT_REPLY, *op),
             PeerMessage::Hint(message) => message.kind_and_op(),
+            PeerMessage::Close(message) => message.kind_and_op(),
             PeerMessage::Pulse { .. } => (PULSE, OpId(0)),
             PeerMessage::Seen { op, .. } => (SEEN, *op),
             PeerMessage::Noted { op, .. } => (NOTED, *op),
@@ -431,6 +451,7 @@ impl PeerMessage {
             PeerMessage::Inspect { bucket, key, .. } => put_target(out, *bucket, key),
             PeerMessage::InspectReply { state, .. } => out.put_slice(&admin::encode(state)),
             PeerMessage::Hint(message) => message.encode_rest(out),
+            PeerMessage::Close(message) => message.encode_rest(out),
             PeerMessage::Pulse { actor, hlc, counters } => {
                 gaps::put_pulse(out, (*actor, *hlc), counters);
             }
@@ -448,14 +469,16 @@ impl PeerMessage {
                 cut.encode(out);
                 unknown.encode(out);
             }
-            PeerMessage::PageAsk { after, bytes_max, .. } => {
+            PeerMessage::PageAsk { after, run, bytes_max, .. } => {
+                out.put_u64(run.0);
                 out.put_u32(*bytes_max);
                 out.put_u8(after.is_some().into());
                 after.iter().for_each(|(bucket, key)| put_target(out, *bucket, key));
             }
-            PeerMessage::PageAnswer { clock, objects, is_last, .. } => {
+            PeerMessage::PageAnswer { clock, ends, objects, is_last, .. } => {
                 out.put_u8((*is_last).into());
                 clock.encode(out);
+                gaps::put_ends(out, ends);
                 gaps::put_page(out, objects);
             }
         }
@@ -526,6 +549,9 @@ impl PeerMessage {
             kind if HintMessage::is_kind(kind) => {
                 PeerMessage::Hint(HintMessage::decode(kind, op, partition, &mut reader)?)
             }
+            kind if CloseMessage::is_kind(kind) => {
+                PeerMessage::Close(CloseMessage::decode(kind, partition, &mut reader)?)
+            }
             PULSE => gaps::pulse(partition, &mut reader)?,
             SEEN => gaps::seen(op, partition, &mut reader)?,
             NOTED => {
@@ -544,15 +570,17 @@ impl PeerMessage {
                 PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
             }
             PAGE_ASK => {
+                let run = Actor(reader.u64()?);
                 let bytes_max = reader.u32()?;
                 let after = flag(&mut reader)?.then(|| target(&mut reader)).transpose()?;
-                PeerMessage::PageAsk { op, partition, after, bytes_max }
+                PeerMessage::PageAsk { op, partition, after, run, bytes_max }
             }
             PAGE_ANSWER => {
                 let is_last = flag(&mut reader)?;
                 let clock = DotSet::decode(&mut reader)?;
+                let ends = gaps::ends(&mut reader)?;
                 let objects = gaps::page(&mut reader)?;
-                PeerMessage::PageAnswer { op, partition, clock, objects, is_last }
+                PeerMessage::PageAnswer { op, partition, clock, ends, objects, is_last }
             }
             got => return Err(WireError::Invalid { field: "frame kind", got: got.into() }),
         };

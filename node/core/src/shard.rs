@@ -30,6 +30,7 @@ pub mod cache;
 mod claims;
 pub mod config;
 pub mod event;
+pub mod ends;
 mod explain;
 mod fallback;
 mod gap_repair;
@@ -44,6 +45,7 @@ mod read;
 mod relay;
 pub mod replica;
 mod resync;
+mod retire;
 mod route;
 mod stand_in;
 #[cfg(test)]
@@ -74,6 +76,7 @@ use acknowledge::Lingering;
 use cache::ObjectCache;
 use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
+use ends::Ends;
 use event::{Caller, Counters, Effect, Effects, Input};
 use fallback::Guest;
 use gaps::Gaps;
@@ -83,6 +86,7 @@ use log::{LogLimits, ShardLog};
 use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
+use retire::Retiring;
 use route::{Route, object_kind};
 use timers::Timers;
 use window::RequestWindow;
@@ -132,6 +136,8 @@ enum OwnVote {
 pub struct Shard {
     config: ShardConfig,
     boot: Boot,
+    /// The actor under which the run began: other nodes know it by this.
+    run: Actor,
     cluster: Arc<ClusterState>,
     region: Option<RegionId>,
     hlc: HlcClock,
@@ -151,6 +157,9 @@ pub struct Shard {
     lingering: Lingering,
     log: ShardLog,
     hints: Hints,
+    /// What became of runs that ended.
+    ends: Ends,
+    retiring: Retiring,
     /// Partitions that others hold and this shard has written to.
     guests: BTreeMap<Partition, Guest>,
     handoff: Handoff,
@@ -198,6 +207,9 @@ impl Shard {
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
             hints: Hints::default(),
+            ends: Ends::default(),
+            retiring: Retiring::default(),
+            run: boot.actor,
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
             claims: Claims::new(),
@@ -249,6 +261,9 @@ impl Shard {
             }
             Input::Cluster(cluster) => {
                 self.hints.load(&self.boot, turn.store)?;
+                let boot = self.boot;
+                self.ends.load(|partition| boot.owns(partition), turn.store)?;
+                self.retiring.plan(now.mono, self.config.retire_ms);
                 self.on_cluster(cluster, turn)?;
                 self.expect_handoffs(now.mono);
             }
@@ -273,6 +288,7 @@ impl Shard {
         }
         self.tick_handoff(turn);
         self.begin_verifying(turn);
+        self.retire(turn);
     }
 
     /// When [`Shard::tick`], or the [`Shard::commit`] after it, has something to do.
@@ -281,7 +297,8 @@ impl Shard {
         let claims = self.claims.due().filter(|_| self.may_claim());
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
-        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying];
+        let retiring = self.retiring.due();
+        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying, retiring];
         due.into_iter().flatten().min()
     }
 
@@ -313,6 +330,7 @@ impl Shard {
             self.commit_batch(turn)?;
         }
         self.tell(turn);
+        self.keep_promises(turn);
         self.ask_for_gaps(turn);
         self.turn_pages(turn);
         self.check_invariants();
@@ -320,7 +338,10 @@ impl Shard {
     }
 
     fn has_changes(&self) -> bool {
-        self.cache.has_changes() || self.log.has_pending() || self.hints.has_changes()
+        self.cache.has_changes()
+            || self.log.has_pending()
+            || self.hints.has_changes()
+            || self.ends.has_changes()
     }
 
     /// Commits what is open, if anything is, and releases what waited for that.
@@ -328,6 +349,7 @@ impl Shard {
         if self.has_changes() {
             self.cache.stage(turn.store);
             self.hints.stage(turn.store);
+            self.ends.stage(turn.store);
             let limits = LogLimits {
                 records: self.config.checkpoint_every,
                 bytes: self.config.log_memory_bytes_max,
@@ -342,11 +364,13 @@ impl Shard {
         self.claims.committed(self.log.pending(), self.boot.actor);
         for partition in self.log.adopted() {
             let Some(state) = self.partitions.get(partition) else { continue };
-            self.claims.loaded(*partition, state.clock().iter().map(|(actor, _)| actor));
+            self.claims.loaded(*partition, state.clock().known_actors());
         }
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
+        self.ends.committed();
+        self.retiring.committed(turn.store.committed());
         turn.out.append(&mut self.held);
         for vote in std::mem::take(&mut self.own_votes) {
             match vote {
@@ -411,6 +435,7 @@ impl Shard {
             log_bytes: self.log.bytes() as u64,
             log_segment_bytes: self.log.segment_bytes(),
             gap_asks_open: self.gaps.asks() as u64,
+            runs_undecided: self.ends.frozen() as u64,
             breaker_trips: self.peers.trips,
             breaker_probes: self.peers.probes,
             breakers_open: self.peers.open,
@@ -446,6 +471,8 @@ impl Shard {
         self.counters.commits_failed += 1;
         self.cache.roll_back();
         self.hints.roll_back();
+        self.ends.roll_back();
+        self.retiring.roll_back();
         self.expect_handoffs(turn.now.mono);
         let concerned = self.log.roll_back();
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
@@ -454,6 +481,7 @@ impl Shard {
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
+                    state.fold(id, &self.ends);
                     if let Some(before) = self.partitions.get(&id) {
                         state.count_on_from(before.own_counter());
                         given_up.insert(id, before.clock().without(state.clock()));
@@ -554,6 +582,7 @@ impl Shard {
                 self.on_inspect_reply(op, from, state, turn.out);
             }
             PeerMessage::Hint(message) => self.on_hint(from, message, turn),
+            PeerMessage::Close(message) => self.on_close(from, message, turn),
             message => self.on_peer_about_gaps(from, message, turn),
         }
     }
@@ -597,11 +626,14 @@ impl Shard {
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown } => {
                 self.on_gap_answer((from, op), partition, objects, (&cut, &unknown), turn);
             }
-            PeerMessage::PageAsk { op, partition, after, bytes_max } => {
-                self.resyncs.asked((from, op), partition, after, bytes_max);
+            PeerMessage::PageAsk { op, partition, after, run, bytes_max } => {
+                // What is frozen here later must be known to be unknown there: see `retire`.
+                if self.peers.run(from) == Some(run) {
+                    self.resyncs.asked((from, op), partition, after, bytes_max);
+                }
             }
-            PeerMessage::PageAnswer { op, partition, clock, objects, is_last } => {
-                self.on_page((from, op), partition, clock, (objects, is_last), turn);
+            PeerMessage::PageAnswer { op, partition, clock, ends, objects, is_last } => {
+                self.on_page((from, op), partition, (clock, ends), (objects, is_last), turn);
             }
             // All others are dealt with before.
             _ => self.counters.peer_rejections += 1,
@@ -652,8 +684,9 @@ impl Shard {
                 layout.partitions_of(self.boot.node).filter(new).collect();
             if !new.is_empty() {
                 let mut loaded = self.log.load(&new, &self.partitions, turn.store)?;
-                for (&partition, state) in &loaded {
-                    self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
+                for (&partition, state) in &mut loaded {
+                    state.fold(partition, &self.ends);
+                    self.claims.loaded(partition, state.clock().known_actors());
                 }
                 self.partitions.append(&mut loaded);
             }

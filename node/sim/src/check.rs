@@ -13,6 +13,7 @@
 pub mod answers;
 pub mod bounds;
 pub mod claims;
+pub mod closed;
 pub mod converged;
 pub mod deadline;
 pub mod dots;
@@ -56,7 +57,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 38] = [
+pub const PROPERTIES: [&Property; 40] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -86,6 +87,8 @@ pub const PROPERTIES: [&Property; 38] = [
     &equal_clocks::EQUAL_STATES,
     &claims::DURABLE,
     &equal_clocks::NOTHING_UNEXPLAINED,
+    &closed::ONE_DECISION,
+    &closed::NOTHING_HELD_IS_VOID,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
     &converged::SAME_CLOCKS,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holm_core::clock::PartitionClock;
+use holm_core::clock::{IntervalSet, PartitionClock};
 use holm_core::context::ContextSecrets;
 use holm_core::keys::{OBJECT_KEY_HEAD_LEN, SEGMENTS_BEGIN};
 use holm_core::layout::Layout;
@@ -25,7 +25,7 @@ use holm_protocol::message::{Reply, Values, Written};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{
-    Verdict, Violation, answers, converged, dots, elements, forged, gone, kept, latest, logged,
+    Verdict, Violation, answers, closed, converged, dots, elements, forged, gone, kept, latest, logged,
     names, quarantine, quorum_reads, receipts, replica, values,
 };
 use crate::cluster::CallResult;
@@ -439,6 +439,15 @@ impl Referee {
         let bucket = BucketId(u32::from_be_bytes(head[4..].try_into().ok()?));
         let key = self.history.key_id(bucket, &Bytes::copy_from_slice(name))?;
         Some((Partition::from_u32(partition), key))
+    }
+
+    /// Nodes have learned which dots an actor of a run that ended has: none of the others is owed.
+    pub fn closed(&mut self, (partition, actor): (Partition, Actor), dots: &IntervalSet) {
+        for (id, _) in self.history.close(partition, actor, dots) {
+            let verdict = closed::check_owed(&self.history, id);
+            self.judge(verdict);
+            self.history.void(id);
+        }
     }
 
     /// These nodes have a write and cannot be read.

@@ -231,6 +231,7 @@ impl Sim {
         self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.cluster.check_clocks();
+        self.cluster.check_voids();
         self.let_hints_go_home();
         self.converge();
         self.read_all();

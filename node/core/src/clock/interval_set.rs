@@ -24,6 +24,15 @@ pub struct IntervalSet {
     ranges: Vec<(u64, u64)>,
 }
 
+impl FromIterator<u64> for IntervalSet {
+    /// The set of these counters.
+    fn from_iter<T: IntoIterator<Item = u64>>(counters: T) -> IntervalSet {
+        let mut set = IntervalSet::new();
+        counters.into_iter().for_each(|counter| _ = set.insert(counter));
+        set
+    }
+}
+
 impl IntervalSet {
     /// The empty set.
     #[must_use]
@@ -53,6 +62,16 @@ impl IntervalSet {
     #[must_use]
     pub fn max(&self) -> u64 {
         self.ranges.last().map_or(self.prefix, |range| range.1)
+    }
+
+    /// The highest counter in it that is not above this one; 0 if there is none.
+    #[must_use]
+    pub fn last_up_to(&self, counter: u64) -> u64 {
+        let begun = self.ranges.partition_point(|range| range.0 <= counter);
+        match begun.checked_sub(1).and_then(|at| self.ranges.get(at)) {
+            Some(range) => range.1.min(counter),
+            None => self.prefix.min(counter),
+        }
     }
 
     /// The ranges beyond the prefix, ascending, both ends included.

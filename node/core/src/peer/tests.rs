@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::verify::{Answer, KeyState, Question};
 use super::*;
-use crate::clock::PartitionClock;
+use crate::clock::{IntervalSet, PartitionClock};
 
 fn only_frame(stream: &[u8]) -> Frame {
     let mut decoder = FrameDecoder::new();
@@ -79,6 +79,7 @@ fn samples() -> Vec<PeerMessage> {
     ];
     samples.extend(hints.map(PeerMessage::Hint));
     samples.extend(about_gaps(op, partition));
+    samples.extend(about_ends(partition));
     samples.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
     samples.extend(verifying(op, partition));
     samples
@@ -100,17 +101,44 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
     let (cut, unknown) = (dots.clone(), DotSet::new());
     let (bucket, key) = (BucketId(3), Bytes::from_static(b"key"));
     let page = PageObject { bucket, key: key.clone(), object: Bytes::from_static(b"object") };
-    let (clock, bytes_max) = (dots.clone(), 9);
+    let (clock, run, bytes_max) = (dots.clone(), Actor(77), 9);
+    let ends = vec![
+        (Actor(1), End::Frozen),
+        (Actor(2), End::Closed(IntervalSet::from_prefix(2))),
+        (Actor(3), End::Folded(IntervalSet::from_prefix(3))),
+    ];
     vec![
-        PeerMessage::PageAsk { op, partition, after: None, bytes_max },
-        PeerMessage::PageAsk { op, partition, after: Some((bucket, key)), bytes_max },
-        PeerMessage::PageAnswer { op, partition, clock, objects: vec![page], is_last: true },
+        PeerMessage::PageAsk { op, partition, after: None, run, bytes_max },
+        PeerMessage::PageAsk { op, partition, after: Some((bucket, key)), run, bytes_max },
+        PeerMessage::PageAnswer { op, partition, clock, ends, objects: vec![page], is_last: true },
         PeerMessage::Pulse { actor: Actor(3), hlc: Hlc(8), counters },
         PeerMessage::Seen { op, clocks },
         PeerMessage::Noted { op, partition, shard: 1, shards: 2 },
         PeerMessage::GapAsk { op, partition, missing: dots, bytes_max: 70_000 },
         PeerMessage::GapAnswer { op, partition, objects: vec![object], cut, unknown },
     ]
+}
+
+fn about_ends(partition: Partition) -> [PeerMessage; 4] {
+    let other = Partition { placement: PlacementId(0), index: 2 };
+    let mut dots = IntervalSet::from_prefix(3);
+    dots.insert(5);
+    let actors = vec![(partition, Actor(3)), (partition, Actor(4)), (other, Actor(3))];
+    let standings = [
+        Standing::Alive,
+        Standing::Later,
+        Standing::Promised(IntervalSet::new()),
+        Standing::Closed(dots.clone()),
+    ];
+    let found = standings.map(|standing| (partition, (Actor(9), standing))).to_vec();
+    let ends = vec![(partition, (Actor(3), dots.clone())), (other, (Actor(4), dots))];
+    let messages = [
+        CloseMessage::Ask { view: 7, step: Step::Hints, actors: actors.clone() },
+        CloseMessage::Answer { view: 7, step: Step::Dots, found },
+        CloseMessage::Ends(ends),
+        CloseMessage::Wanted(actors),
+    ];
+    messages.map(PeerMessage::Close)
 }
 
 /// Goal: a receiver with another number of shards gets every partition's part at the shard that owns
@@ -204,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(kind in 60u8..80, body: Vec<u8>) {
+    fn noise_never_panics(kind in 60u8..144, body: Vec<u8>) {
         let _ = PeerMessage::decode(&Frame { kind, id: 1, body: body.into() });
     }
 }

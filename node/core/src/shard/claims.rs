@@ -317,9 +317,11 @@ impl Shard {
             upto = number;
             let state = self.partitions.get(&partition);
             let state = state.filter(|_| listener.partitions.contains(&partition));
-            if let Some(seen) = state.and_then(|state| state.clock().get(actor)) {
+            // Also of actors that are folded away: who has an older disk may lack something of them.
+            let seen = state.map(|state| state.clock().seen_of(actor));
+            if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
                 bytes += 16 + 4 * seen.ranges().len();
-                clocks.entry(partition).or_default().merge_actor(actor, seen);
+                clocks.entry(partition).or_default().merge_actor(actor, &seen);
             }
         }
         if clocks.is_empty() {

@@ -234,6 +234,16 @@ pub struct Counters {
     pub resync_objects: u64,
     /// Dots asked for whose keys a peer's log did not know any more.
     pub gap_dots_cut: u64,
+    /// Actors of runs that ended, of any partition, of which this node has promised to take no more.
+    pub runs_frozen: u64,
+    /// Of which it has learned what they have.
+    pub runs_closed: u64,
+    /// Whose entries it has folded away.
+    pub runs_folded: u64,
+    /// Decisions that it refused, because it has what they say that nobody has: operators must look.
+    pub ends_refused: u64,
+    /// Actors that are frozen and not decided now.
+    pub runs_undecided: u64,
     /// Times that a node was put last for not answering, or kept there.
     pub breaker_trips: u64,
     /// Requests that tried whether such a node answers again.

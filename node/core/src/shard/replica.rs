@@ -125,6 +125,7 @@ impl Shard {
     ) -> Result<(), Refusal> {
         let Sent { object: mut incoming, encoded } = sent;
         self.writable(store)?;
+        self.check_ends(partition, &incoming)?;
         let Some(state) = self.partitions.get(&partition) else {
             return Err(Refusal::NotReplica);
         };

@@ -3,7 +3,8 @@
 //! The log of a replica is bounded: its oldest segments are cut. A replica that was away for so long
 //! asks for dots of which nobody knows the keys any more. It then takes all objects of the
 //! partition, page by page in the order of their keys, joins each as any replicated object, and at
-//! the end adopts the sender's clock: everything that clock has seen is part of what was sent.
+//! the end adopts the sender's clock: everything that clock has seen is part of what was sent. What the
+//! sender knows of actors that ended comes with it ([`super::ends`]).
 //!
 //! - The clock is that of the **start**, before the first page was read. What the sender sees later
 //!   may be to keys that were sent before (refuted for layouts: `Layout-clock-at-end`).
@@ -25,12 +26,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::limits::FRAME_LEN_MAX;
 
 use crate::clock::{ACTORS_MAX, DotSet};
 use crate::keys::{OBJECT_KEY_HEAD_LEN, object_key};
 use crate::peer::{OpId, PageObject, PeerMessage};
+use crate::shard::ends::End;
 use crate::shard::event::Effect;
 use crate::shard::replica::Incoming;
 use crate::shard::{Shard, Turn};
@@ -67,8 +69,9 @@ struct Resync {
     peer: NodeId,
     op: OpId,
     after: Cursor,
-    /// What the peer had seen at the start.
+    /// What the peer had seen at the start, and knew of actors that ended.
     clock: DotSet,
+    ends: Vec<(Actor, End)>,
     deadline: Mono,
     /// Pages that did not come, in a row.
     late: u32,
@@ -146,8 +149,8 @@ impl Shard {
             return;
         };
         self.counters.resyncs += 1;
-        let (after, clock, op) = (None, DotSet::new(), OpId(0));
-        let open = Resync { partition, peer, op, after, clock, deadline: now, late: 0 };
+        let (after, clock, ends, op) = (None, DotSet::new(), Vec::new(), OpId(0));
+        let open = Resync { partition, peer, op, after, clock, ends, deadline: now, late: 0 };
         self.ask_for_page(open, turn);
     }
 
@@ -156,7 +159,8 @@ impl Shard {
         open.deadline = turn.now.mono.plus_ms(PAGE_MS);
         let (op, partition, after) = (open.op, open.partition, open.after.clone());
         let bytes_max = self.config.gap_bytes_max as u32;
-        let message = PeerMessage::PageAsk { op, partition, after, bytes_max };
+        let run = self.run;
+        let message = PeerMessage::PageAsk { op, partition, after, run, bytes_max };
         turn.out.push(Effect::Send { to: vec![open.peer], message });
         self.resyncs.open = Some(open);
     }
@@ -183,7 +187,11 @@ impl Shard {
     fn page<S: Store>(&mut self, asked: &PageAsked, store: &mut S) -> Option<PeerMessage> {
         let &PageAsked { op, partition, ref after, bytes_max, .. } = asked;
         let state = self.partitions.get(&partition).filter(|_| self.may_claim())?;
-        let clock = if after.is_none() { state.clock().clone() } else { DotSet::new() };
+        let (mut clock, mut ends) = (DotSet::new(), Vec::new());
+        if after.is_none() {
+            clock = state.clock().clone();
+            ends.extend(self.ends.of(partition).map(|(actor, end)| (actor, end.clone())));
+        }
         let mut from = Vec::new();
         match after {
             Some((bucket, key)) => {
@@ -195,7 +203,9 @@ impl Shard {
         let end = partition.to_u32().checked_add(1);
         let to = end.map_or(vec![0xff; 5], |end| end.to_be_bytes().to_vec());
         let bytes_max = (bytes_max as usize).min(PAGE_BYTES_MAX);
-        let clock_bytes = clock.weight() * RANGE_BYTES;
+        let dots = ends.iter().filter_map(|(_, end)| end.dots());
+        let weight = ends.len() + dots.map(|dots| dots.ranges().len()).sum::<usize>();
+        let clock_bytes = (clock.weight() + weight) * RANGE_BYTES;
         let (mut objects, mut bytes) = (Vec::new(), 0);
         loop {
             let rows = store.scan(Table::Objects, &from, &to, ROWS).ok()?;
@@ -211,6 +221,7 @@ impl Shard {
                         op,
                         partition,
                         clock,
+                        ends,
                         objects,
                         is_last,
                     });
@@ -225,7 +236,14 @@ impl Shard {
             }
             if is_end {
                 let is_last = true;
-                return Some(PeerMessage::PageAnswer { op, partition, clock, objects, is_last });
+                return Some(PeerMessage::PageAnswer {
+                    op,
+                    partition,
+                    clock,
+                    ends,
+                    objects,
+                    is_last,
+                });
             }
         }
     }
@@ -235,7 +253,7 @@ impl Shard {
         &mut self,
         (from, op): (NodeId, OpId),
         partition: Partition,
-        clock: DotSet,
+        (clock, ends): (DotSet, Vec<(Actor, End)>),
         (objects, is_last): (Vec<PageObject>, bool),
         turn: &mut Turn<'_, S>,
     ) {
@@ -244,7 +262,7 @@ impl Shard {
         let Some(mut open) = self.resyncs.open.take_if(is_it) else { return };
         open.late = 0;
         if open.after.is_none() {
-            open.clock = clock;
+            (open.clock, open.ends) = (clock, ends);
         }
         if objects.is_empty() && !is_last {
             return self.fail_resync(turn.now.mono);
@@ -260,7 +278,9 @@ impl Shard {
         if !is_last {
             return self.ask_for_page(open, turn);
         }
-        if !self.adopt(partition, &open.clock) {
+        if self.adopt(partition, &open.clock) {
+            self.adopt_ends(partition, open.ends);
+        } else {
             self.fail_resync(turn.now.mono);
         }
         self.gaps.look_at(turn.now.mono);

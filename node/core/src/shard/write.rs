@@ -106,7 +106,7 @@ impl Shard {
         if self.repeated(origin, (&route, &write, &quorum), turn)? {
             return Ok(());
         }
-        let context = self.open_context(&write)?;
+        let context = self.lower_context(&route, self.open_context(&write)?)?;
         if write.value.is_none() && write.context.is_empty() && !is_lww(&route) {
             return Err(RequestError::ContextRequired);
         }
@@ -407,6 +407,9 @@ impl Shard {
             }
         }
         let context = self.open_context(write)?;
+        // It may have happened.
+        let context =
+            self.lower_context(route, context).map_err(|_| RequestError::CoordinatorLost)?;
         let Write { request, bucket, ref key, .. } = *write;
         // What the run had given the key before is not known any more.
         let covers = covered_for_writer(&context, u64::MAX, &object, dot);

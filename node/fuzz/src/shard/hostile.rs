@@ -1,11 +1,13 @@
 //! What a node with a valid certificate can say: anything that can be encoded.
 
 use bytes::Bytes;
-use holm_core::clock::DotSet;
+use holm_core::clock::{DotSet, IntervalSet};
 use holm_core::object::Object;
 use holm_core::peer::{
-    Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal, Want,
+    CloseMessage, Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal, Standing,
+    Step, Want,
 };
+use holm_core::shard::ends::End;
 use holm_protocol::admin::{HintState, ReplicaState};
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{NotReady, RequestError};
@@ -96,7 +98,7 @@ pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
 pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage {
     let op = OpId(input.below(6) as u64);
     let (partition, bucket, key) = target(input);
-    match input.below(6) {
+    match input.below(7) {
         0 => {
             let actor = if input.flag() { world.actor } else { Actor(input.below(16) as u64) };
             let counters = vec![(partition, input.number())];
@@ -115,8 +117,10 @@ pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage 
         }
         4 => {
             let after = input.flag().then_some((bucket, key));
-            PeerMessage::PageAsk { op, partition, after, bytes_max: input.number() as u32 }
+            let run = Actor(sender(input).0 | 1 << 60);
+            PeerMessage::PageAsk { op, partition, after, run, bytes_max: input.number() as u32 }
         }
+        5 => PeerMessage::Close(about_ends(input, world, partition)),
         _ => page_answer(input, world, (op, partition)),
     }
 }
@@ -165,7 +169,50 @@ fn page_answer(
     };
     let objects = (0..input.below(3)).map(|_| object(input)).collect();
     let clock = dots(input, world);
-    PeerMessage::PageAnswer { op, partition, clock, objects, is_last: input.flag() }
+    let ends = (0..input.below(3)).map(|_| {
+        let dots = counters(input);
+        let end = match input.below(3) {
+            0 => End::Frozen,
+            1 => End::Closed(dots),
+            _ => End::Folded(dots),
+        };
+        (some_actor(input, world), end)
+    });
+    let ends = ends.collect();
+    PeerMessage::PageAnswer { op, partition, clock, ends, objects, is_last: input.flag() }
+}
+
+fn some_actor(input: &mut Input<'_>, world: &World) -> Actor {
+    if input.byte() < 32 { world.actor } else { Actor(10 + input.below(5) as u64) }
+}
+
+fn counters(input: &mut Input<'_>) -> IntervalSet {
+    let mut set = IntervalSet::new();
+    for _ in 0..input.below(3) {
+        let first = input.number();
+        set.insert_range(first, first.saturating_add(input.number()));
+    }
+    set
+}
+
+/// What nodes say of actors that ended.
+fn about_ends(input: &mut Input<'_>, world: &World, partition: Partition) -> CloseMessage {
+    let (view, actor) = (input.number(), some_actor(input, world));
+    let step = [Step::Whose, Step::Hints, Step::Dots][input.below(3)];
+    match input.below(4) {
+        0 => CloseMessage::Ask { view, step, actors: vec![(partition, actor)] },
+        1 => {
+            let standing = match input.below(4) {
+                0 => Standing::Alive,
+                1 => Standing::Later,
+                2 => Standing::Promised(counters(input)),
+                _ => Standing::Closed(counters(input)),
+            };
+            CloseMessage::Answer { view, step, found: vec![(partition, (actor, standing))] }
+        }
+        2 => CloseMessage::Ends(vec![(partition, (actor, counters(input)))]),
+        _ => CloseMessage::Wanted(vec![(partition, actor)]),
+    }
 }
 
 /// An answer to something that was asked, by who was asked or by somebody else, as often as liked.

@@ -56,6 +56,7 @@ pub fn check_clock(
     covers: &VersionVector,
 ) -> Verdict {
     for (id, event) in history.events_of(key) {
+        // What is void has no dot any more.
         let Some(dot) = event.dot else { continue };
         if clock.contains(dot) && !covers.covers(dot) {
             let how = format!("{node} has seen and does not have {}", history.describe(id));

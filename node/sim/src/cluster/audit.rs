@@ -1,19 +1,24 @@
 //! What the referee looks up on the nodes themselves: disks and clocks.
 
+use bytes::Bytes;
+use holm_core::clock::IntervalSet;
+use holm_core::keys::{end_key_parts, hint_key_parts};
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::config::shard_of;
+use holm_core::shard::ends::End;
+use holm_core::shard::hints::object_of;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use holm_protocol::version_vector::VersionVector;
 
 use super::{Call, CallResult, Cluster};
 use crate::check::durable::{self, Copy};
-use crate::check::{Verdict, bounds, claims, converged, equal_clocks, logged, replica};
+use crate::check::{Verdict, bounds, claims, closed, converged, equal_clocks, logged, replica};
 use crate::history::KeyId;
-use crate::store::SyncMode;
+use crate::store::{Changed, SyncMode};
 use crate::trace::whole_frame;
 
 /// Partitions whose replicas are compared at a time: all, in the plans that seeds make.
@@ -90,6 +95,9 @@ impl Cluster {
     fn check_claim(&self, id: NodeId, partition: Partition, dot: Dot) -> Verdict {
         let history = self.referee.history();
         let Some(event) = history.by_dot(partition, dot) else { return Ok(()) };
+        if history.is_void(partition, dot) {
+            return Ok(());
+        }
         let key = history.key(history.event(event).key);
         let mut row = Vec::new();
         holm_core::keys::object_key(&mut row, partition, key.bucket, &key.name);
@@ -116,6 +124,50 @@ impl Cluster {
     /// What a node's object of a key covers.
     fn covered(&self, node: NodeId, bucket: BucketId, key: &[u8]) -> VersionVector {
         self.stored(node, bucket, key).map(|object| object.context).unwrap_or_default()
+    }
+
+    /// A node has committed these rows: what they say of runs that ended is what everybody says, and
+    /// what they call void nobody has.
+    pub(super) fn audit_ends(&mut self, node: NodeId, rows: &[Changed]) {
+        for row in rows.iter().filter(|row| row.table == Table::Meta) {
+            let end = row.after.as_deref().and_then(|row| End::decode(row).ok());
+            let (Some((partition, actor)), Some(end)) = (end_key_parts(&row.key), end) else {
+                continue;
+            };
+            let Some(dots) = end.dots() else { continue };
+            let known = self.referee.history().closed(partition, actor);
+            let is_new = known.is_none();
+            let verdict = closed::check(actor, known, dots, &node.to_string());
+            self.referee.judge(verdict);
+            if is_new {
+                self.referee.closed((partition, actor), dots);
+                let verdict = self.check_void((partition, actor), dots);
+                self.referee.judge(verdict);
+            }
+        }
+    }
+
+    /// Nothing that is void is anywhere.
+    pub fn check_voids(&mut self) {
+        let closed: Vec<_> = self.referee.history().all_closed().collect();
+        let verdict = closed.iter().try_for_each(|(place, dots)| self.check_void(*place, dots));
+        self.referee.judge(verdict);
+    }
+
+    fn check_void(&self, (partition, actor): (Partition, Actor), dots: &IntervalSet) -> Verdict {
+        let prefix = partition.to_u32().to_be_bytes();
+        for node in self.nodes.values().filter(|node| node.is_up && !node.amnesia) {
+            let place = node.id.to_string();
+            let objects = node.store.rows_below(Table::Objects, &prefix).map(|(_, row)| row.to_vec());
+            let hints = node.store.rows(Table::Hints).filter_map(|(key, row)| {
+                let is_it = hint_key_parts(key).is_some_and(|parts| parts.1 == partition);
+                is_it.then(|| object_of(&Bytes::copy_from_slice(row)).to_vec())
+            });
+            for object in objects.chain(hints).filter_map(|row| Object::decode(&row).ok()) {
+                closed::check_held(actor, dots, object.named_dots(), &place)?;
+            }
+        }
+        Ok(())
     }
 
     /// A node has started: its disk has what it acknowledged, and its clocks claim nothing else.
@@ -198,7 +250,7 @@ impl Cluster {
             self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
         for (at, &other) in replicas.iter().enumerate() {
             // What equals the first of its kind equals the others too.
-            let one = replicas[..at].iter().find(|one| one.1 == other.1);
+            let one = replicas[..at].iter().find(|one| one.1.has_seen_the_same(other.1));
             let Some(&one) = one.filter(|one| !self.has_equal_rows(one.0, other.0, partition))
             else {
                 continue;

@@ -304,6 +304,7 @@ impl Cluster {
             self.bug_at_commit(id, &rows);
             self.watch_commit(id, &rows);
             self.audit_hints(id, &rows);
+            self.audit_ends(id, &rows);
             let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
             let clock = |partition| {
                 let slot = slots.get(shard_of(partition, slots.len()))?;

@@ -46,10 +46,11 @@ impl Tamper {
             PeerMessage::Seen { op, clocks } if self == Tamper::ClaimsOwnRunOnly => {
                 PeerMessage::Seen { op, clocks: own_only(clocks, passing.sender) }
             }
-            PeerMessage::PageAnswer { op, partition, clock, objects, .. }
+            PeerMessage::PageAnswer { op, partition, clock, ends, objects, .. }
                 if self == Tamper::ResyncEndsEarly =>
             {
-                PeerMessage::PageAnswer { op, partition, clock, objects, is_last: true }
+                let is_last = true;
+                PeerMessage::PageAnswer { op, partition, clock, ends, objects, is_last }
             }
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
                 if self == Tamper::GapClosedUnsent =>

@@ -363,7 +363,13 @@ fn a_node_without_memory_has_seen_nothing() {
     let missing = dots(&[(ACTOR, 1, 1)]);
     let (objects, cut, unknown) = bench.asked_for(missing.clone());
     assert_eq!((objects, cut, unknown), (vec![], DotSet::new(), missing));
-    let ask = PeerMessage::PageAsk { op, partition, after: None, bytes_max: 1 << 20 };
+    let ask = PeerMessage::PageAsk {
+        op,
+        partition,
+        after: None,
+        run: Actor(0xb002),
+        bytes_max: 1 << 20,
+    };
     bench.hear(2, ask);
     assert_eq!(sends(&bench.commit_and_tell()), vec![]);
 }
@@ -384,7 +390,7 @@ fn page(op: OpId, clock: &DotSet, keys: &[(&str, u64)], is_last: bool) -> PeerMe
     };
     let (partition, clock) = (PARTITION, clock.clone());
     let objects = keys.iter().map(object).collect();
-    PeerMessage::PageAnswer { op, partition, clock, objects, is_last }
+    PeerMessage::PageAnswer { op, partition, clock, ends: vec![], objects, is_last }
 }
 
 impl Bench {
@@ -497,7 +503,8 @@ fn pages_have_everything() {
         let (op, partition) = (OpId(5), PARTITION);
         let put = bench.put(&format!("1{:02}x", keys.len() % 100), "v", Level::One);
         bench.ask(Request::Put(put));
-        bench.hear(2, PeerMessage::PageAsk { op, partition, after, bytes_max: 2_000 });
+        let run = Actor(0xb002);
+        bench.hear(2, PeerMessage::PageAsk { op, partition, after, run, bytes_max: 2_000 });
         let effects = bench.commit_and_tell();
         let page = sends(&effects).into_iter().find_map(|(_, message)| match message {
             PeerMessage::PageAnswer { clock, objects, is_last, .. } => {

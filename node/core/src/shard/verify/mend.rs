@@ -46,6 +46,7 @@ impl Shard {
             return Err(Refusal::WrongKind);
         }
         self.check_dots(partition, &theirs)?;
+        self.check_ends(partition, &theirs)?;
         self.check_room(partition, &theirs)?;
         let object_key = self.object_key(partition, bucket, key);
         let loaded = self.cache.load(&object_key, kind, turn.store);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use holm_core::clock::PartitionClock;
+use holm_core::clock::{IntervalSet, PartitionClock};
 use holm_core::layout::Layout;
 use holm_core::object::{Object, ObjectKind, Sibling};
 use holm_core::shard::event::Counters;
@@ -78,6 +78,8 @@ pub(super) struct Case {
     pub(super) final_clocks: Vec<(NodeId, PartitionClock)>,
     /// What nodes claimed to have, and what was safe there.
     pub(super) claims: Vec<(Dot, VersionVector)>,
+    /// What nodes learned that actors of runs that ended have.
+    pub(super) decisions: Vec<(Actor, IntervalSet)>,
     pub(super) winner: Option<(Hlc, Option<Dot>)>,
     pub(super) progress: Progress,
     /// Answers to the reads after faults.
@@ -163,6 +165,7 @@ fn empty() -> Case {
         replicas: vec![],
         final_clocks: vec![],
         claims: vec![],
+        decisions: vec![],
         winner: None,
         progress: Progress { steps: report.steps, steps_max: 3_000_000, busy: 0 },
         last_reads: vec![],
@@ -382,6 +385,8 @@ impl Model {
         let clock = case.clock(&all);
         case.final_clocks = (1..=REPLICAS).map(|node| (NodeId(node), clock.clone())).collect();
         case.claims = case.logs.iter().map(|(entry, covers)| (entry.dot, covers.clone())).collect();
+        let whole = |(&actor, &last): (&u64, &u64)| (Actor(actor), IntervalSet::from_prefix(last));
+        case.decisions = self.counters.iter().map(whole).collect();
         case.forgot.insert(NodeId(node), now_us + 1);
         let receipt = case.receipt(Level::All, &[NodeId(1), NodeId(2), NodeId(3)]);
         let values = Values { siblings: vec![], context: Bytes::new(), receipt };
