@@ -284,9 +284,12 @@ impl Bench {
         self.pass_us(ms * 1000)
     }
 
-    /// How long until the shard wants to be woken, microseconds.
+    /// How long until the shard wants to be woken, microseconds, but for what it tells others of its
+    /// clocks.
     pub(super) fn wakes_in_us(&self) -> Option<u64> {
-        self.shard.timers.next().map(|at| at.0 - self.now.mono.0)
+        let Shard { timers, handoff, schedule, .. } = &self.shard;
+        let due = [timers.next(), handoff.next_wakeup(), schedule.next()];
+        due.into_iter().flatten().min().map(|at| at.0.saturating_sub(self.now.mono.0))
     }
 
     pub(super) fn put(&mut self, key: &str, value: &str, level: Level) -> Put {
