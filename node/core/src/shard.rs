@@ -29,8 +29,8 @@ mod acknowledge;
 pub mod cache;
 mod claims;
 pub mod config;
-pub mod event;
 pub mod ends;
+pub mod event;
 mod explain;
 mod fallback;
 mod gap_repair;
@@ -369,6 +369,9 @@ impl Shard {
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
+        for (partition, actor) in self.ends.decided() {
+            self.claims.loaded(partition, std::iter::once(actor));
+        }
         self.ends.committed();
         self.retiring.committed(turn.store.committed());
         turn.out.append(&mut self.held);
@@ -471,17 +474,18 @@ impl Shard {
         self.counters.commits_failed += 1;
         self.cache.roll_back();
         self.hints.roll_back();
-        self.ends.roll_back();
         self.retiring.roll_back();
         self.expect_handoffs(turn.now.mono);
-        let concerned = self.log.roll_back();
+        let mut concerned = self.log.roll_back();
+        let changed = self.ends.roll_back();
+        concerned.extend(changed.into_iter().filter(|it| self.partitions.contains_key(it)));
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
         // What earlier pages brought may be gone with the batch.
         self.resyncs.give_up();
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
-                    state.fold(id, &self.ends);
+                    state.mark_ends(id, &self.ends);
                     if let Some(before) = self.partitions.get(&id) {
                         state.count_on_from(before.own_counter());
                         given_up.insert(id, before.clock().without(state.clock()));
@@ -685,7 +689,7 @@ impl Shard {
             if !new.is_empty() {
                 let mut loaded = self.log.load(&new, &self.partitions, turn.store)?;
                 for (&partition, state) in &mut loaded {
-                    state.fold(partition, &self.ends);
+                    state.mark_ends(partition, &self.ends);
                     self.claims.loaded(partition, state.clock().known_actors());
                 }
                 self.partitions.append(&mut loaded);

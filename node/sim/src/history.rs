@@ -406,32 +406,16 @@ impl History {
         self.closed.iter().map(|(place, dots)| (*place, dots.clone()))
     }
 
-    /// Whether a dot is decided to be void.
+    /// Whether a dot is decided to be void: nobody names it any more. What it had overwritten may be
+    /// gone with it.
     #[must_use]
     pub fn is_void(&self, partition: Partition, dot: Dot) -> bool {
         self.closed(partition, dot.actor).is_some_and(|dots| !dots.contains(dot.counter))
     }
 
-    /// It is decided that an actor has just these dots: its other writes never had an effect that is
-    /// left. Gives those of which dots were known; nobody will name these again.
-    pub fn close(
-        &mut self,
-        partition: Partition,
-        actor: Actor,
-        dots: &IntervalSet,
-    ) -> Vec<(EventId, Dot)> {
-        if self.closed.insert((partition, actor), dots.clone()).is_some() {
-            return Vec::new();
-        }
-        let first = (partition, Dot { actor, counter: 0 });
-        let last = (partition, Dot { actor, counter: u64::MAX });
-        let of_actor = self.by_dot.range(first..=last).map(|(&(_, dot), &id)| (id, dot));
-        of_actor.filter(|(_, dot)| !dots.contains(dot.counter)).collect()
-    }
-
-    /// A write turned out to be void.
-    pub fn void(&mut self, id: EventId) {
-        self.events[id.0].dot = None;
+    /// It is decided that an actor has just these dots.
+    pub fn close(&mut self, partition: Partition, actor: Actor, dots: &IntervalSet) {
+        self.closed.entry((partition, actor)).or_insert_with(|| dots.clone());
     }
 
     /// What an answer that shows these events shows: them, and what their writers saw.

@@ -25,7 +25,7 @@ use holm_protocol::message::{Reply, Values, Written};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{
-    Verdict, Violation, answers, closed, converged, dots, elements, forged, gone, kept, latest, logged,
+    Verdict, Violation, answers, converged, dots, elements, forged, gone, kept, latest, logged,
     names, quarantine, quorum_reads, receipts, replica, values,
 };
 use crate::cluster::CallResult;
@@ -441,13 +441,9 @@ impl Referee {
         Some((Partition::from_u32(partition), key))
     }
 
-    /// Nodes have learned which dots an actor of a run that ended has: none of the others is owed.
+    /// Nodes have learned which dots an actor of a run that ended has.
     pub fn closed(&mut self, (partition, actor): (Partition, Actor), dots: &IntervalSet) {
-        for (id, _) in self.history.close(partition, actor, dots) {
-            let verdict = closed::check_owed(&self.history, id);
-            self.judge(verdict);
-            self.history.void(id);
-        }
+        self.history.close(partition, actor, dots);
     }
 
     /// These nodes have a write and cannot be read.

@@ -64,16 +64,6 @@ impl IntervalSet {
         self.ranges.last().map_or(self.prefix, |range| range.1)
     }
 
-    /// The highest counter in it that is not above this one; 0 if there is none.
-    #[must_use]
-    pub fn last_up_to(&self, counter: u64) -> u64 {
-        let begun = self.ranges.partition_point(|range| range.0 <= counter);
-        match begun.checked_sub(1).and_then(|at| self.ranges.get(at)) {
-            Some(range) => range.1.min(counter),
-            None => self.prefix.min(counter),
-        }
-    }
-
     /// The ranges beyond the prefix, ascending, both ends included.
     #[must_use]
     pub fn ranges(&self) -> &[(u64, u64)] {

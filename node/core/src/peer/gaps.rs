@@ -169,7 +169,11 @@ pub(super) fn ends(reader: &mut Reader<'_>) -> Result<Vec<(Actor, End)>, WireErr
 
 /// Count (varint, at least 1), then per partition its number (4 bytes), but for the first, with
 /// which every message begins, and what is said of it.
-pub(super) fn put_parts<T>(out: &mut BytesMut, parts: &[(Partition, T)], put: impl Fn(&mut BytesMut, &T)) {
+pub(super) fn put_parts<T>(
+    out: &mut BytesMut,
+    parts: &[(Partition, T)],
+    put: impl Fn(&mut BytesMut, &T),
+) {
     put_varint(out, parts.len() as u64);
     for (at, (partition, part)) in parts.iter().enumerate() {
         if at > 0 {

@@ -22,8 +22,8 @@
 //!
 //! Source: rules 20 to 28 of `tla/RULES.md`, `tla/Retirement.tla`.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BufMut;
 
@@ -34,6 +34,7 @@ use holm_protocol::wire::{Reader, WireError};
 
 use crate::clock::{IntervalSet, PartitionClock};
 use crate::keys::{ENDS_BEGIN, ENDS_END, end_key, end_key_parts};
+use crate::object::Object;
 use crate::shard::log::{checked, seal};
 use crate::store::{Store, StoreError, Table};
 
@@ -181,11 +182,19 @@ impl Ends {
         self.frozen
     }
 
-    /// Folds away in a clock that was read from the disk what is folded.
-    pub fn fold_into(&self, partition: Partition, clock: &mut PartitionClock) {
+    /// Marks in a clock that was read from the disk what is void, and folds away what is folded. So
+    /// none of it need be in checkpoints; and who keeps an end as no replica, and becomes one, marks it
+    /// then.
+    pub fn mark(&self, partition: Partition, clock: &mut PartitionClock) {
         for (actor, end) in self.of(partition) {
-            if let End::Folded(dots) = end {
-                clock.retire(actor, dots.max());
+            match end {
+                End::Frozen => {}
+                End::Closed(dots) => {
+                    for (first, last) in IntervalSet::from_prefix(dots.max()).difference(dots) {
+                        clock.insert_range(actor, first, last);
+                    }
+                }
+                End::Folded(dots) => clock.retire(actor, dots.max()),
             }
         }
     }
@@ -233,11 +242,21 @@ impl Ends {
         self.open.clear();
     }
 
-    /// After a failed commit.
-    pub fn roll_back(&mut self) {
-        for ((partition, actor), before) in std::mem::take(&mut self.open) {
+    /// Of which actors the open batch has said what they have.
+    pub fn decided(&self) -> impl Iterator<Item = (Partition, Actor)> + '_ {
+        let is_decided = |end: &End| end.dots().is_some();
+        let open = self.open.keys().copied();
+        open.filter(move |&(at, actor)| self.get(at, actor).is_some_and(is_decided))
+    }
+
+    /// After a failed commit. Gives the partitions whose clocks it may have changed.
+    pub fn roll_back(&mut self) -> BTreeSet<Partition> {
+        let open = std::mem::take(&mut self.open);
+        let concerned = open.keys().map(|(partition, _)| *partition).collect();
+        for ((partition, actor), before) in open {
             self.put(partition, actor, before);
         }
+        concerned
     }
 
     /// Whether a state that names this dot may be taken, by who has seen what `clock` says.
@@ -259,20 +278,20 @@ impl Ends {
         }
     }
 
-    /// Lowers the entries of a client's context that are void to the greatest dot below that is not:
-    /// the client may have read from a run that lost it since.
+    /// A client's context as it may become part of `object`, here: the client may have read from a run
+    /// that lost it since. A void entry is lowered to the greatest dot below it that is alive in the
+    /// object: others that it covers are dead here already, and the dots in between may be of
+    /// other keys.
     ///
     /// # Errors
-    /// An entry's actor is frozen, and `clock` lacks the dot: another node may know it.
+    /// An entry's actor is frozen and `clock` lacks the dot, or is closed and `clock` lacks something that
+    /// the entry covers: another node may have it.
     pub fn lower(
         &self,
         partition: Partition,
-        context: VersionVector,
-        clock: Option<&PartitionClock>,
+        context: &VersionVector,
+        (object, clock): (&Object, Option<&PartitionClock>),
     ) -> Result<VersionVector, Bar> {
-        if context.iter().all(|dot| self.check(partition, dot, clock).is_ok()) {
-            return Ok(context);
-        }
         let mut lowered = VersionVector::new();
         for dot in context.iter() {
             match self.check(partition, dot, clock) {
@@ -280,10 +299,14 @@ impl Ends {
                 Err(Bar::Frozen) => return Err(Bar::Frozen),
                 Err(Bar::Void) => {
                     let end = self.get(partition, dot.actor).and_then(End::dots);
-                    let counter = end.map_or(0, |dots| dots.last_up_to(dot.counter));
-                    if counter > 0 {
-                        lowered.insert(Dot { counter, ..dot });
+                    let covered = dot.counter.min(end.map_or(0, IntervalSet::max));
+                    let is_whole =
+                        |clock: &PartitionClock| clock.seen_of(dot.actor).prefix() >= covered;
+                    if !clock.is_some_and(is_whole) {
+                        return Err(Bar::Frozen);
                     }
+                    let below = |it: &Dot| it.actor == dot.actor && it.counter < dot.counter;
+                    object.live_dots().filter(below).for_each(|dot| lowered.insert(dot));
                 }
             }
         }

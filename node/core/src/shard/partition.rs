@@ -5,7 +5,7 @@ use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Actor, Partition};
 use holm_protocol::version_vector::{Relation, VersionVector};
 
-use crate::clock::{IntervalSet, PartitionClock};
+use crate::clock::PartitionClock;
 use crate::shard::account::Account;
 use crate::shard::ends::Ends;
 
@@ -74,24 +74,9 @@ impl PartitionState {
         self.clock.merge(clock);
     }
 
-    /// Marks as seen what is void of an actor that has just these dots. Says whether any of it is new:
-    /// it belongs into the next checkpoint.
-    pub fn close(&mut self, actor: Actor, dots: &IntervalSet) -> bool {
-        let before = self.clock.seen_of(actor).count();
-        for (first, last) in IntervalSet::from_prefix(dots.max()).difference(dots) {
-            self.clock.insert_range(actor, first, last);
-        }
-        self.clock.seen_of(actor).count() > before
-    }
-
-    /// Folds an actor away that ended with this counter, all of which was seen.
-    pub fn retire(&mut self, actor: Actor, end: u64) {
-        self.clock.retire(actor, end);
-    }
-
-    /// Folds away in a clock that was read from the disk what is folded.
-    pub fn fold(&mut self, partition: Partition, ends: &Ends) {
-        ends.fold_into(partition, &mut self.clock);
+    /// Marks what is known of actors that ended.
+    pub fn mark_ends(&mut self, partition: Partition, ends: &Ends) {
+        ends.mark(partition, &mut self.clock);
     }
 
     /// Marks a dot as seen. Says whether it was new: then it belongs into the log.

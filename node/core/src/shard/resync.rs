@@ -278,8 +278,10 @@ impl Shard {
         if !is_last {
             return self.ask_for_page(open, turn);
         }
+        // Before the clock, in which what is void counts as seen.
+        self.adopt_ends(partition, &open.ends);
         if self.adopt(partition, &open.clock) {
-            self.adopt_ends(partition, open.ends);
+            self.adopt_folds(partition, &open.ends);
         } else {
             self.fail_resync(turn.now.mono);
         }
@@ -293,7 +295,7 @@ impl Shard {
     }
 
     /// Marks what another replica had seen, all of whose objects are joined. Says whether that can be.
-    fn adopt(&mut self, partition: Partition, clock: &DotSet) -> bool {
+    pub(super) fn adopt(&mut self, partition: Partition, clock: &DotSet) -> bool {
         let Some(state) = self.partitions.get_mut(&partition) else { return false };
         // Only this run can have made this run's dots.
         let own = clock.get(self.boot.actor).map_or(0, |own| own.max());

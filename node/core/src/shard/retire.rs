@@ -138,7 +138,7 @@ impl Retiring {
 impl Shard {
     /// The layout, and which run of each of its nodes this node is connected to; `None` if there is
     /// one that it is not.
-    fn view(&self) -> Option<u64> {
+    pub(super) fn view(&self) -> Option<u64> {
         let layout = self.cluster.layout.as_ref()?;
         layout.node(self.boot.node)?;
         let mut bytes = layout.digest().to_be_bytes().to_vec();
@@ -186,11 +186,12 @@ impl Shard {
         if self.retiring.round.is_none() && !mine.is_empty() {
             let others = layout.nodes().iter().map(|node| node.id);
             let others: BTreeSet<NodeId> = others.filter(|&node| node != self.boot.node).collect();
-            let asked = |place| {
-                (place, Asked { waits_for: others.clone(), dots: IntervalSet::new() })
-            };
+            let asked =
+                |place| (place, Asked { waits_for: others.clone(), dots: IntervalSet::new() });
             let deadline = now.plus_ms(ROUND_MS);
-            let actors = mine.into_iter().filter(|place| self.hints.of(place.0) == 0);
+            let is_mine =
+                |place: &Place| matches!(self.standing(*place, Step::Whose), Standing::Promised(_));
+            let actors = mine.into_iter().filter(is_mine);
             let actors = actors.take(ROUND_MAX).map(asked).collect();
             self.retiring.round = Some(Round { view, step: Step::Whose, deadline, actors });
             self.ask_about_ends(turn);
@@ -412,54 +413,59 @@ impl Shard {
             self.counters.peer_rejections += u64::from(*known != dots);
             return false;
         }
-        let state = self.partitions.get_mut(&partition);
-        if let Some(state) = state {
-            if !dots.covers(&state.clock().seen_of(actor)) {
-                // What is here cannot be void: such a decision was made without this disk.
-                self.counters.ends_refused += 1;
-                return false;
-            }
-            if state.close(actor, &dots) {
-                self.log.adopt(partition);
-            }
+        let state = self.partitions.get(&partition);
+        if state.is_some_and(|state| !dots.covers(&state.clock().seen_of(actor))) {
+            // What is here cannot be void: such a decision was made without this disk.
+            self.counters.ends_refused += 1;
+            return false;
         }
         self.counters.runs_closed += 1;
         self.ends.set(partition, actor, End::Closed(dots));
+        self.mark_end(partition);
         true
     }
 
-    /// Takes over what another replica knew when this one began to take a partition whole from it,
-    /// all of whose objects and clock are here.
-    pub(super) fn adopt_ends(&mut self, partition: Partition, ends: Vec<(Actor, End)>) {
-        for (actor, end) in ends {
+    fn mark_end(&mut self, partition: Partition) {
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.mark_ends(partition, &self.ends);
+        }
+    }
+
+    /// Takes over what another replica knew when this one began to take a partition whole from it.
+    pub(super) fn adopt_ends(&mut self, partition: Partition, ends: &[(Actor, End)]) {
+        for &(actor, ref end) in ends {
             let place = (partition, actor);
-            match end {
-                End::Frozen if self.is_alive(place) => self.counters.peer_rejections += 1,
-                End::Frozen => _ = self.freeze(place),
-                End::Closed(dots) => _ = self.learn_end(place, dots),
-                End::Folded(dots) => {
-                    self.learn_end(place, dots);
-                    self.fold_end(place);
-                }
+            match end.dots() {
+                Some(dots) => _ = self.learn_end(place, dots.clone()),
+                None if self.is_alive(place) => self.counters.peer_rejections += 1,
+                None => _ = self.freeze(place),
             }
+        }
+    }
+
+    /// The same of what is folded there, when all of it is here.
+    pub(super) fn adopt_folds(&mut self, partition: Partition, ends: &[(Actor, End)]) {
+        for (actor, _) in ends.iter().filter(|(_, end)| matches!(end, End::Folded(_))) {
+            self.fold_end((partition, *actor));
         }
     }
 
     /// Folds an actor away, in the open batch, if all that it has is here.
     fn fold_end(&mut self, (partition, actor): Place) {
         let Some(End::Closed(dots)) = self.ends.get(partition, actor).cloned() else { return };
-        let Some(state) = self.partitions.get_mut(&partition) else { return };
-        let end = dots.max();
-        if state.clock().seen_of(actor).prefix() >= end {
-            state.retire(actor, end);
-            self.log.adopt(partition);
+        let Some(state) = self.partitions.get(&partition) else { return };
+        if state.clock().seen_of(actor).prefix() >= dots.max() {
             self.ends.set(partition, actor, End::Folded(dots));
             self.counters.runs_folded += 1;
+            self.mark_end(partition);
         }
     }
 
     /// What is decided of these.
-    fn ends_of(&self, actors: impl IntoIterator<Item = Place>) -> Vec<(Partition, (Actor, IntervalSet))> {
+    fn ends_of(
+        &self,
+        actors: impl IntoIterator<Item = Place>,
+    ) -> Vec<(Partition, (Actor, IntervalSet))> {
         let known = |(partition, actor): Place| {
             let dots = self.ends.get(partition, actor)?.dots()?.clone();
             Some((partition, (actor, dots)))
@@ -526,14 +532,16 @@ impl Shard {
         })
     }
 
-    /// A client's context as this node may write with it.
+    /// A client's context as it may become part of an object.
     pub(super) fn lower_context(
         &self,
         route: &Route,
-        context: VersionVector,
+        context: &VersionVector,
+        object: &Object,
     ) -> Result<VersionVector, RequestError> {
         let state = self.partitions.get(&route.partition).filter(|_| route.replica);
-        let lowered = self.ends.lower(route.partition, context, state.map(|state| state.clock()));
+        let clock = state.map(|state| state.clock());
+        let lowered = self.ends.lower(route.partition, context, (object, clock));
         // Nothing has happened, and another replica may know the write.
         lowered.map_err(|_| RequestError::NotReady { reason: NotReady::Undecided })
     }

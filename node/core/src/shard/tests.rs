@@ -8,6 +8,7 @@
 mod accounts;
 mod batches;
 mod breakers;
+mod closing;
 mod explaining;
 mod fallbacks;
 mod gaps;

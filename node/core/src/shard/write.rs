@@ -11,7 +11,7 @@
 //! **The context that a writer gets back** covers its write and what it had read, never a value it
 //! has not seen (I5), and never a write without that write's own effects (I3): an entry of a version
 //! vector also covers all smaller counters of its actor. So: if the write is all that is alive, the
-//! object's whole context; else the writer's context and the new dot, unless this run has given the
+//! object's whole context; else the writer's context, void entries too, and the new dot, unless this run has given the
 //! key other dots that the writer has not read; then the writer's context alone.
 
 use std::collections::BTreeSet;
@@ -106,7 +106,7 @@ impl Shard {
         if self.repeated(origin, (&route, &write, &quorum), turn)? {
             return Ok(());
         }
-        let context = self.lower_context(&route, self.open_context(&write)?)?;
+        let context = self.open_context(&write)?;
         if write.value.is_none() && write.context.is_empty() && !is_lww(&route) {
             return Err(RequestError::ContextRequired);
         }
@@ -156,7 +156,8 @@ impl Shard {
         let dot = Dot { actor: self.boot.actor, counter: counter + 1 };
         let before = self.cache.object(place).clone();
         let known = before.context.get(dot.actor);
-        let (next, hlc) = self.next_state((route, write, context), (before, dot), turn.now)?;
+        let lowered = self.lower_context(route, context, &before)?;
+        let (next, hlc) = self.next_state((route, write, &lowered), (before, dot), turn.now)?;
         let Some(state) = self.partitions.get_mut(&route.partition) else {
             return Err(RequestError::Store { fault: StoreFault::Io });
         };
@@ -191,7 +192,8 @@ impl Shard {
             .map_err(|refusal| RequestError::Store { fault: fault_of(refusal) })?;
         let dot = self.next_guest_dot(route.partition);
         let known = before.context.get(dot.actor);
-        let (next, hlc) = self.next_state((route, write, context), (before, dot), turn.now)?;
+        let lowered = self.lower_context(route, context, &before)?;
+        let (next, hlc) = self.next_state((route, write, &lowered), (before, dot), turn.now)?;
         let covers = covered_for_writer(context, known, &next, dot);
         let object = encoded(&next);
         self.keep_own(route, (bucket, key), next, turn)?;
@@ -407,9 +409,6 @@ impl Shard {
             }
         }
         let context = self.open_context(write)?;
-        // It may have happened.
-        let context =
-            self.lower_context(route, context).map_err(|_| RequestError::CoordinatorLost)?;
         let Write { request, bucket, ref key, .. } = *write;
         // What the run had given the key before is not known any more.
         let covers = covered_for_writer(&context, u64::MAX, &object, dot);

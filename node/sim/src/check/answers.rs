@@ -136,8 +136,12 @@ fn is_explained(history: &History, id: EventId, answer: &Answer) -> bool {
 
 /// Whether an answer that shows a write covers what its writer saw.
 fn is_closed(history: &History, id: EventId, answer: &Answer) -> Verdict {
-    let uncovered =
-        |other: &EventId| history.event(*other).dot.is_some_and(|dot| !answer.covers.covers(dot));
+    let partition = history.key(answer.key).partition;
+    // What is void has left contexts again, and never had an effect that is left.
+    let uncovered = |other: &EventId| {
+        let dot = history.event(*other).dot;
+        dot.is_some_and(|dot| !answer.covers.covers(dot) && !history.is_void(partition, dot))
+    };
     match history.seen_by(id).find(uncovered) {
         None => Ok(()),
         Some(other) => {
@@ -169,6 +173,7 @@ fn not_dominated(history: &History, id: EventId, answer: &Answer) -> Verdict {
 /// It covers a value that the writer did not see and that nobody overwrote.
 pub fn check_writer(history: &History, id: EventId, covers: &VersionVector) -> Verdict {
     let key = history.event(id).key;
+    let partition = history.key(key).partition;
     if history.key(key).is_lww {
         return Ok(());
     }
@@ -179,7 +184,8 @@ pub fn check_writer(history: &History, id: EventId, covers: &VersionVector) -> V
             let how = format!("a writer's context covers {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));
         }
-        if !is_covered && history.saw(id, other) && event.dot.is_some() {
+        let is_void = event.dot.is_some_and(|dot| history.is_void(partition, dot));
+        if !is_covered && history.saw(id, other) && event.dot.is_some() && !is_void {
             let how = format!("a writer's context lost {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));
         }

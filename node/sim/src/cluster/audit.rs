@@ -158,7 +158,8 @@ impl Cluster {
         let prefix = partition.to_u32().to_be_bytes();
         for node in self.nodes.values().filter(|node| node.is_up && !node.amnesia) {
             let place = node.id.to_string();
-            let objects = node.store.rows_below(Table::Objects, &prefix).map(|(_, row)| row.to_vec());
+            let objects =
+                node.store.rows_below(Table::Objects, &prefix).map(|(_, row)| row.to_vec());
             let hints = node.store.rows(Table::Hints).filter_map(|(key, row)| {
                 let is_it = hint_key_parts(key).is_some_and(|parts| parts.1 == partition);
                 is_it.then(|| object_of(&Bytes::copy_from_slice(row)).to_vec())

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+use holm_protocol::ids::Hlc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::object::{ObjectKind, Sibling};
 use crate::shard::tests::Disk;
 
 fn partition(number: u32) -> Partition {
@@ -69,23 +72,25 @@ fn damage_is_found() {
     }
 }
 
-/// Goal: a clock that was read from the disk is folded as it was.
+/// Goal: a clock that was read from the disk is marked and folded as it was.
 #[test]
 fn clocks_are_folded_again() {
     let mut ends = Ends::default();
     ends.set(partition(1), Actor(1), End::Folded(set([1, 3])));
-    ends.set(partition(1), Actor(2), End::Closed(set([1])));
+    ends.set(partition(1), Actor(2), End::Closed(set([1, 4])));
     let mut clock = PartitionClock::new();
     clock.insert_range(Actor(1), 1, 3);
     clock.insert_range(Actor(2), 1, 1);
-    ends.fold_into(partition(1), &mut clock);
+    ends.mark(partition(1), &mut clock);
     assert_eq!(clock.retired().collect::<Vec<_>>(), [(Actor(1), 3)]);
-    assert!(clock.contains(dot(1, 2)) && !clock.contains(dot(1, 4)) && clock.contains(dot(2, 1)));
+    assert!(clock.contains(dot(1, 2)) && !clock.contains(dot(1, 4)));
+    assert!(clock.contains(dot(2, 3)) && !clock.contains(dot(2, 4)));
 }
 
 proptest! {
     /// Goal: a frozen actor's dots pass if they are here, a closed one's if they exist, and a context
-    /// is lowered to the greatest dot that exists. Method: compare with explicit sets.
+    /// is lowered to what it covers alive, where all of that is here. Method: compare with explicit sets;
+    /// every third dot is of this key and alive.
     #[test]
     fn what_is_void_is_barred(
         exist in prop::collection::btree_set(1u64..20, 1..12),
@@ -94,6 +99,12 @@ proptest! {
         let at = partition(7);
         let mut clock = PartitionClock::new();
         here.iter().for_each(|&counter| _ = clock.insert(dot(1, counter)));
+        let alive: BTreeSet<u64> = exist.iter().copied().filter(|counter| counter % 3 == 0).collect();
+        let mut object = Object::new(ObjectKind::Siblings);
+        for &counter in &alive {
+            let sibling = Sibling::new(dot(1, counter), Hlc(1), Bytes::from_static(b"v"));
+            object.put(&VersionVector::new(), sibling);
+        }
         let mut ends = Ends::default();
         ends.set(at, Actor(1), End::Frozen);
         for counter in 1..24 {
@@ -104,20 +115,40 @@ proptest! {
             prop_assert_eq!(ends.check(at, dot(2, counter), None), Ok(()));
             let context: VersionVector = [dot(1, counter), dot(2, 1)].into_iter().collect();
             let expected = if is_here { Ok(context.clone()) } else { Err(Bar::Frozen) };
-            prop_assert_eq!(ends.lower(at, context, Some(&clock)), expected);
+            prop_assert_eq!(ends.lower(at, &context, (&object, Some(&clock))), expected);
         }
         for folded in [false, true] {
             let dots = set(exist.clone());
             let end = if folded { End::Folded(dots) } else { End::Closed(dots) };
             ends.set(at, Actor(1), end);
+            // Who learned it has marked what is void.
+            clock.insert_range(Actor(1), 1, exist.iter().max().copied().unwrap_or(0));
+            let mut clock = clock.without(&exist.iter().filter(|it| !here.contains(it)).fold(
+                PartitionClock::new(),
+                |mut lacking, &counter| {
+                    lacking.insert(dot(1, counter));
+                    lacking
+                },
+            ));
+            clock.insert(dot(2, 1));
             for counter in 1..24 {
                 let expected = if exist.contains(&counter) { Ok(()) } else { Err(Bar::Void) };
                 prop_assert_eq!(ends.check(at, dot(1, counter), Some(&clock)), expected);
                 let context: VersionVector = [dot(1, counter), dot(2, 1)].into_iter().collect();
-                let below: BTreeSet<u64> = exist.range(..=counter).copied().collect();
-                let kept = below.last().map(|&counter| dot(1, counter));
-                let expected: VersionVector = kept.into_iter().chain([dot(2, 1)]).collect();
-                prop_assert_eq!(ends.lower(at, context, None), Ok(expected));
+                let lowered = ends.lower(at, &context, (&object, Some(&clock)));
+                let is_whole = exist.range(..=counter).all(|counter| here.contains(counter));
+                let below = alive.range(..counter).next_back();
+                let expected = match (exist.contains(&counter), is_whole) {
+                    (true, _) => Ok(context.clone()),
+                    (false, true) => {
+                        let below = below.map(|&counter| dot(1, counter));
+                        Ok(below.into_iter().chain([dot(2, 1)]).collect())
+                    }
+                    (false, false) => Err(Bar::Frozen),
+                };
+                prop_assert_eq!(lowered, expected);
+                let nowhere = ends.lower(at, &context, (&object, None));
+                prop_assert_eq!(nowhere.is_ok(), exist.contains(&counter));
             }
         }
     }

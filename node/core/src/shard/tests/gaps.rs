@@ -363,13 +363,8 @@ fn a_node_without_memory_has_seen_nothing() {
     let missing = dots(&[(ACTOR, 1, 1)]);
     let (objects, cut, unknown) = bench.asked_for(missing.clone());
     assert_eq!((objects, cut, unknown), (vec![], DotSet::new(), missing));
-    let ask = PeerMessage::PageAsk {
-        op,
-        partition,
-        after: None,
-        run: Actor(0xb002),
-        bytes_max: 1 << 20,
-    };
+    let ask =
+        PeerMessage::PageAsk { op, partition, after: None, run: Actor(0xb002), bytes_max: 1 << 20 };
     bench.hear(2, ask);
     assert_eq!(sends(&bench.commit_and_tell()), vec![]);
 }

@@ -17,9 +17,9 @@ use rand::rngs::ChaCha8Rng;
 use super::model::{Case, good, live_dots};
 use crate::check::durable::Copy;
 use crate::check::{
-    PROPERTIES, Property, Verdict, answers, bounds, claims, closed, converged, deadline, dots, durable,
-    elements, ends, equal_clocks, forged, gone, hints, kept, latest, logged, names, panics,
-    quarantine, quorum_reads, receipts, replica, same_run, values,
+    PROPERTIES, Property, Verdict, answers, bounds, claims, closed, converged, deadline, dots,
+    durable, elements, ends, equal_clocks, forged, gone, hints, kept, latest, logged, names,
+    panics, quarantine, quorum_reads, receipts, replica, same_run, values,
 };
 use crate::cluster::CallResult;
 use crate::history::{EventId, Outcome};
@@ -122,12 +122,6 @@ fn decided(case: &Case) -> Vec<Verdict> {
         out.push(closed::check(*actor, known.map(|(_, dots)| dots), dots, "n1"));
         for (_, object) in &case.replicas {
             out.push(closed::check_held(*actor, dots, object.named_dots(), "n1"));
-        }
-        for (id, event) in case.history.events() {
-            let is_void = |dot: Dot| dot.actor == *actor && !dots.contains(dot.counter);
-            if event.dot.is_some_and(is_void) {
-                out.push(closed::check_owed(&case.history, id));
-            }
         }
     }
     out
