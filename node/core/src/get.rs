@@ -3,8 +3,9 @@
 //!
 //! The first replica is asked for its whole object, the others for digests. A digest that equals
 //! that of an object in hand means the same state, so its replica's state is *included*; a replica
-//! with another digest is asked for its object. The read is answered when enough replicas are
-//! included. Answers are counted by node: a repeated one replaces, a stranger's is refused.
+//! with another digest is asked for its object. A digest is of what is alive: as soon as two states
+//! differ, one replica may know of a delete that another with equal values does not, and only whole
+//! objects count. The read is answered when enough replicas are included. Answers are counted by node: a repeated one replaces, a stranger's is refused.
 //!
 //! Source: Dynamo (SOSP 2007) 5; digest reads as in Cassandra, but of causal state (context and
 //! dots), so that equal digests mean equal states.
@@ -12,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use holm_protocol::dot::Dot;
 use holm_protocol::ids::NodeId;
 
 use crate::object::{KindMismatch, Object, ObjectError};
@@ -55,6 +57,8 @@ pub enum MergeError {
 pub struct GetCoordinator {
     quorum: Arc<Quorum>,
     merged: Object,
+    /// How many states are part of that.
+    merges: usize,
     answers: BTreeMap<NodeId, Answer>,
     refused: BTreeSet<NodeId>,
     asked_whole: BTreeSet<NodeId>,
@@ -67,6 +71,7 @@ impl GetCoordinator {
         GetCoordinator {
             quorum,
             merged: empty,
+            merges: 0,
             answers: BTreeMap::new(),
             refused: BTreeSet::new(),
             asked_whole: BTreeSet::new(),
@@ -94,12 +99,15 @@ impl GetCoordinator {
     /// The object is of another kind, or too large together with the others: nothing is changed.
     pub fn merge(&mut self, object: Object) -> Result<(), MergeError> {
         if self.merged.has_room_for(&object) {
-            return Ok(self.merged.join(object)?);
+            self.merged.join(object)?;
+            self.merges += 1;
+            return Ok(());
         }
         let mut merged = self.merged.clone();
         merged.join(object)?;
         merged.check_limits()?;
         self.merged = merged;
+        self.merges += 1;
         Ok(())
     }
 
@@ -152,13 +160,26 @@ impl GetCoordinator {
         self.asked_whole.iter().filter(silent).any(|node| !self.answers.contains_key(node))
     }
 
+    /// Whether more than one state is part of the merge.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.merges > 1
+    }
+
+    /// Takes out of the merge the live dots for which `keep` is false.
+    pub fn retain_dots(&mut self, keep: impl FnMut(Dot) -> bool) {
+        self.merged.retain_dots(keep);
+    }
+
     /// The replicas whose state is part of the merge.
     #[must_use]
     pub fn included(&self) -> BTreeSet<NodeId> {
         let whole = |answer: &&Answer| answer.whole;
         let digests: BTreeSet<u64> =
             self.answers.values().filter(whole).map(|answer| answer.digest).collect();
-        let included = |(_, answer): &(&NodeId, &Answer)| digests.contains(&answer.digest);
+        let included = |(_, answer): &(&NodeId, &Answer)| {
+            answer.whole || (digests.len() == 1 && digests.contains(&answer.digest))
+        };
         self.answers.iter().filter(included).map(|(&node, _)| node).collect()
     }
 

@@ -21,8 +21,9 @@
 //! Invariants (checked by [`Object::check`]): live dots are unique and ascending; the context
 //! covers each of them.
 //!
-//! Left out: forgetting. When a tombstone or a context entry may go is decided by stability, a
-//! matter of partition clocks.
+//! **Forgetting**: a context all of whose entries are stable everywhere is cut down to the live dots, and
+//! an empty object goes ([`Object::forget`]). What is stable is a matter of partition clocks. Then a join
+//! alone does not tell what is dead: whoever joins also asks a clock.
 //!
 //! Source: dotted version vectors, Preguiça et al., PODC 2012; dot stores under one context:
 //! Almeida, Shoker, Baquero, "Delta state replicated data types", JPDC 2018, section 7.
@@ -224,6 +225,17 @@ impl Object {
         }
     }
 
+    /// Cuts the context down to the live dots, if all that it names may be forgotten.
+    pub fn forget(&mut self, forgettable: &VersionVector) {
+        let is_live = |dot: Dot| self.live_dots().any(|live| live == dot);
+        if self.context.iter().all(|dot| forgettable.covers(dot))
+            && !self.context.iter().all(is_live)
+        {
+            self.context = self.live_dots().collect();
+        }
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+
     /// The values a reader sees, ordered by dot.
     #[must_use]
     pub fn siblings(&self) -> &[Sibling] {
@@ -257,13 +269,13 @@ impl Object {
         inner.chain(context.iter())
     }
 
-    /// A hash of kind, context and live dots: replicas that hold the same state, and only those,
-    /// give the same one. Values are left out, because a dot names one value.
+    /// A hash of kind and live dots: replicas that show the same, and only those, give the same one.
+    /// Values are left out, because a dot names one value; contexts, because each replica cuts its own
+    /// when it may.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let mut named = Vec::with_capacity(64 + 16 * (self.context.len() + self.siblings().len()));
+        let mut named = Vec::with_capacity(1 + 16 * (1 + self.siblings().len()));
         named.push(self.kind().tag());
-        self.context.encode(&mut named);
         for dot in self.live_dots() {
             named.extend_from_slice(&dot.actor.0.to_be_bytes());
             named.extend_from_slice(&dot.counter.to_be_bytes());

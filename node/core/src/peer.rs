@@ -27,7 +27,7 @@ use crate::clock::DotSet;
 use crate::shard::ends::End;
 
 pub use closing::{Actors, CloseMessage, Standing, Step};
-pub use gaps::{GapObject, PageObject};
+pub use gaps::{Claimed, GapObject, PageObject};
 pub use hint::HintMessage;
 
 /// One operation of one shard's run.
@@ -267,8 +267,12 @@ pub enum PeerMessage {
     Seen {
         /// The operation.
         op: OpId,
-        /// Per partition the actors with all that was seen of each; at least one partition.
-        clocks: Vec<(Partition, DotSet)>,
+        /// The sender's run, and the version of the layout that it goes by: a claim counts for these.
+        run: Actor,
+        /// See there.
+        layout: u64,
+        /// What is claimed, per partition; at least one.
+        clocks: Vec<(Partition, Claimed)>,
     },
     /// A shard has taken in its part of [`PeerMessage::Seen`].
     Noted {
@@ -455,7 +459,9 @@ impl PeerMessage {
             PeerMessage::Pulse { actor, hlc, counters } => {
                 gaps::put_pulse(out, (*actor, *hlc), counters);
             }
-            PeerMessage::Seen { clocks, .. } => gaps::put_seen(out, clocks),
+            PeerMessage::Seen { run, layout, clocks, .. } => {
+                gaps::put_seen(out, (*run, *layout), clocks);
+            }
             PeerMessage::Noted { shard, shards, .. } => {
                 out.put_u16(*shard);
                 out.put_u16(*shards);

@@ -22,7 +22,7 @@
 //! Source: Dynamo (SOSP 2007) 4.3 to 4.7 and 5; DottedDB (SRDS 2017) for clocks beside objects.
 //! Between two batches a shard tells others what it has seen ([`claims`]) and asks for what it lacks
 //! ([`gap_repair`]).
-//! Left out here, and kept by other parts: removal of what is stable.
+//! What every replica has is forgotten ([`stable`]).
 
 pub mod account;
 mod acknowledge;
@@ -47,6 +47,7 @@ pub mod replica;
 mod resync;
 mod retire;
 mod route;
+mod stable;
 mod stand_in;
 #[cfg(test)]
 mod tests;
@@ -88,6 +89,7 @@ use peers::Peers;
 use relay::Votes;
 use retire::Retiring;
 use route::{Route, object_kind};
+use stable::Stable;
 use timers::Timers;
 use window::RequestWindow;
 
@@ -129,6 +131,8 @@ enum OwnVote {
     Kept(OpId),
     /// The read of this operation found this in the open batch.
     Found(OpId, Found),
+    /// The read of this operation has all answers, and is to be looked at again.
+    Answer(OpId),
 }
 
 /// See the [module](self).
@@ -136,7 +140,7 @@ enum OwnVote {
 pub struct Shard {
     config: ShardConfig,
     boot: Boot,
-    /// The actor under which the run began: other nodes know it by this.
+    /// The actor under which the process began: the run's name among nodes.
     run: Actor,
     cluster: Arc<ClusterState>,
     region: Option<RegionId>,
@@ -165,6 +169,8 @@ pub struct Shard {
     handoff: Handoff,
     /// What is to be told to other replicas.
     claims: Claims,
+    /// What every replica has, and may be forgotten.
+    stable: Stable,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
     /// Partitions that are taken whole from another replica.
@@ -190,6 +196,7 @@ impl Shard {
         Shard {
             cache: ObjectCache::new(config.cache_bytes_max),
             window: RequestWindow::new(config.requests_max, config.requests_window_ms),
+            run: boot.actor,
             cluster: Arc::default(),
             region: None,
             hlc: HlcClock::new(),
@@ -209,10 +216,10 @@ impl Shard {
             hints: Hints::default(),
             ends: Ends::default(),
             retiring: Retiring::default(),
-            run: boot.actor,
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
             claims: Claims::new(),
+            stable: Stable::default(),
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),
@@ -248,7 +255,9 @@ impl Shard {
             Input::Peer { from, message } => self.on_peer(from, message, turn),
             Input::PeerUp(node, run) => {
                 self.peers.set_up(node, true);
-                self.peers.set_run(node, run);
+                if self.peers.set_run(node, run) {
+                    self.stable.forget_claims_of(node);
+                }
                 self.expect_handoff(node, now.mono);
                 self.claims.up(node);
                 self.gaps.look_at(now.mono);
@@ -297,8 +306,9 @@ impl Shard {
         let claims = self.claims.due().filter(|_| self.may_claim());
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
+        let stable = self.stable.due().filter(|_| self.may_claim());
         let retiring = self.retiring.due();
-        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying, retiring];
+        let due = [self.timers.next(), hints, claims, gaps, resyncs, verifying, stable, retiring];
         due.into_iter().flatten().min()
     }
 
@@ -322,11 +332,12 @@ impl Shard {
         out: &mut Effects,
     ) -> Result<(), StoreError> {
         let turn = &mut Turn { now, store, out };
+        self.turn_stable(turn);
         self.commit_batch(turn)?;
-        // The own votes may have ended a read that found this replica stale: its repair is a batch
-        // of its own, which holds no votes. Left open, it would be in the clock and not on the disk
-        // when the clocks are written for a stop (I3).
-        if self.has_changes() {
+        // The own votes may have ended reads that found this replica stale: their repairs are a batch
+        // of its own, and further reads may wait for it. Left open, it would be in the clock and not on
+        // the disk when the clocks are written for a stop (I3).
+        while self.has_changes() || !self.own_votes.is_empty() {
             self.commit_batch(turn)?;
         }
         self.tell(turn);
@@ -366,6 +377,8 @@ impl Shard {
             let Some(state) = self.partitions.get(partition) else { continue };
             self.claims.loaded(*partition, state.clock().known_actors());
         }
+        let learned = self.stable.committed();
+        self.claims.learned(learned);
         self.log.committed();
         self.cache.committed();
         self.hints.committed();
@@ -383,6 +396,7 @@ impl Shard {
                 }
                 OwnVote::Kept(op) => self.on_kept(op, (self.boot.node, None), None, turn),
                 OwnVote::Found(op, found) => self.on_found(op, self.boot.node, found, turn),
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
         Ok(())
@@ -438,7 +452,7 @@ impl Shard {
             log_bytes: self.log.bytes() as u64,
             log_segment_bytes: self.log.segment_bytes(),
             gap_asks_open: self.gaps.asks() as u64,
-            runs_undecided: self.ends.frozen() as u64,
+            runs_undecided: self.ends.frozen().len() as u64,
             breaker_trips: self.peers.trips,
             breaker_probes: self.peers.probes,
             breakers_open: self.peers.open,
@@ -479,6 +493,8 @@ impl Shard {
         let mut concerned = self.log.roll_back();
         let changed = self.ends.roll_back();
         concerned.extend(changed.into_iter().filter(|it| self.partitions.contains_key(it)));
+        concerned.append(&mut self.stable.roll_back());
+        concerned.iter().for_each(|partition| self.stable.walk_again(*partition));
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
         // What earlier pages brought may be gone with the batch.
         self.resyncs.give_up();
@@ -523,6 +539,7 @@ impl Shard {
                 OwnVote::Found(op, _) => {
                     self.on_found(op, self.boot.node, Found::Refused(refusal), turn);
                 }
+                OwnVote::Answer(op) => self.answer_again(op, turn),
             }
         }
     }
@@ -620,7 +637,9 @@ impl Shard {
             PeerMessage::Pulse { actor, counters, .. } => {
                 self.on_pulse(from, actor, &counters, turn.now.mono);
             }
-            PeerMessage::Seen { op, clocks } => self.on_seen((from, op), &clocks, turn),
+            PeerMessage::Seen { op, run, layout, clocks } => {
+                self.on_seen((from, op), (run, layout), &clocks, turn);
+            }
             PeerMessage::Noted { op, shard, shards, .. } => {
                 self.on_noted(from, op, (shard, shards), turn.now.mono);
             }
@@ -696,8 +715,13 @@ impl Shard {
             }
             self.schedule.plan(layout, &self.boot, (turn.now.mono, self.config.verify_every_ms));
         }
+        let before = self.layout_version();
         self.cluster = cluster;
         self.find_listeners();
+        if self.layout_version() != before {
+            self.claims.start_layout();
+            self.stable.forget_claims();
+        }
         Ok(())
     }
 

@@ -104,7 +104,7 @@ fn laws(input: &mut Input<'_>) {
     assert_eq!(joined(&ab, &c), joined(&a, &joined(&b, &c)), "the join is not associative");
     assert_eq!(joined(&a, &a), a, "the join is not idempotent");
     assert_eq!(joined(&ab, &a), ab, "a join that repeats changes something");
-    assert_eq!(a.digest() == b.digest(), a == b);
+    assert_eq!(a.digest() == b.digest(), a.live_dots().eq(b.live_dots()));
     if kind == ObjectKind::Siblings {
         let alive = |object: &Object, dot: Dot| object.live_dots().any(|live| live == dot);
         for dot in a.live_dots().chain(b.live_dots()) {

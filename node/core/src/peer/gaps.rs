@@ -4,10 +4,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use holm_protocol::ids::{Actor, BucketId, Hlc, Partition};
 use holm_protocol::limits::OBJECT_LEN_MAX;
+use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use super::{OpId, PeerMessage, put_target, target};
-use crate::clock::DotSet;
+use crate::clock::{ACTORS_MAX, DotSet};
 use crate::shard::config::shard_of;
 use crate::shard::ends::End;
 
@@ -19,6 +20,15 @@ const OBJECTS_MAX: usize = 1 << 16;
 
 /// The most actors that ended in one page: what a partition comes to in a hundred thousand starts.
 const ENDS_MAX: usize = 1 << 20;
+
+/// What a replica claims of a partition, of the actors of whom something has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// All that it has seen of each.
+    pub seen: DotSet,
+    /// Up to where it knows every replica to have seen everything.
+    pub know: VersionVector,
+}
 
 /// The current object of a key to which missing writes were.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +64,8 @@ impl PeerMessage {
                 let message = |counters| PeerMessage::Pulse { actor, hlc, counters };
                 by_shard(counters, shards, message)
             }
-            PeerMessage::Seen { op, clocks } => {
-                by_shard(clocks, shards, |clocks| PeerMessage::Seen { op, clocks })
+            PeerMessage::Seen { op, run, layout, clocks } => {
+                by_shard(clocks, shards, |clocks| PeerMessage::Seen { op, run, layout, clocks })
             }
             PeerMessage::Close(message) => message.split(shards),
             message => vec![(shard_of(message.partition(), shards), message)],
@@ -97,8 +107,17 @@ pub(super) fn pulse(first: Partition, reader: &mut Reader<'_>) -> Result<PeerMes
     Ok(PeerMessage::Pulse { actor, hlc, counters })
 }
 
-pub(super) fn put_seen(out: &mut BytesMut, clocks: &[(Partition, DotSet)]) {
-    put_parts(out, clocks, |out, clock| clock.encode(out));
+pub(super) fn put_seen(
+    out: &mut BytesMut,
+    (run, layout): (Actor, u64),
+    clocks: &[(Partition, Claimed)],
+) {
+    out.put_u64(run.0);
+    put_varint(out, layout);
+    put_parts(out, clocks, |out, claimed| {
+        claimed.seen.encode(out);
+        claimed.know.encode(out);
+    });
 }
 
 pub(super) fn seen(
@@ -106,7 +125,13 @@ pub(super) fn seen(
     first: Partition,
     reader: &mut Reader<'_>,
 ) -> Result<PeerMessage, WireError> {
-    Ok(PeerMessage::Seen { op, clocks: parts(first, reader, DotSet::decode)? })
+    let run = Actor(reader.u64()?);
+    let layout = reader.varint("layout version")?;
+    let clocks = parts(first, reader, |reader| {
+        let seen = DotSet::decode(reader)?;
+        Ok(Claimed { seen, know: VersionVector::decode(reader, ACTORS_MAX)? })
+    })?;
+    Ok(PeerMessage::Seen { op, run, layout, clocks })
 }
 
 pub(super) fn put_objects(out: &mut BytesMut, objects: &[GapObject]) {

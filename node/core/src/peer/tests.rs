@@ -97,7 +97,9 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
         done: dots.clone(),
     };
     let counters = vec![(partition, 300), (other, 1)];
-    let clocks = vec![(partition, dots.clone()), (other, DotSet::new())];
+    let know = dots.prefixes();
+    let claimed = Claimed { seen: dots.clone(), know };
+    let clocks = vec![(partition, claimed), (other, Claimed::default())];
     let (cut, unknown) = (dots.clone(), DotSet::new());
     let (bucket, key) = (BucketId(3), Bytes::from_static(b"key"));
     let page = PageObject { bucket, key: key.clone(), object: Bytes::from_static(b"object") };
@@ -112,7 +114,7 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
         PeerMessage::PageAsk { op, partition, after: Some((bucket, key)), run, bytes_max },
         PeerMessage::PageAnswer { op, partition, clock, ends, objects: vec![page], is_last: true },
         PeerMessage::Pulse { actor: Actor(3), hlc: Hlc(8), counters },
-        PeerMessage::Seen { op, clocks },
+        PeerMessage::Seen { op, run: Actor(4), layout: 300, clocks },
         PeerMessage::Noted { op, partition, shard: 1, shards: 2 },
         PeerMessage::GapAsk { op, partition, missing: dots, bytes_max: 70_000 },
         PeerMessage::GapAnswer { op, partition, objects: vec![object], cut, unknown },

@@ -165,7 +165,8 @@ impl ObjectCache {
         self.cached(place).changed_in == self.batch
     }
 
-    /// Replaces an object by its next state, which the commit will write.
+    /// Replaces an object by its next state, which the commit will write: its bytes, or none if nothing is
+    /// left of it.
     pub fn change(&mut self, place: Place, object: Object, encoded: Bytes) {
         let batch = self.batch;
         let cached = self.cached_mut(place);
@@ -183,7 +184,10 @@ impl ObjectCache {
     pub fn stage<S: Store>(&mut self, store: &mut S) {
         self.changes.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
         for (_, key, encoded) in &self.changes {
-            store.stage_put(Table::Objects, key, encoded);
+            match encoded.is_empty() {
+                true => store.stage_delete(Table::Objects, key),
+                false => store.stage_put(Table::Objects, key, encoded),
+            }
         }
     }
 

@@ -6,7 +6,9 @@
 //! been seen of all actors, also dead ones; it is repeated until it is noted.
 //!
 //! The rule: both speak only of what is durable, fsynced also under `sync = interval`. They are
-//! made between two batches, and if the disk has not come so far yet, kept until it has.
+//! made between two batches, and if the disk has not come so far yet, kept until it has. A claim also
+//! says what is known to be [stable](super::stable). It counts for the run and the layout that it names,
+//! and this node's own claims count here as any other's.
 //!
 //! Only changes are told. Every change of what was seen of one actor of a partition gets a number; a
 //! peer was told everything up to one such number. So a peer costs two numbers, however many
@@ -21,14 +23,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holm_protocol::dot::Dot;
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 
-use crate::clock::DotSet;
-use crate::peer::{OpId, PeerMessage};
+use crate::peer::{Claimed, OpId, PeerMessage};
 use crate::shard::config::shard_of;
 use crate::shard::event::Effect;
 use crate::shard::log::LogEntry;
+use crate::shard::partition::PartitionState;
 use crate::shard::{Shard, Turn};
 use crate::store::Store;
 use crate::time::Mono;
@@ -101,6 +104,13 @@ struct Listener {
     claim_at: Mono,
 }
 
+/// What was made to be told: to others, and to this node itself, which counts like any replica.
+#[derive(Debug, Default)]
+struct Told {
+    effects: Vec<Effect>,
+    own: Vec<(Partition, Claimed)>,
+}
+
 /// What is to be told to whom.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -108,7 +118,7 @@ pub(super) struct Claims {
     own: Changes<Partition>,
     listeners: BTreeMap<NodeId, Listener>,
     /// Messages that wait until the disk has come to this number.
-    waiting: Option<(u64, Vec<Effect>)>,
+    waiting: Option<(u64, Told)>,
     due: Option<Mono>,
 }
 
@@ -134,6 +144,21 @@ impl Claims {
         if !entries.is_empty() {
             self.due = Some(Mono(0));
         }
+    }
+
+    /// Accounts have changed.
+    pub(super) fn learned(&mut self, changed: Vec<(Partition, Actor)>) {
+        if !changed.is_empty() {
+            changed.into_iter().for_each(|change| self.seen.note(change));
+            self.due = Some(Mono(0));
+        }
+    }
+
+    /// Claims count under one layout: all is told anew.
+    pub(super) fn start_layout(&mut self) {
+        self.listeners.values_mut().for_each(|it| (it.told, it.claim) = (0, None));
+        self.waiting = None;
+        self.due = Some(Mono(0));
     }
 
     /// Clocks were loaded: all of it is to be told.
@@ -187,8 +212,9 @@ impl Shard {
         let Some(layout) = &self.cluster.layout else { return };
         let mut shared: BTreeMap<NodeId, BTreeSet<Partition>> = BTreeMap::new();
         for &partition in self.partitions.keys() {
-            let others = layout.replicas(partition).iter().filter(|&&n| n != self.boot.node);
-            others.for_each(|&node| _ = shared.entry(node).or_default().insert(partition));
+            // This node is one of them.
+            let replicas = layout.replicas(partition).iter();
+            replicas.for_each(|&node| _ = shared.entry(node).or_default().insert(partition));
         }
         let listener = |(node, partitions): (NodeId, BTreeSet<Partition>)| {
             let near = layout.region_of(node) == self.region;
@@ -217,25 +243,39 @@ impl Shard {
                 self.claims.due = Some(now.plus_ms(self.config.pulse_ms));
                 return;
             }
-            let waiting = self.claims.waiting.take();
-            turn.out.extend(waiting.into_iter().flat_map(|(_, effects)| effects));
+            if let Some((_, told)) = self.claims.waiting.take() {
+                self.tell_now(told, turn);
+            }
         }
-        let mut effects = Vec::new();
+        let mut told = Told::default();
         let mut next = None;
         let nodes = self.claims.listeners.keys().copied();
-        let up: Vec<NodeId> = nodes.filter(|&node| self.peers.is_up(node)).collect();
+        let me = self.boot.node;
+        let up: Vec<NodeId> = nodes.filter(|&n| n == me || self.peers.is_up(n)).collect();
         for node in up {
-            let pulse = self.pulse_if_due(node, turn, &mut effects);
-            let claim = self.claim_if_due(node, turn, &mut effects);
+            if node == me {
+                next = [next, self.claim_to_self(now, &mut told)].into_iter().flatten().min();
+                continue;
+            }
+            let pulse = self.pulse_if_due(node, turn, &mut told.effects);
+            let claim = self.claim_if_due(node, turn, &mut told.effects);
             next = [next, pulse, claim].into_iter().flatten().min();
         }
         self.claims.due = next;
         let number = turn.store.committed();
-        if effects.is_empty() || turn.store.durable() >= number {
-            turn.out.append(&mut effects);
+        let is_all = told.effects.is_empty() && told.own.is_empty();
+        if is_all || turn.store.durable() >= number {
+            self.tell_now(told, turn);
         } else {
-            self.claims.waiting = Some((number, effects));
+            self.claims.waiting = Some((number, told));
             self.claims.due = Some(now.plus_ms(self.config.pulse_ms));
+        }
+    }
+
+    fn tell_now<S: Store>(&mut self, mut told: Told, turn: &mut Turn<'_, S>) {
+        turn.out.append(&mut told.effects);
+        for (partition, claimed) in told.own {
+            self.stable.hear(partition, self.boot.node, &claimed);
         }
     }
 
@@ -308,22 +348,7 @@ impl Shard {
         if listener.claim_at > now {
             return Some(listener.claim_at);
         }
-        let mut clocks: BTreeMap<Partition, DotSet> = BTreeMap::new();
-        let (mut upto, mut bytes) = (listener.told, 0);
-        for (number, (partition, actor)) in self.claims.seen.after(listener.told) {
-            if bytes >= CLAIM_BYTES {
-                break;
-            }
-            upto = number;
-            let state = self.partitions.get(&partition);
-            let state = state.filter(|_| listener.partitions.contains(&partition));
-            // Also of actors that are folded away: who has an older disk may lack something of them.
-            let seen = state.map(|state| state.clock().seen_of(actor));
-            if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
-                bytes += 16 + 4 * seen.ranges().len();
-                clocks.entry(partition).or_default().merge_actor(actor, &seen);
-            }
-        }
+        let (clocks, upto) = changes(&self.claims.seen, listener, &self.partitions, CLAIM_BYTES);
         if clocks.is_empty() {
             listener.told = upto;
             return (self.claims.seen.last > upto).then_some(now);
@@ -335,9 +360,32 @@ impl Shard {
         let claim = Claim { op, upto, partitions, sent: now };
         self.claims.listeners.get_mut(&node)?.claim = Some(claim);
         self.counters.claims_sent += 1;
-        let message = PeerMessage::Seen { op, clocks: clocks.into_iter().collect() };
+        let (run, layout) = (self.run, self.layout_version());
+        let message = PeerMessage::Seen { op, run, layout, clocks: clocks.into_iter().collect() };
         effects.push(Effect::Send { to: vec![node], message });
         Some(now.plus_ms(late_ms))
+    }
+
+    /// What this node claims counts here when it is durable, as others' claims do. Says when to come
+    /// back.
+    fn claim_to_self(&mut self, now: Mono, told: &mut Told) -> Option<Mono> {
+        let listener = self.claims.listeners.get_mut(&self.boot.node)?;
+        if self.claims.seen.last <= listener.told {
+            return None;
+        }
+        if listener.claim_at > now {
+            return Some(listener.claim_at);
+        }
+        let (clocks, upto) = changes(&self.claims.seen, listener, &self.partitions, usize::MAX);
+        listener.told = upto;
+        listener.claim_at = now.plus_ms(self.config.seen_ms);
+        told.own.extend(clocks);
+        None
+    }
+
+    /// The version of the layout that this node goes by; 0 if there is none.
+    pub(super) fn layout_version(&self) -> u64 {
+        self.cluster.layout.as_ref().map_or(0, |layout| layout.version())
     }
 
     /// A peer has taken in its part of a claim.
@@ -346,6 +394,37 @@ impl Shard {
             self.peers.answered(from, sent, now);
         }
     }
+}
+
+/// What has changed of a listener's partitions since it was told last, up to about so many bytes, and
+/// up to which change that is.
+fn changes(
+    seen: &Changes<(Partition, Actor)>,
+    listener: &Listener,
+    partitions: &BTreeMap<Partition, PartitionState>,
+    bytes_max: usize,
+) -> (BTreeMap<Partition, Claimed>, u64) {
+    let mut clocks: BTreeMap<Partition, Claimed> = BTreeMap::new();
+    let (mut upto, mut bytes) = (listener.told, 0);
+    for (number, (partition, actor)) in seen.after(listener.told) {
+        if bytes >= bytes_max {
+            break;
+        }
+        upto = number;
+        let state = partitions.get(&partition);
+        let Some(state) = state.filter(|_| listener.partitions.contains(&partition)) else {
+            continue;
+        };
+        // Also of actors that are folded away: who has an older disk may lack something of them.
+        let seen = state.clock().seen_of(actor);
+        if !seen.is_empty() {
+            bytes += 24 + 4 * seen.ranges().len();
+            let claimed = clocks.entry(partition).or_default();
+            claimed.seen.merge_actor(actor, &seen);
+            claimed.know.insert(Dot { actor, counter: state.knows(actor) });
+        }
+    }
+    (clocks, upto)
 }
 
 #[cfg(test)]

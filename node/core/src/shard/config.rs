@@ -63,6 +63,11 @@ pub struct ShardConfig {
     pub pulse_wan_ms: u64,
     /// Between two claims of what has been seen, milliseconds.
     pub seen_ms: u64,
+    /// Between two looks at what has become stable, milliseconds.
+    pub stable_ms: u64,
+    /// Entries of a context, beyond those of live values, that are not worth a write of their own to be
+    /// forgotten: they go when the object is written again.
+    pub context_slack: usize,
     /// Questions about gaps under way at a time.
     pub gap_asks_max: usize,
     /// Bytes of objects that each may be answered with.
@@ -94,7 +99,8 @@ impl Default for ShardConfig {
             hedge_ms_min: 5,
             hedge_ms_max: 1_000,
             max_clock_skew_ms: 500,
-            checkpoint_every: 1024,
+            // Seconds of a busy shard: what is stable by then is never sorted.
+            checkpoint_every: 16_384,
             // Above a slow sync, far below what a client waits.
             hint_after_ms: 200,
             // Some minutes of a busy shard's writes for one replica. Arbitrary.
@@ -106,6 +112,9 @@ impl Default for ShardConfig {
             pulse_ms: 50,
             pulse_wan_ms: 200,
             seen_ms: 1_000,
+            stable_ms: 250,
+            // As much as a short value's own overhead.
+            context_slack: 6,
             // Enough for a long line: two megabytes in each round trip.
             gap_asks_max: 8,
             gap_bytes_max: 256 << 10,
@@ -144,6 +153,8 @@ impl ShardConfig {
             pulse_ms: 20,
             pulse_wan_ms: 60,
             seen_ms: 200,
+            stable_ms: 50,
+            context_slack: 1,
             gap_asks_max: 2,
             gap_bytes_max: 256,
             verify_every_ms: 0,

@@ -124,7 +124,7 @@ pub struct Ends {
     partitions: BTreeMap<Partition, BTreeMap<Actor, End>>,
     /// What the open batch changes, as it was before.
     open: BTreeMap<(Partition, Actor), Option<End>>,
-    frozen: usize,
+    frozen: BTreeSet<(Partition, Actor)>,
 }
 
 impl Ends {
@@ -171,15 +171,10 @@ impl Ends {
         ends.map(|(actor, end)| (*actor, end))
     }
 
-    /// The partitions of which anything is known.
-    pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
-        self.partitions.keys().copied()
-    }
-
-    /// How many actors are frozen and not decided.
+    /// Actors that are frozen and not decided.
     #[must_use]
-    pub fn frozen(&self) -> usize {
-        self.frozen
+    pub fn frozen(&self) -> &BTreeSet<(Partition, Actor)> {
+        &self.frozen
     }
 
     /// Marks in a clock that was read from the disk what is void, and folds away what is folded. So
@@ -208,8 +203,10 @@ impl Ends {
     }
 
     fn put(&mut self, partition: Partition, actor: Actor, end: Option<End>) -> Option<End> {
-        let is_frozen = |end: &Option<End>| usize::from(matches!(end, Some(End::Frozen)));
-        self.frozen += is_frozen(&end);
+        match end {
+            Some(End::Frozen) => self.frozen.insert((partition, actor)),
+            _ => self.frozen.remove(&(partition, actor)),
+        };
         let ends = self.partitions.entry(partition).or_default();
         let before = match end {
             Some(end) => ends.insert(actor, end),
@@ -218,7 +215,6 @@ impl Ends {
         if ends.is_empty() {
             self.partitions.remove(&partition);
         }
-        self.frozen -= is_frozen(&before);
         before
     }
 

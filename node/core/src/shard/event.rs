@@ -244,6 +244,12 @@ pub struct Counters {
     pub ends_refused: u64,
     /// Actors that are frozen and not decided now.
     pub runs_undecided: u64,
+    /// Tombstones that every replica has, and that were deleted.
+    pub tombstones_removed: u64,
+    /// Contexts that were cut down to what is alive, in writes of their own.
+    pub contexts_reduced: u64,
+    /// Entries of the log that every replica has, and that were let go.
+    pub log_entries_forgotten: u64,
     /// Times that a node was put last for not answering, or kept there.
     pub breaker_trips: u64,
     /// Requests that tried whether such a node answers again.

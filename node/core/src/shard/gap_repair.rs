@@ -26,10 +26,11 @@ use bytes::Bytes;
 
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
+use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::{DotSet, PartitionClock};
 use crate::object::Object;
-use crate::peer::{GapObject, OpId, PeerMessage};
+use crate::peer::{Claimed, GapObject, OpId, PeerMessage};
 use crate::shard::event::Effect;
 use crate::shard::gaps::Ask;
 use crate::shard::replica::Incoming;
@@ -94,10 +95,16 @@ impl Shard {
     pub(super) fn on_seen<S: Store>(
         &mut self,
         (from, op): (NodeId, OpId),
-        clocks: &[(Partition, DotSet)],
+        (run, layout): (Actor, u64),
+        clocks: &[(Partition, Claimed)],
         turn: &mut Turn<'_, S>,
     ) {
         let Some(&(partition, _)) = clocks.first() else { return };
+        // Of another run than this is connected to, or under another layout, it is told again when
+        // both agree.
+        if self.peers.run(from) != Some(run) || self.layout_version() != layout {
+            return;
+        }
         let is_news = !self.boot.amnesia && self.may_have_news(from);
         if is_news && !self.notice_claims(from, clocks, turn.now.mono) {
             // Not noted, it will be repeated.
@@ -115,18 +122,21 @@ impl Shard {
     }
 
     /// Says whether there was room for all of it.
-    fn notice_claims(&mut self, from: NodeId, clocks: &[(Partition, DotSet)], now: Mono) -> bool {
+    fn notice_claims(&mut self, from: NodeId, clocks: &[(Partition, Claimed)], now: Mono) -> bool {
         let ripens_at = now.plus_ms(self.patience_ms());
         let has_room = self.gaps.has_room(from);
         for (partition, claimed) in clocks {
             let Some(state) = self.partitions.get(partition) else { continue };
-            let mut lacked = claimed.without(state.clock());
+            let mut lacked = claimed.seen.without(state.clock());
             // What this run has written it has, or has given up and noticed then.
             lacked.remove_actor(self.boot.actor);
             if !lacked.is_empty() && !has_room {
                 return false;
             }
             self.gaps.notice((*partition, from), &lacked, ripens_at);
+            if !self.stable.hear(*partition, from, claimed) {
+                return false;
+            }
         }
         true
     }
@@ -234,18 +244,21 @@ impl Shard {
             return;
         };
         let bytes_max = (bytes_max as usize).min(ANSWER_BYTES_MAX);
-        let (objects, open) = self.objects_of(partition, keys.keys, bytes_max, turn.store);
+        let (keys, mut cut) = (keys.keys, keys.cut);
+        let (objects, open) = self.objects_of(partition, (keys, &mut cut), bytes_max, turn.store);
         self.counters.gap_objects_sent += objects.len() as u64;
-        let message = PeerMessage::GapAnswer { op, partition, objects, cut: keys.cut, unknown };
+        let message = PeerMessage::GapAnswer { op, partition, objects, cut, unknown };
         let effect = Effect::Send { to: vec![from], message };
         if open { self.held.push(effect) } else { turn.out.push(effect) }
     }
 
-    /// The current objects of some keys, as many as fit, and whether one is part of the open batch.
+    /// The current objects of some keys, as many as fit, and whether one is part of the open batch. What
+    /// was forgotten here counts as cut: who lacks it is no replica that stability has counted, and must
+    /// take the partition whole.
     fn objects_of<S: Store>(
         &mut self,
         partition: Partition,
-        keys: Vec<Key>,
+        (keys, cut): (Vec<Key>, &mut DotSet),
         bytes_max: usize,
         store: &mut S,
     ) -> (Vec<GapObject>, bool) {
@@ -257,16 +270,20 @@ impl Shard {
                 Some(object) => {
                     let mut encoded = Vec::new();
                     object.encode(&mut encoded);
-                    let is_there = !object.context.is_empty();
-                    open |= is_there && self.cache.is_changed(&row);
-                    Ok(is_there.then_some(encoded))
+                    open |= self.cache.is_changed(&row);
+                    Ok(Some((object.context.clone(), encoded)))
                 }
                 None => sound_row(&row, store),
             };
             self.scratch = row;
             let object = match found {
-                Ok(Some(object)) => Bytes::from(object),
-                Ok(None) => continue,
+                Ok(Some((context, object))) if dots_of(&done).all(|dot| context.covers(dot)) => {
+                    Bytes::from(object)
+                }
+                Ok(_) => {
+                    cut.merge(&done);
+                    continue;
+                }
                 Err(error) => {
                     // Somebody else may have it whole.
                     self.store_refusal(&error);
@@ -342,7 +359,7 @@ impl Shard {
         let row_key = Bytes::copy_from_slice(&row);
         row.clear();
         self.scratch = row;
-        self.mark_seen(partition, bucket, &row_key, dots, &[]);
+        self.mark_seen((partition, bucket), &row_key, dots, (&[], false));
         self.counters.gap_objects_joined += 1;
         self.counters.gap_bytes_joined += bytes as u64;
         Ok(())
@@ -355,13 +372,15 @@ impl Shard {
     }
 }
 
-/// An object's row, if it is there and sound.
-fn sound_row<S: Store>(row: &[u8], store: &mut S) -> Result<Option<Vec<u8>>, StoreError> {
-    let found = store.get(Table::Objects, row)?;
-    if let Some(bytes) = &found {
-        Object::decode(bytes).map_err(|damage| StoreError::Corrupt(damage.to_string()))?;
-    }
-    Ok(found)
+/// An object's context and row, if it is there and sound.
+fn sound_row<S: Store>(
+    row: &[u8],
+    store: &mut S,
+) -> Result<Option<(VersionVector, Vec<u8>)>, StoreError> {
+    let Some(found) = store.get(Table::Objects, row)? else { return Ok(None) };
+    let object =
+        Object::decode(&found).map_err(|damage| StoreError::Corrupt(damage.to_string()))?;
+    Ok(Some((object.context, found)))
 }
 
 /// As much of a set as one question asks for.

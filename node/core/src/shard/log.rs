@@ -22,9 +22,13 @@
 //! after the mark and from segments for the rest. That is what gap repair asks for.
 //!
 //! A record: count (varint), then per entry the partition (4 bytes), the dot (actor 8 bytes, counter
-//! varint), the clock reading (8 bytes), the bucket (4 bytes), the key (length, bytes); at the end a
-//! crc32c.
+//! varint), the clock reading (8 bytes), the bucket (4 bytes), whether there is more to forget (1 byte:
+//! 0 or 1), the key (length, bytes); at the end a crc32c.
+//!
+//! **Forgetting**: entries of dots that every replica has go ([`super::stable`]): from memory at once, and
+//! from segments when all of one may go. So what is stable soon is never sorted.
 
+mod forget;
 mod recent;
 pub mod segment;
 
@@ -74,6 +78,9 @@ pub struct LogEntry {
     pub bucket: BucketId,
     /// The key.
     pub key: Bytes,
+    /// Whether the key's object had something to forget then, beside what was alive: it is looked at
+    /// when the dot is stable.
+    pub has_more: bool,
 }
 
 /// When records are sorted into segments.
@@ -139,6 +146,8 @@ pub struct ShardLog {
     adopted: BTreeSet<Partition>,
     /// Partitions whose accounts the open batch changes.
     accounted: BTreeSet<Partition>,
+    /// Segments that the open batch deletes.
+    trimmed: BTreeMap<Partition, Vec<Vec<u8>>>,
     /// What the segments of each partition take, bytes, and all of them.
     sizes: BTreeMap<Partition, u64>,
     size: u64,
@@ -160,6 +169,7 @@ impl ShardLog {
             pending: Vec::new(),
             adopted: BTreeSet::new(),
             accounted: BTreeSet::new(),
+            trimmed: BTreeMap::new(),
             sizes: BTreeMap::new(),
             size: 0,
             staged: Staged::default(),
@@ -259,7 +269,10 @@ impl ShardLog {
     /// Whether the open batch adds anything.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty() || !self.adopted.is_empty() || !self.accounted.is_empty()
+        !self.pending.is_empty()
+            || !self.adopted.is_empty()
+            || !self.accounted.is_empty()
+            || !self.trimmed.is_empty()
     }
 
     /// The open batch changes a partition's account.
@@ -306,6 +319,7 @@ impl ShardLog {
         self.staged = Staged::default();
         let mut concerned = std::mem::take(&mut self.adopted);
         concerned.append(&mut self.accounted);
+        concerned.extend(std::mem::take(&mut self.trimmed).into_keys());
         concerned.extend(self.pending.drain(..).map(|entry| entry.partition));
         concerned
     }
@@ -321,6 +335,7 @@ impl ShardLog {
             return;
         }
         self.sequence += u64::from(!self.pending.is_empty());
+        self.stage_trimmed(store);
         let before = (self.sequence + 1).saturating_sub(limits.records.into());
         let excess = self.recent.bytes().saturating_sub(limits.bytes);
         self.sort((before, excess, SORTED_PARTITIONS), partitions, store);
@@ -375,6 +390,7 @@ impl ShardLog {
         }
         self.adopted.clear();
         self.accounted.clear();
+        self.trimmed.clear();
         if staged.recorded {
             self.records.insert(self.sequence);
         }
@@ -510,7 +526,9 @@ impl ShardLog {
         partitions: &BTreeMap<Partition, PartitionState>,
         store: &mut S,
     ) {
-        let is_untouched = |p: &Partition| self.staged.sorted.iter().all(|it| it.partition != *p);
+        let is_untouched = |p: &Partition| {
+            !self.trimmed.contains_key(p) && self.staged.sorted.iter().all(|it| it.partition != *p)
+        };
         let excess = self.size.saturating_sub(segments);
         let sizes = self.sizes.iter().filter(|(partition, _)| is_untouched(partition));
         let largest = sizes.max_by_key(|(_, size)| **size).filter(|_| excess > 0);
@@ -561,8 +579,8 @@ impl Finding {
 }
 
 fn placed(entry: &LogEntry) -> (Dot, Place) {
-    let LogEntry { dot, hlc, bucket, key, .. } = entry;
-    (*dot, Place { hlc: *hlc, bucket: *bucket, key: key.clone() })
+    let LogEntry { dot, hlc, bucket, key, has_more, .. } = entry;
+    (*dot, Place { hlc: *hlc, bucket: *bucket, key: key.clone(), has_more: *has_more })
 }
 
 /// Stream and sequence of a record that was found.
@@ -631,6 +649,7 @@ fn encode_record(entries: &[LogEntry]) -> Vec<u8> {
         put_dot(&mut out, entry.dot);
         out.put_u64(entry.hlc.0);
         out.put_u32(entry.bucket.0);
+        out.put_u8(entry.has_more.into());
         put_slice(&mut out, &entry.key);
     }
     seal(out)
@@ -649,11 +668,21 @@ pub fn decode_record(bytes: &[u8]) -> Result<Vec<LogEntry>, WireError> {
         let dot = read_dot(&mut reader)?;
         let hlc = Hlc(reader.u64()?);
         let bucket = BucketId(reader.u32()?);
+        let has_more = read_flag(&mut reader)?;
         let key = reader.bytes("key", KEY_LEN_MAX)?;
-        entries.push(LogEntry { partition, dot, hlc, bucket, key });
+        entries.push(LogEntry { partition, dot, hlc, bucket, key, has_more });
     }
     reader.finish()?;
     Ok(entries)
+}
+
+/// A byte that says no or yes.
+fn read_flag(reader: &mut Reader<'_>) -> Result<bool, WireError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        got => Err(WireError::Invalid { field: "log flag", got: got.into() }),
+    }
 }
 
 pub(super) fn seal(mut out: Vec<u8>) -> Vec<u8> {

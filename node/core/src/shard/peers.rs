@@ -81,9 +81,9 @@ impl Peers {
         self.close(node);
     }
 
-    /// Takes in which run of a node there is a connection to.
-    pub(super) fn set_run(&mut self, node: NodeId, run: Actor) {
-        self.peers.entry(node).or_default().run = Some(run);
+    /// Takes in which run of a node there is a connection to. Says whether it is another one than before.
+    pub(super) fn set_run(&mut self, node: NodeId, run: Actor) -> bool {
+        self.peers.entry(node).or_default().run.replace(run) != Some(run)
     }
 
     /// The run of a node that there is a connection to, or was last.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use holm_protocol::dot::Dot;
 use holm_protocol::error::RequestError;
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::level::Level;
@@ -32,6 +33,16 @@ const UNREACHABLE: u64 = u64::MAX;
 /// What is added for a node that others are to be asked before: more than any round trip, less than
 /// [`UNREACHABLE`].
 const LAST: u64 = 1 << 60;
+
+/// What the last look at a merge says.
+enum Last {
+    /// It can be answered.
+    Answer,
+    /// Not before the open batch is durable.
+    Wait,
+    /// What was overwritten cannot be told.
+    Unknown,
+}
 
 /// A read on its way.
 #[derive(Debug)]
@@ -285,7 +296,14 @@ impl Shard {
     fn step_read<S: Store>(&mut self, id: OpId, mut op: Box<ReadOp>, turn: &mut Turn<'_, S>) {
         loop {
             match op.coordinator.step() {
-                Next::Answer => return self.finish_read(*op, turn),
+                Next::Answer => match self.check_last(&mut op, turn.store) {
+                    Last::Answer => return self.finish_read(*op, turn),
+                    Last::Unknown => return self.fail_read(*op, turn),
+                    Last::Wait => {
+                        self.own_votes.push(OwnVote::Answer(id));
+                        break;
+                    }
+                },
                 Next::Impossible => return self.fail_read(*op, turn),
                 Next::AskWhole(nodes) => self.ask(id, &mut op, &nodes, Want::Full, turn),
                 Next::Wait => {
@@ -306,6 +324,51 @@ impl Shard {
         op.wake = op.deadline.min(self.hedge_at(&op, turn.now));
         self.timers.set(op.wake, id);
         self.ops.insert(id.0, Op::Read(op));
+    }
+
+    /// Takes out of the merge what was overwritten here, at the moment of the answer: an older answer
+    /// may show what a newer one, whose context was cut, does not cover any more (`Causality-reduced-answers`).
+    /// What overwrote it goes into the answer in its place.
+    fn check_last<S: Store>(&mut self, op: &mut ReadOp, store: &mut S) -> Last {
+        if !op.coordinator.is_mixed() {
+            return Last::Answer;
+        }
+        if self.boot.amnesia {
+            return Last::Unknown;
+        }
+        let object_key = self.object_key(op.partition, op.bucket, &op.key);
+        let loaded = self.cache.load(&object_key, op.kind, store);
+        self.scratch = object_key;
+        let (Some(state), Ok(place)) = (self.partitions.get(&op.partition), loaded) else {
+            return Last::Unknown;
+        };
+        let local = self.cache.object(place);
+        let is_late =
+            |dot: Dot| state.clock().contains(dot) && !local.live_dots().any(|live| live == dot);
+        if !op.coordinator.merged().live_dots().any(is_late) {
+            return Last::Answer;
+        }
+        // What is not durable yet is not shown.
+        if self.cache.is_open(place) {
+            return Last::Wait;
+        }
+        op.coordinator.retain_dots(|dot| !is_late(dot));
+        match op.coordinator.merge(local.clone()) {
+            Ok(()) => Last::Answer,
+            Err(_) => Last::Unknown,
+        }
+    }
+
+    /// A read that has all its answers has waited for the commit.
+    pub(super) fn answer_again<S: Store>(&mut self, id: OpId, turn: &mut Turn<'_, S>) {
+        match self.ops.remove(&id.0) {
+            Some(Op::Read(op)) => {
+                self.timers.clear(op.wake, id);
+                self.step_read(id, op, turn);
+            }
+            Some(other) => _ = self.ops.insert(id.0, other),
+            None => {}
+        }
     }
 
     /// Whether those who have answered or still may are enough.
@@ -414,7 +477,7 @@ impl Shard {
             stale.retain(|&node| node != self.boot.node);
             let (partition, bucket) = (op.partition, op.bucket);
             // A store that cannot take it now is repaired by a later read.
-            let sent = Sent { object: merged.clone(), encoded: None };
+            let sent = Sent { object: merged.clone(), encoded: None, is_evidence: false };
             let _ = self.join_object(partition, bucket, &op.key, sent, turn.store);
         }
         if !stale.is_empty() {

@@ -19,7 +19,7 @@ use holm_protocol::dot::Dot;
 use holm_protocol::error::StoreFault;
 use holm_protocol::ids::{BucketId, Hlc, NodeId, Partition};
 use holm_protocol::limits::OBJECT_LEN_MAX;
-use holm_protocol::version_vector::Relation;
+use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::{ACTORS_MAX, RANGES_MAX};
 use crate::object::{Object, ObjectKind, Sibling, State};
@@ -27,6 +27,7 @@ use crate::peer::{Found, OpId, PeerMessage, Refusal, Want};
 use crate::shard::event::Effect;
 use crate::shard::log::LogEntry;
 use crate::shard::partition::PartitionState;
+use crate::shard::stable::has_more;
 use crate::shard::{Shard, Turn, object_kind};
 use crate::store::{Store, StoreError};
 use crate::time::Now;
@@ -49,6 +50,9 @@ pub(super) struct Incoming {
 pub(super) struct Sent {
     pub(super) object: Object,
     pub(super) encoded: Option<Bytes>,
+    /// Whether it is joined although every dot that it names has been seen here: the state here may have
+    /// been damaged.
+    pub(super) is_evidence: bool,
 }
 
 /// A question from another node.
@@ -101,6 +105,16 @@ impl Shard {
         write: &Incoming,
         turn: &mut Turn<'_, S>,
     ) -> Result<(), Refusal> {
+        self.join_checked(write, false, turn)
+    }
+
+    /// As [`Shard::join_incoming`]; as evidence, if the state here may be damaged.
+    pub(super) fn join_checked<S: Store>(
+        &mut self,
+        write: &Incoming,
+        is_evidence: bool,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), Refusal> {
         self.check_place(write.partition, write.bucket, &write.key)?;
         let incoming = Object::decode(&write.object).map_err(|_| Refusal::Malformed)?;
         let bucket_kind = self.cluster.buckets.get(&write.bucket).map(|b| b.policy.kind);
@@ -110,7 +124,7 @@ impl Shard {
         self.check_dots(write.partition, &incoming)?;
         self.check_room(write.partition, &incoming)?;
         self.check_clocks(turn.now, &incoming)?;
-        let sent = Sent { object: incoming, encoded: Some(write.object.clone()) };
+        let sent = Sent { object: incoming, encoded: Some(write.object.clone()), is_evidence };
         self.join_object(write.partition, write.bucket, &write.key, sent, turn.store)
     }
 
@@ -123,7 +137,7 @@ impl Shard {
         sent: Sent,
         store: &mut S,
     ) -> Result<(), Refusal> {
-        let Sent { object: mut incoming, encoded } = sent;
+        let Sent { object: mut incoming, encoded, is_evidence } = sent;
         self.writable(store)?;
         self.check_ends(partition, &incoming)?;
         let Some(state) = self.partitions.get(&partition) else {
@@ -145,19 +159,39 @@ impl Shard {
             incoming.siblings().iter().map(|s| (s.dot, s.hlc)).collect();
         let dropped = drop_late(&mut incoming, local, state);
         self.counters.late_siblings_dropped += dropped;
+        // Whose every dot has been seen is part of what is here, also where that is forgotten: a context
+        // does not grow back.
+        let is_old = named.iter().all(|dot| state.clock().contains(*dot));
+        if is_old && !is_evidence && !self.boot.amnesia {
+            return Ok(());
+        }
         let object_key = self.cache.key(place);
-        let (next, encoded) = match encoded.filter(|_| dropped == 0 && replaces(&incoming, local)) {
+        let forgettable = self.stable.forgettable(partition);
+        let slack = self.config.context_slack;
+        let replaces = dropped == 0 && replaces(&incoming, local, forgettable);
+        let (next, encoded) = match encoded.filter(|_| replaces) {
             Some(encoded) => (incoming, encoded),
             None => {
-                let mut next = local.clone();
+                let mut here = local.clone();
+                if let Some(forgettable) = forgettable {
+                    here.forget(forgettable);
+                }
+                let mut next = here.clone();
                 next.join(incoming).map_err(|_| Refusal::WrongKind)?;
                 next.check_limits().map_err(|_| Refusal::TooLarge)?;
-                if next == *local {
-                    self.mark_seen(partition, bucket, &object_key, named, &readings);
+                if let Some(forgettable) = forgettable.filter(|_| is_old) {
+                    // No entry of the log comes to have it forgotten.
+                    next.forget(forgettable);
+                }
+                if next == here {
+                    let has_more = has_more(&here, slack);
+                    self.mark_seen((partition, bucket), &object_key, named, (&readings, has_more));
                     return Ok(());
                 }
                 let mut encoded = Vec::new();
-                next.encode(&mut encoded);
+                if !next.context.is_empty() {
+                    next.encode(&mut encoded);
+                }
                 (next, encoded.into())
             }
         };
@@ -165,26 +199,27 @@ impl Shard {
             return Err(Refusal::TooLarge);
         }
         self.counters.objects_joined += 1;
-        self.mark_seen(partition, bucket, &object_key, named, &readings);
+        let has_more = has_more(&next, slack);
+        self.mark_seen((partition, bucket), &object_key, named, (&readings, has_more));
         self.cache.change(place, next, encoded);
         Ok(())
     }
 
-    /// Marks dots that an object names as seen with its key, in the open batch.
+    /// Marks dots that an object names as seen with its key, in the open batch; `has_more` says whether
+    /// that object has something to forget.
     pub(super) fn mark_seen(
         &mut self,
-        partition: Partition,
-        bucket: BucketId,
+        (partition, bucket): (Partition, BucketId),
         object_key: &Bytes,
         named: impl IntoIterator<Item = Dot>,
-        readings: &[(Dot, Hlc)],
+        (readings, has_more): (&[(Dot, Hlc)], bool),
     ) {
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         for dot in named {
             if state.see(dot) {
                 let hlc = readings.iter().find(|(d, _)| *d == dot).map_or(Hlc(0), |(_, hlc)| *hlc);
                 let key = crate::keys::user_key(object_key);
-                self.log.push(LogEntry { partition, dot, hlc, bucket, key });
+                self.log.push(LogEntry { partition, dot, hlc, bucket, key, has_more });
             }
         }
     }
@@ -366,14 +401,19 @@ impl Shard {
 
 /// Whether joining `incoming` into `local` gives just `incoming`: then its bytes can be stored as
 /// they came. That is the usual case, of a write that has seen what is here.
-fn replaces(incoming: &Object, local: &Object) -> bool {
+fn replaces(incoming: &Object, local: &Object, forgettable: Option<&VersionVector>) -> bool {
     let (State::Siblings(_), State::Siblings(_)) = (&incoming.state, &local.state) else {
         return false;
     };
     let new_or_here =
         |dot: Dot| !local.context.covers(dot) || local.live_dots().any(|alive| alive == dot);
-    local.context.relation(&incoming.context) == Relation::Before
-        && incoming.live_dots().all(new_or_here)
+    let known = |dot: Dot| incoming.context.covers(dot);
+    // What may be forgotten here need not be in what comes.
+    let is_forgettable =
+        |forgettable: &VersionVector| local.context.iter().all(|dot| forgettable.covers(dot));
+    let covers = local.context.iter().all(known)
+        || (local.live_dots().all(known) && forgettable.is_some_and(is_forgettable));
+    covers && local.context != incoming.context && incoming.live_dots().all(new_or_here)
 }
 
 /// Takes out the siblings that were overwritten or deleted here before they came. Says how many.
@@ -394,7 +434,6 @@ pub(super) fn drop_late(incoming: &mut Object, local: &Object, state: &Partition
 #[cfg(test)]
 mod tests {
     use holm_protocol::ids::Actor;
-    use holm_protocol::version_vector::VersionVector;
     use proptest::prelude::*;
 
     use super::*;
@@ -447,10 +486,10 @@ mod tests {
         let mut faulty = object(dot(1, 1));
         faulty.context.insert(dot(1, 2));
         faulty.context.insert(dot(2, 1));
-        assert!(!replaces(&faulty, &local));
+        assert!(!replaces(&faulty, &local, None));
         let mut good = object(dot(2, 1));
         good.context.insert(dot(1, 2));
-        assert!(replaces(&good, &local));
+        assert!(replaces(&good, &local, None));
     }
 
     proptest! {
@@ -463,7 +502,7 @@ mod tests {
             let states = states(&steps);
             for local in &states {
                 for incoming in &states {
-                    if replaces(incoming, local) {
+                    if replaces(incoming, local, None) {
                         let mut joined = local.clone();
                         joined.join(incoming.clone()).unwrap();
                         prop_assert_eq!(&joined, incoming);

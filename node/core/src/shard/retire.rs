@@ -27,8 +27,8 @@
 //! **Two at a time** decide the same: an actor that anybody knows to be closed is closed like that,
 //! and of two who ask in one view each is asked by the other.
 //!
-//! **Folding**: when what the actor has is stable everywhere, and everyone knows it, its entry goes from
-//! the clock ([`super::ends`]).
+//! **Folding**: when all that the actor has may be forgotten ([`super::stable`]), which means that
+//! every replica durably has it and knows that, its entry goes from the clock ([`super::ends`]).
 //!
 //! Whoever misses a decision asks for it: an actor that is frozen or silent for some passes is *wanted*
 //! from its closer.
@@ -53,6 +53,7 @@ use crate::peer::{Actors, CloseMessage, PeerMessage, Refusal, Standing, Step};
 use crate::shard::ends::{Bar, End};
 use crate::shard::event::Effect;
 use crate::shard::fallback::Guest;
+use crate::shard::partition::PartitionState;
 use crate::shard::{Route, Shard, Turn};
 use crate::store::Store;
 use crate::time::Mono;
@@ -178,6 +179,7 @@ impl Shard {
         };
         let is_on = |round: &Round| round.view == view && round.deadline > now;
         self.retiring.round = self.retiring.round.take().filter(is_on);
+        self.fold_all();
         let (mine, others) = self.candidates(&layout);
         for (closer, actors) in others {
             let message = PeerMessage::Close(CloseMessage::Wanted(actors));
@@ -199,6 +201,22 @@ impl Shard {
         }
     }
 
+    /// Folds away actors of which every replica durably has all, and knows that every one has.
+    fn fold_all(&mut self) {
+        let is_done = |(partition, actor): &Place| {
+            let end = self.ends.get(*partition, *actor);
+            let Some(End::Closed(dots)) = end else { return false };
+            let forgettable = self.stable.forgettable(*partition);
+            forgettable.is_some_and(|forgettable| forgettable.get(*actor) >= dots.max())
+        };
+        let of = |(&partition, state): (&Partition, &'_ PartitionState)| {
+            let actors: Vec<Actor> = state.clock().iter().map(|(actor, _)| actor).collect();
+            actors.into_iter().map(move |actor| (partition, actor))
+        };
+        let done: Vec<Place> = self.partitions.iter().flat_map(of).filter(is_done).collect();
+        done.into_iter().for_each(|place| self.fold_end(place));
+    }
+
     /// Actors at their ends: those that this node is to close, and those that others are.
     fn candidates(&mut self, layout: &Layout) -> (BTreeSet<Place>, BTreeMap<NodeId, Actors>) {
         let runs: BTreeSet<Actor> =
@@ -208,10 +226,7 @@ impl Shard {
         let seen = self.partitions.iter().flat_map(|(&partition, state)| {
             state.clock().iter().map(move |(actor, seen)| ((partition, actor), seen.count()))
         });
-        let frozen = self.ends.partitions().flat_map(|partition| {
-            let frozen = self.ends.of(partition).filter(|(_, end)| **end == End::Frozen);
-            frozen.map(move |(actor, _)| ((partition, actor), 0))
-        });
+        let frozen = self.ends.frozen().iter().map(|&place| (place, 0));
         for (place, count) in frozen.chain(seen) {
             let (partition, actor) = place;
             let is_known = self.ends.get(partition, actor).is_some_and(|end| end.dots().is_some());

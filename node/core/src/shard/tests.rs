@@ -38,7 +38,7 @@ use super::*;
 use crate::context::ContextSecrets;
 use crate::layout::{Layout, LayoutNode, LayoutSpec, PlacementSpec};
 use crate::object::{Object, ObjectKind, Sibling};
-use crate::peer::Want;
+use crate::peer::{Claimed, Want};
 use crate::store::{Row, Table};
 use crate::time::WallMs;
 
@@ -46,7 +46,17 @@ pub(super) const ACTOR: Actor = Actor(0xa1);
 
 /// There is a connection to the first run of a node.
 pub(super) fn up(node: NodeId) -> Input {
-    Input::PeerUp(node, Actor(0xb000 + node.0))
+    Input::PeerUp(node, first_run(node.0))
+}
+
+pub(super) fn first_run(node: u64) -> Actor {
+    Actor(0xb000 + node)
+}
+
+/// What the first run of a node claims, under the first layout.
+pub(super) fn claims(node: u64, op: u64, claimed: Claimed) -> PeerMessage {
+    let (run, clocks) = (first_run(node), vec![(PARTITION, claimed)]);
+    PeerMessage::Seen { op: OpId(op), run, layout: 1, clocks }
 }
 
 /// The actor of whatever a test lets another node write.

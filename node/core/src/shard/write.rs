@@ -31,6 +31,7 @@ use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::Reader;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::clock::PartitionClock;
 use crate::context::ContextError;
 use crate::object::{Object, Sibling};
 use crate::peer::{OpId, Refusal};
@@ -40,6 +41,7 @@ use crate::shard::acknowledge::{Change, WriteOp, write_message};
 use crate::shard::event::Effect;
 use crate::shard::proxy::Passed;
 use crate::shard::relay::Votes;
+use crate::shard::stable::has_more;
 use crate::shard::stand_in::stand_ins;
 use crate::shard::window::Fate;
 use crate::shard::{Op, Origin, OwnVote, Route, Shard, Turn, answer};
@@ -154,7 +156,10 @@ impl Shard {
             .map_err(|error| RequestError::Store { fault: fault_of(self.store_refusal(&error)) })?;
         let counter = self.partitions.get(&route.partition).map_or(0, |p| p.own_counter());
         let dot = Dot { actor: self.boot.actor, counter: counter + 1 };
-        let before = self.cache.object(place).clone();
+        let mut before = self.cache.object(place).clone();
+        if let Some(forgettable) = self.stable.forgettable(route.partition) {
+            before.forget(forgettable);
+        }
         let known = before.context.get(dot.actor);
         let lowered = self.lower_context(route, context, &before)?;
         let (next, hlc) = self.next_state((route, write, &lowered), (before, dot), turn.now)?;
@@ -165,13 +170,9 @@ impl Shard {
         let covers = covered_for_writer(context, known, &next, dot);
         let object_key = self.cache.key(place);
         let object = encoded(&next);
-        self.mark_seen(
-            route.partition,
-            write.bucket,
-            &object_key,
-            next.named_dots(),
-            &[(dot, hlc)],
-        );
+        let has_more = has_more(&next, self.config.context_slack);
+        let at = (route.partition, write.bucket);
+        self.mark_seen(at, &object_key, next.named_dots(), (&[(dot, hlc)], has_more));
         self.cache.change(place, next, object.clone());
         let (request, bucket) = (write.request, write.bucket);
         let key = crate::keys::user_key(&object_key);
@@ -244,9 +245,18 @@ impl Shard {
             skew.map_err(|e| RequestError::ClockSkew { ahead_ms: e.ahead_ms, limit_ms })?;
         }
         let hlc = self.hlc.now(now.wall.0);
+        // Of what has been seen here the state accounts already: a context that a client has kept for long
+        // must not bring back what is forgotten.
+        let clock = self.partitions.get(&route.partition).map(|state| state.clock());
+        let is_seen = |clock: &PartitionClock| context.iter().all(|dot| clock.contains(dot));
+        let before_it = clock.is_some_and(is_seen).then(|| next.context.clone());
         match &write.value {
             Some(value) => next.put(context, Sibling::new(dot, hlc, value.clone())),
             None => next.delete(context, dot, hlc),
+        }
+        if let Some(mut context) = before_it {
+            context.insert(dot);
+            next.context = context;
         }
         let after = next.siblings().len();
         let limit = usize::from(route.policy.max_siblings);

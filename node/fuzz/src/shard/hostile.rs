@@ -4,8 +4,8 @@ use bytes::Bytes;
 use holm_core::clock::{DotSet, IntervalSet};
 use holm_core::object::Object;
 use holm_core::peer::{
-    CloseMessage, Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal, Standing,
-    Step, Want,
+    Claimed, CloseMessage, Found, GapObject, HintMessage, OpId, PageObject, PeerMessage, Refusal,
+    Standing, Step, Want,
 };
 use holm_core::shard::ends::End;
 use holm_protocol::admin::{HintState, ReplicaState};
@@ -18,7 +18,7 @@ use holm_protocol::message::{Receipt, ReceiptEntry, Reply, Request, Sibling, Val
 use super::place::{self, BUCKETS, KEYS, ME, NO_BUCKET, NODES, OUR_RUNS, STRANGER};
 use super::requests;
 use super::verifying;
-use super::world::World;
+use super::world::{self, World};
 use crate::input::{Input, RawObject};
 
 const REFUSALS: [Refusal; 12] = [
@@ -105,11 +105,19 @@ pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage 
             PeerMessage::Pulse { actor, hlc: Hlc(input.number()), counters }
         }
         1 | 2 => {
-            let mut clocks = vec![(partition, dots(input, world))];
+            let mut claimed = |partition| {
+                let (seen, know) = (dots(input, world), dots(input, world).prefixes());
+                (partition, Claimed { seen, know })
+            };
+            let mut clocks = vec![claimed(partition)];
             if input.flag() {
-                clocks.push((place::partitions()[input.below(4)], dots(input, world)));
+                let other = place::partitions()[input.below(4)];
+                let (seen, know) = (dots(input, world), dots(input, world).prefixes());
+                clocks.push((other, Claimed { seen, know }));
             }
-            PeerMessage::Seen { op, clocks }
+            // Mostly a run and a layout that count.
+            let run = world::run_of(NODES[input.below(NODES.len())]);
+            PeerMessage::Seen { op, run, layout: 1 + u64::from(input.byte() == 0), clocks }
         }
         3 => {
             let (missing, bytes_max) = (dots(input, world), input.number() as u32);

@@ -466,5 +466,10 @@ fn remember<T>(all: &mut Vec<T>, one: T) {
 
 /// There is a connection to a node, always the same run of it.
 pub fn up(node: NodeId) -> Event {
-    Event::PeerUp(node, Actor(node.0 | 1 << 60))
+    Event::PeerUp(node, run_of(node))
+}
+
+/// That run.
+pub fn run_of(node: NodeId) -> Actor {
+    Actor(node.0 | 1 << 60)
 }

@@ -40,7 +40,7 @@ impl Recent {
 
     /// Adds an entry of a record.
     pub(super) fn add(&mut self, record: u64, entry: LogEntry) {
-        let LogEntry { partition, dot, hlc, bucket, key } = entry;
+        let LogEntry { partition, dot, hlc, bucket, key, has_more } = entry;
         let part = self.parts.entry(partition).or_insert_with(|| {
             self.by_age.insert((record, partition));
             Part { oldest: record, entries: BTreeMap::new() }
@@ -50,7 +50,7 @@ impl Recent {
             self.by_age.insert((record, partition));
             part.oldest = record;
         }
-        let place = Place { hlc, bucket, key };
+        let place = Place { hlc, bucket, key, has_more };
         self.bytes += cost(&place);
         if let Some(before) = part.entries.insert(dot, place) {
             self.bytes -= cost(&before);
@@ -77,6 +77,11 @@ impl Recent {
         let part = self.parts.get(&partition).into_iter();
         part.flat_map(move |part| part.entries.range(dots.clone()))
             .map(|(dot, place)| (*dot, place))
+    }
+
+    /// A partition's entry of a dot.
+    pub(super) fn get(&self, partition: Partition, dot: Dot) -> Option<&Place> {
+        self.parts.get(&partition)?.entries.get(&dot)
     }
 
     /// Lets a partition's entries go: they are in segments.

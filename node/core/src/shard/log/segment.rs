@@ -8,8 +8,8 @@
 //! looking from its own key on to so much further, and what is not found there is not in the log.
 //!
 //! A segment: count (varint), then per entry how much its counter is above the last one's (varint;
-//! the first: the counter), the clock reading (8 bytes), the bucket (4 bytes), the key (length,
-//! bytes); at the end a crc32c.
+//! the first: the counter), the clock reading (8 bytes), the bucket (4 bytes), whether there is
+//! more to forget (1 byte), the key (length, bytes); at the end a crc32c.
 
 use bytes::{BufMut, Bytes};
 
@@ -18,7 +18,7 @@ use holm_protocol::ids::{Actor, BucketId, Hlc, Partition};
 use holm_protocol::limits::KEY_LEN_MAX;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
-use super::{checked, seal};
+use super::{checked, read_flag, seal};
 use crate::clock::{DotSet, PartitionClock};
 use crate::keys::segment_key;
 use crate::store::{Store, StoreError, Table};
@@ -45,6 +45,8 @@ pub struct Place {
     pub bucket: BucketId,
     /// The key.
     pub key: Bytes,
+    /// As [`LogEntry::has_more`](super::LogEntry::has_more).
+    pub has_more: bool,
 }
 
 impl Place {
@@ -124,6 +126,35 @@ fn end_key(partition: Partition, actor: Actor) -> [u8; 24] {
     segment_key(partition, Dot { actor, counter: u64::MAX })
 }
 
+/// A segment as it was found.
+#[derive(Debug)]
+pub struct Segment {
+    /// Its key in the table.
+    pub key: Vec<u8>,
+    /// What it takes, bytes.
+    pub bytes: u64,
+    /// What it says.
+    pub entries: Vec<(Dot, Place)>,
+}
+
+/// An actor's first segment, if it ends with this dot or an earlier one.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if it is damaged, or what the store reports.
+pub(super) fn first<S: Store>(
+    partition: Partition,
+    last: Dot,
+    store: &mut S,
+) -> Result<Option<Segment>, StoreError> {
+    let to = segment_key(partition, Dot { counter: last.counter.saturating_add(1), ..last });
+    let rows = store.scan(Table::Log, &first_key(partition, last.actor), &to, 1)?;
+    let Some((key, row)) = rows.into_iter().next() else { return Ok(None) };
+    let entries = decode(last.actor, &row).map_err(|error| {
+        StoreError::Corrupt(format!("segment of {partition}, actor {}: {error}", last.actor))
+    })?;
+    Ok(Some(Segment { key, bytes: row.len() as u64, entries }))
+}
+
 /// Looks for dots of one actor, which are taken out of `missing` when they are found.
 ///
 /// # Errors
@@ -170,6 +201,7 @@ fn encode(entries: &[(Dot, &Place)]) -> Vec<u8> {
         before = dot.counter;
         out.put_u64(place.hlc.0);
         out.put_u32(place.bucket.0);
+        out.put_u8(place.has_more.into());
         put_slice(&mut out, &place.key);
     }
     seal(out)
@@ -190,8 +222,9 @@ pub fn decode(actor: Actor, bytes: &[u8]) -> Result<Vec<(Dot, Place)>, WireError
         counter = next.ok_or(WireError::Invalid { field: "segment counter", got: more })?;
         let hlc = Hlc(reader.u64()?);
         let bucket = BucketId(reader.u32()?);
+        let has_more = read_flag(&mut reader)?;
         let key = reader.bytes("key", KEY_LEN_MAX)?;
-        entries.push((Dot { actor, counter }, Place { hlc, bucket, key }));
+        entries.push((Dot { actor, counter }, Place { hlc, bucket, key, has_more }));
     }
     reader.finish()?;
     Ok(entries)

@@ -96,6 +96,7 @@ fn entry(index: u16, counter: u64) -> LogEntry {
         bucket: BucketId(1),
         // Every third dot is to the same key.
         key: Bytes::from(format!("k{}", counter % 3)),
+        has_more: false,
     }
 }
 

@@ -100,6 +100,10 @@ impl Mesh {
         self.benches[&node].shard.ends.get(PARTITION, OTHER).cloned()
     }
 
+    fn decided(&self, node: u64) -> Option<IntervalSet> {
+        self.end(node).as_ref().and_then(End::dots).cloned()
+    }
+
     fn seen(&self, node: u64) -> IntervalSet {
         let state = self.benches[&node].shard.partition(PARTITION).unwrap();
         state.clock().seen_of(OTHER).into_owned()
@@ -133,7 +137,7 @@ fn what_nobody_has_is_void() {
     mesh.give(&[2, 3], "three", 3);
     mesh.pass_ms(3 * LONG_MS);
     for node in 1..=3 {
-        assert_eq!(mesh.end(node), Some(End::Closed(set(&[1, 3]))), "{node}");
+        assert_eq!(mesh.decided(node), Some(set(&[1, 3])), "{node}");
         assert_eq!(mesh.seen(node), set(&[1, 2, 3]), "{node}");
         let alive = mesh.benches[&node].stored("one").unwrap().live_dots().count();
         assert_eq!(alive, 1, "{node} has got the other's write");
@@ -143,7 +147,7 @@ fn what_nobody_has_is_void() {
     }
     let bench = mesh.benches.remove(&2).unwrap().restart();
     mesh.benches.insert(2, bench);
-    assert_eq!((mesh.seen(2), mesh.end(2)), (set(&[1, 2, 3]), Some(End::Closed(set(&[1, 3])))));
+    assert_eq!((mesh.seen(2), mesh.decided(2)), (set(&[1, 2, 3]), Some(set(&[1, 3]))));
     assert_eq!(mesh.offered(2, 2), Some(Refusal::Void));
     assert_eq!(mesh.benches[&1].shard.counters().runs_undecided, 0);
 }
@@ -174,7 +178,7 @@ fn nothing_is_decided_without_everybody() {
     // The next round, when the first has taken too long.
     mesh.pass_ms(12_000);
     for node in 1..=3 {
-        assert_eq!(mesh.end(node), Some(End::Closed(set(&[1, 5]))), "{node}");
+        assert_eq!(mesh.decided(node), Some(set(&[1, 5])), "{node}");
         assert_eq!(mesh.seen(node), set(&[1, 2, 3, 4, 5]), "{node}");
     }
 }
@@ -194,7 +198,7 @@ fn views_must_agree() {
     assert_eq!((mesh.end(1), mesh.end(2), mesh.end(3)), (None, None, None));
     mesh.node(2).input(Input::PeerUp(NodeId(3), run(3)));
     mesh.pass_ms(12_000);
-    assert_eq!(mesh.end(3), Some(End::Closed(set(&[1]))));
+    assert_eq!(mesh.decided(3), Some(set(&[1])));
 }
 
 /// Goal: an actor that its node still writes with is left alone and frozen nowhere: a run that
@@ -223,7 +227,7 @@ fn who_is_alive_is_left_alone() {
     mesh.node(2).shard.resume(Actor(0xdead));
     mesh.pass_ms(12_000);
     for node in 1..=3 {
-        assert_eq!(mesh.end(node), Some(End::Closed(set(&[1]))), "{node}");
+        assert_eq!(mesh.decided(node), Some(set(&[1])), "{node}");
     }
 }
 
@@ -245,7 +249,7 @@ fn hints_are_waited_for() {
     mesh.lost = nothing;
     mesh.pass_ms(12_000);
     for &node in replicas.iter().chain(&others) {
-        assert_eq!(mesh.end(node), Some(End::Closed(set(&[1, 4]))), "{node}");
+        assert_eq!(mesh.decided(node), Some(set(&[1, 4])), "{node}");
     }
     for (counter, expected) in [(2, Some(Refusal::Void)), (4, None)] {
         let object = foreign(ObjectKind::Siblings, counter, "again");
@@ -308,7 +312,7 @@ fn a_decision_is_adopted() {
     mesh.node(3).hear(2, tell(OTHER, &[1, 5]));
     mesh.pass_ms(LONG_MS);
     for node in 1..=3 {
-        assert_eq!(mesh.end(node), Some(End::Closed(set(&[1, 4]))), "{node}");
+        assert_eq!(mesh.decided(node), Some(set(&[1, 4])), "{node}");
         assert!(mesh.benches[&node].shard.ends.get(PARTITION, run(2)).is_none());
     }
 }
@@ -333,7 +337,7 @@ fn contexts_wait_and_are_lowered() {
     assert_eq!(error(Some(ask(&mut mesh, 5))), undecided);
     assert_eq!(mesh.node(1).stored("k").unwrap().live_dots().count(), 1, "nothing happened");
     mesh.pass_ms(LONG_MS);
-    assert_eq!(mesh.end(1), Some(End::Closed(set(&[1, 2]))));
+    assert_eq!(mesh.decided(1), Some(set(&[1, 2])));
     written(&ask(&mut mesh, 5));
     let stored = mesh.node(1).stored("k").unwrap();
     assert_eq!((stored.context.get(OTHER), stored.live_dots().count()), (1, 1));
@@ -364,7 +368,7 @@ fn missed_decisions_are_asked_for() {
     )));
     assert!(told.iter().any(|(_, m)| matches!(m, PeerMessage::Close(CloseMessage::Ends(_)))));
     mesh.pass_ms(LONG_MS);
-    assert_eq!(mesh.end(3), mesh.end(2));
+    assert_eq!(mesh.decided(3), mesh.decided(2));
 }
 
 /// Goal: who takes a partition whole takes over what is frozen, closed and folded; only a run that has
@@ -407,4 +411,41 @@ fn ends_come_with_a_partition() {
         bench.shard.ends.of(PARTITION).map(|(actor, end)| (actor, end.clone())).collect();
     assert_eq!(known[..2], [(Actor(1), End::Frozen), (Actor(2), End::Closed(set(&[1, 3])))]);
     assert!(bench.shard.ends.get(PARTITION, Actor(3)).is_some_and(|end| end.dots().is_some()));
+}
+
+/// Goal: when every replica has all that an actor has, and everyone knows that, its entry goes from
+/// every clock and account, and stays gone over a restart; what it wrote is there, what is void is
+/// refused, and who learned nothing of it yet is told all of it again.
+#[test]
+fn what_all_have_is_folded() {
+    let mut mesh = Mesh::new(&[(3, 3)]);
+    mesh.give(&[1], "one", 1);
+    mesh.give(&[2, 3], "three", 3);
+    let is_gone = |bench: &Bench| {
+        let state = bench.shard.partition(PARTITION).unwrap();
+        state.clock().get(OTHER).is_none() && state.account().know.get(OTHER) == 0
+    };
+    mesh.lost = |from, _, message| from == 3 && matches!(message, PeerMessage::Seen { .. });
+    mesh.pass_ms(5_000);
+    let folded = |mesh: &Mesh| mesh.benches.values().map(is_gone).collect::<Vec<_>>();
+    assert_eq!(folded(&mesh), [false, false, false], "node 3 has claimed nothing");
+    mesh.lost = nothing;
+    mesh.pass_ms(5_000);
+    assert_eq!(folded(&mesh), [true, true, true]);
+    for node in 1..=3 {
+        assert_eq!(mesh.end(node), Some(End::Folded(set(&[1, 3]))));
+        assert_eq!(mesh.seen(node), set(&[1, 2, 3]));
+        assert_eq!(mesh.benches[&node].stored("one").unwrap().live_dots().count(), 1);
+    }
+    let bench = mesh.benches.remove(&2).unwrap().restart();
+    mesh.benches.insert(2, bench);
+    assert!(is_gone(&mesh.benches[&2]));
+    assert_eq!((mesh.seen(2), mesh.offered(2, 2)), (set(&[1, 2, 3]), Some(Refusal::Void)));
+    let claims = mesh.node(2).pass_ms(1_000);
+    let claims = [claims, mesh.node(2).commit_and_tell()].concat();
+    let told = sends(&claims).into_iter().find_map(|(_, message)| match message {
+        PeerMessage::Seen { clocks, .. } => Some(clocks[0].1.seen.seen_of(OTHER).into_owned()),
+        _ => None,
+    });
+    assert_eq!(told, Some(set(&[1, 2, 3])), "an older disk may lack something of it");
 }

@@ -2,7 +2,7 @@
 //! marks nothing that its objects do not account for (I3, I6, I8).
 
 use crate::clock::DotSet;
-use crate::peer::{GapObject, PageObject};
+use crate::peer::{Claimed, GapObject, PageObject};
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn told(effects: &[Effect]) -> Vec<(u64, PeerMessage)> {
 
 fn claims_to(effects: &[Effect], node: u64) -> Vec<(OpId, DotSet)> {
     let claim = |(to, message): (u64, PeerMessage)| match message {
-        PeerMessage::Seen { op, clocks } if to == node => Some((op, clocks[0].1.clone())),
+        PeerMessage::Seen { op, clocks, .. } if to == node => Some((op, clocks[0].1.seen.clone())),
         _ => None,
     };
     told(effects).into_iter().filter_map(claim).collect()
@@ -46,7 +46,11 @@ fn noted(op: OpId, shard: u16, shards: u16) -> PeerMessage {
 }
 
 fn seen(op: u64, seen: DotSet) -> PeerMessage {
-    PeerMessage::Seen { op: OpId(op), clocks: vec![(PARTITION, seen)] }
+    seen_by(2, op, seen)
+}
+
+fn seen_by(node: u64, op: u64, seen: DotSet) -> PeerMessage {
+    claims(node, op, Claimed { seen, know: VersionVector::new() })
 }
 
 /// The questions about gaps among the effects.
@@ -163,7 +167,7 @@ fn claims_are_repeated_until_noted() {
     }
     let partitions = |effects: &[Effect]| {
         let of = |(_, message): (u64, PeerMessage)| match message {
-            PeerMessage::Seen { op, clocks } => Some((op, clocks.len())),
+            PeerMessage::Seen { op, clocks, .. } => Some((op, clocks.len())),
             _ => None,
         };
         told(effects).into_iter().filter_map(of).last()
@@ -192,7 +196,7 @@ fn claims_are_repeated_until_noted() {
 fn what_is_lacking_is_asked_for_once() {
     let mut bench = Bench::new(&[(3, 3)]);
     bench.hear(2, seen(1, of_other(1, 2)));
-    bench.hear(3, seen(1, of_other(1, 2)));
+    bench.hear(3, seen_by(3, 1, of_other(1, 2)));
     assert_eq!(asks(&bench.turn_after_ms(10)), vec![]);
     // One comes in time.
     bench.hear(2, write_message(1, "k", foreign(ObjectKind::Siblings, 1, "v"), &[]));
@@ -434,7 +438,7 @@ fn who_sends_no_pages_is_not_waited_for() {
     let lacking = of_other(1, 3);
     let mut asked = Vec::new();
     for node in [2, 3] {
-        bench.hear(node, seen(7, lacking.clone()));
+        bench.hear(node, seen_by(node, 7, lacking.clone()));
     }
     for _ in [2, 3] {
         let effects = bench.turn_after_ms(RIPE_MS);

@@ -234,7 +234,7 @@ fn a_replica_takes_its_hints() {
             partition: PARTITION,
             bucket: SIBLINGS,
             key: Bytes::from(key.to_owned()),
-            object: foreign(ObjectKind::Siblings, 1, "v"),
+            object: foreign(ObjectKind::Siblings, op, "v"),
         })
     };
     assert_eq!(bench.hear(2, hand_off(7, "k")), []);

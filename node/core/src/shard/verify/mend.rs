@@ -9,6 +9,7 @@ use crate::peer::Refusal;
 use crate::peer::verify::{KeyState, Place};
 use crate::shard::event::{Effect, Violation};
 use crate::shard::replica::Incoming;
+use crate::shard::stable::has_more;
 use crate::shard::{Shard, Turn, object_kind};
 use crate::store::{Store, StoreError};
 
@@ -68,7 +69,7 @@ impl Shard {
             }
         };
         self.scratch = object_key;
-        let Some((place, own, lost)) = outcome else { return self.join_incoming(write, turn) };
+        let Some((place, own, lost)) = outcome else { return self.join_checked(write, true, turn) };
         self.writable(turn.store)?;
         let mut next = own.clone();
         next.join(theirs.clone()).map_err(|_| Refusal::WrongKind)?;
@@ -76,7 +77,8 @@ impl Shard {
         let named: Vec<Dot> = next.named_dots().collect();
         let readings: Vec<(Dot, Hlc)> = next.siblings().iter().map(|s| (s.dot, s.hlc)).collect();
         let object_key = self.cache.key(place);
-        self.mark_seen(partition, bucket, &object_key, named, &readings);
+        let has_more = has_more(&next, self.config.context_slack);
+        self.mark_seen((partition, bucket), &object_key, named, (&readings, has_more));
         let mut bytes = Vec::new();
         next.encode(&mut bytes);
         self.cache.change(place, next, bytes.into());
