@@ -244,7 +244,7 @@ impl PartitionClock {
         self.iter().map(|(actor, seen)| Dot { actor, counter: seen.prefix() }).collect()
     }
 
-    /// Per actor, up to where every one of the clocks has seen everything; an actor that one of
+    /// Per actor, retired or not, up to where every one of the clocks has seen everything; an actor that one of
     /// them does not name counts as 0. Of no clocks, nothing.
     #[must_use]
     pub fn minimum<'a>(clocks: impl IntoIterator<Item = &'a PartitionClock>) -> VersionVector {
@@ -252,11 +252,11 @@ impl PartitionClock {
         let Some(first) = clocks.next() else {
             return VersionVector::new();
         };
-        let mut minimum: Vec<Dot> = first.prefixes().iter().collect();
+        let prefix = |actor| Dot { actor, counter: first.seen_of(actor).prefix() };
+        let mut minimum: Vec<Dot> = first.known_actors().map(prefix).collect();
         for clock in clocks {
             for dot in &mut minimum {
-                let prefix = clock.get(dot.actor).map_or(0, IntervalSet::prefix);
-                dot.counter = dot.counter.min(prefix);
+                dot.counter = dot.counter.min(clock.seen_of(dot.actor).prefix());
             }
         }
         // Those of whom nothing is left, counter 0, are not taken over.

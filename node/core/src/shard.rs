@@ -465,6 +465,12 @@ impl Shard {
         self.peers.breakers()
     }
 
+    /// The actor that assigns dots now.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        self.boot.actor
+    }
+
     /// The state of a partition that this shard owns and holds.
     #[must_use]
     pub fn partition(&self, partition: Partition) -> Option<&PartitionState> {

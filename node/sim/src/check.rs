@@ -57,7 +57,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 40] = [
+pub const PROPERTIES: [&Property; 44] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -86,12 +86,16 @@ pub const PROPERTIES: [&Property; 40] = [
     &logged::CLOCK_HONEST,
     &equal_clocks::EQUAL_STATES,
     &claims::DURABLE,
+    &claims::STABLE_IS_SEEN,
+    &replica::FORGOTTEN_IS_KNOWN,
     &equal_clocks::NOTHING_UNEXPLAINED,
     &closed::ONE_DECISION,
     &closed::NOTHING_HELD_IS_VOID,
+    &closed::ALL_FOLDED,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
     &converged::SAME_CLOCKS,
+    &converged::ALL_FORGOTTEN,
     &kept::ACKNOWLEDGED_KEPT,
     &gone::OVERWRITTEN_GONE,
     &latest::LATEST_WINS,

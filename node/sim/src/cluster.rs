@@ -20,7 +20,7 @@ mod shell;
 mod tally;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -31,7 +31,7 @@ use holm_core::shard::config::{ClusterState, ShardConfig};
 use holm_core::shard::event::Counters;
 use holm_core::store::Table;
 use holm_protocol::bucket::{BucketInfo, BucketKind, BucketPolicy};
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use rand::rngs::ChaCha8Rng;
 
@@ -139,6 +139,8 @@ pub struct Cluster {
     next_checked: usize,
     tally: FaultTally,
     counters_of_the_dead: Counters,
+    /// Every actor that a node's shard was given.
+    actors: BTreeSet<Actor>,
     /// What a bug that was put back remembers.
     bugs: bugs::Bugs,
     /// Records the protocol's steps, if somebody wants them.
@@ -188,6 +190,7 @@ impl Cluster {
             next_checked: 0,
             tally: FaultTally::default(),
             counters_of_the_dead: Counters::default(),
+            actors: BTreeSet::new(),
             bugs: bugs::Bugs::default(),
             recorder: None,
             setup,

@@ -188,6 +188,8 @@ pub struct Answer {
     pub shown: Vec<Dot>,
     /// What its context covers.
     pub covers: VersionVector,
+    /// When it was asked for, simulated microseconds.
+    pub asked_us: u64,
 }
 
 /// See the [module](self).
@@ -197,6 +199,11 @@ pub struct History {
     key_ids: BTreeMap<(BucketId, Bytes), KeyId>,
     events: Vec<Event>,
     by_dot: BTreeMap<(Partition, Dot), EventId>,
+    /// Dots that objects stopped naming because every replica has them, per key, and when the first did,
+    /// simulated microseconds.
+    forgotten: BTreeMap<KeyId, BTreeMap<Dot, u64>>,
+    /// Whether nobody can see what disks forget: then all that is dead may be forgotten.
+    is_blind: bool,
     /// Contexts that were given out, with what those who got them were shown.
     given: BTreeMap<(KeyId, Bytes), EventSet>,
     lost: BTreeMap<(Partition, Dot), BTreeSet<NodeId>>,
@@ -541,6 +548,50 @@ impl History {
             home.key == key && home.fallback == fallback && home.covers.covers(dot)
         };
         self.homes.iter().filter(is_it).map(|home| home.replica)
+    }
+
+    /// Nobody can see what disks forget: all that is dead may be.
+    pub fn see_no_disks(&mut self) {
+        self.is_blind = true;
+    }
+
+    /// An object stops naming these dots, because every replica has them.
+    pub fn forget(&mut self, key: KeyId, dots: impl IntoIterator<Item = Dot>, now_us: u64) {
+        let forgotten = self.forgotten.entry(key).or_default();
+        dots.into_iter().for_each(|dot| _ = forgotten.entry(dot).or_insert(now_us));
+    }
+
+    /// What no state of a key need name any more.
+    #[must_use]
+    pub fn forgotten(&self, key: KeyId) -> VersionVector {
+        self.forgotten_before(key, u64::MAX)
+    }
+
+    /// What none needed to name before a moment, simulated microseconds.
+    #[must_use]
+    pub fn forgotten_before(&self, key: KeyId, us: u64) -> VersionVector {
+        if self.is_blind {
+            return if us == u64::MAX { self.dead(key) } else { VersionVector::new() };
+        }
+        let dots = self.forgotten.get(&key).into_iter().flatten();
+        dots.filter(|&(_, &at_us)| at_us < us).map(|(&dot, _)| dot).collect()
+    }
+
+    /// The deletes of a key, and what somebody who wrote it had seen.
+    fn dead(&self, key: KeyId) -> VersionVector {
+        let mut seen = EventSet::default();
+        self.events_of(key).for_each(|(_, event)| seen.extend(&event.saw));
+        let is_dead = |event: &&Event| event.value.is_none() || seen.contains(event.place);
+        let events = self.events_of(key).map(|(_, event)| event);
+        events.filter(is_dead).filter_map(|event| event.dot).collect()
+    }
+
+    /// A context, and what it need not name any more.
+    #[must_use]
+    pub fn with_forgotten(&self, key: KeyId, covers: &VersionVector) -> VersionVector {
+        let mut all = self.forgotten(key);
+        all.merge(covers);
+        all
     }
 
     /// Whether a write's disappearance from a state whose context is `covers` has a reason: a

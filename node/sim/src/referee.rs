@@ -13,7 +13,8 @@ use holm_core::context::ContextSecrets;
 use holm_core::keys::{OBJECT_KEY_HEAD_LEN, SEGMENTS_BEGIN};
 use holm_core::layout::Layout;
 use holm_core::object::{Object, State};
-use holm_core::peer::{GapObject, HintMessage, PageObject, PeerMessage};
+use holm_core::peer::{Claimed, GapObject, HintMessage, PageObject, PeerMessage};
+use holm_core::shard::account::Account;
 use holm_core::shard::log::segment::{self, Place};
 use holm_core::shard::log::{LogEntry, decode_record};
 use holm_core::store::Table;
@@ -25,8 +26,8 @@ use holm_protocol::message::{Reply, Values, Written};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{
-    Verdict, Violation, answers, converged, dots, elements, forged, gone, kept, latest, logged,
-    names, quarantine, quorum_reads, receipts, replica, values,
+    Verdict, Violation, answers, claims, converged, dots, elements, forged, gone, kept, latest,
+    logged, names, quarantine, quorum_reads, receipts, replica, values,
 };
 use crate::cluster::CallResult;
 use crate::history::{Answer, Event, EventId, EventSet, History, KeyId, Outcome};
@@ -62,6 +63,9 @@ pub struct Referee {
     answers: Vec<Answer>,
     /// The contexts that writers got back.
     writers: Vec<(EventId, VersionVector)>,
+    /// What nodes have claimed, over all their runs: prefixes of what they have seen, and what they know
+    /// to be stable.
+    claimed: BTreeMap<(NodeId, Partition), (VersionVector, VersionVector)>,
     /// Nodes that lost their memory, and when, microseconds.
     forgot: BTreeMap<NodeId, u64>,
     violation: Option<Violation>,
@@ -78,10 +82,45 @@ impl Referee {
             secrets,
             answers: Vec::new(),
             writers: Vec::new(),
+            claimed: BTreeMap::new(),
             forgot: BTreeMap::new(),
             violation: None,
             tally: OutcomeTally::default(),
         }
+    }
+
+    /// A referee of processes whose disks it cannot look at.
+    #[must_use]
+    pub fn of_processes(layout: Arc<Layout>, secrets: ContextSecrets) -> Referee {
+        let mut referee = Referee::new(layout, secrets);
+        referee.history.see_no_disks();
+        referee
+    }
+
+    /// A node claims this of a partition.
+    pub fn claims(&mut self, node: NodeId, partition: Partition, claimed: &Claimed) {
+        let (seen, know) = self.claimed.entry((node, partition)).or_default();
+        seen.merge(&claimed.seen.prefixes());
+        know.merge(&claimed.know);
+    }
+
+    /// What all other replicas of a partition have claimed: to have seen, each; to know, all.
+    fn claimed_by_others(
+        &self,
+        node: NodeId,
+        partition: Partition,
+    ) -> (Vec<(NodeId, VersionVector)>, Option<VersionVector>) {
+        let others = self.layout.replicas(partition).iter().filter(|&&other| other != node);
+        let of = |&other: &NodeId| {
+            (other, self.claimed.get(&(other, partition)).cloned().unwrap_or_default())
+        };
+        let claimed: Vec<_> = others.map(of).collect();
+        let least = |one: VersionVector, other: VersionVector| -> VersionVector {
+            let both = |dot: Dot| Dot { counter: dot.counter.min(other.get(dot.actor)), ..dot };
+            one.iter().map(both).collect()
+        };
+        let known = claimed.iter().map(|(_, (_, know))| know.clone()).reduce(least);
+        (claimed.into_iter().map(|(other, (seen, _))| (other, seen)).collect(), known)
     }
 
     /// What clients asked and were told.
@@ -155,14 +194,6 @@ impl Referee {
     /// A node has lost its memory, and must not answer for it from now on.
     pub fn forgets(&mut self, node: NodeId, now_us: u64) {
         self.forgot.entry(node).or_insert(now_us);
-    }
-
-    /// A node got another disk, which says of itself whether it has lost its memory.
-    pub fn comes_back(&mut self, node: NodeId, has_forgotten: bool, now_us: u64) {
-        self.forgot.remove(&node);
-        if has_forgotten {
-            self.forgets(node, now_us);
-        }
     }
 
     /// A client repeats a write.
@@ -264,9 +295,10 @@ impl Referee {
         let set = self.history.shown_by(ids);
         self.history.give(key, &values.context, &set);
         let shown = values.siblings.iter().map(|sibling| sibling.dot).collect();
-        let answer = Answer { key, shown, covers: covers.clone() };
+        let answer = Answer { key, shown, covers: covers.clone(), asked_us };
         let verdict = answers::check(&self.history, &answer);
         self.judge(verdict);
+        let shown = answer.shown.clone();
         self.answers.push(answer);
         // It says itself that it was answered from hints: it met nobody's quorum.
         if values.receipt.replicas.iter().any(|entry| entry.fallback) {
@@ -274,7 +306,7 @@ impl Referee {
         }
         let Some(region) = self.layout.region_of(values.receipt.coordinator) else { return };
         let included = values.receipt.replicas.iter().map(|entry| entry.node).collect();
-        let read = quorum_reads::Read { key, asked_us, level, region, included, covers };
+        let read = quorum_reads::Read { key, asked_us, level, region, included, shown, covers };
         let verdict = quorum_reads::check(&self.history, &self.layout, &read);
         self.judge(verdict);
     }
@@ -383,26 +415,32 @@ impl Referee {
     }
 
     /// A node committed these rows. `clock` gives its partition clocks, `stored` its objects'
-    /// contexts.
+    /// contexts, `account` what it knows of a partition.
     pub fn committed<'a>(
         &mut self,
         (node, now_us): (NodeId, u64),
         rows: &[Changed],
         clock: impl Fn(Partition) -> Option<&'a PartitionClock>,
-        stored: impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
+        (stored, account): (
+            impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
+            impl Fn(Partition) -> Account,
+        ),
     ) {
         let place = node.to_string();
         for row in rows {
             let verdict = match row.table {
                 Table::Objects => {
                     let Some((partition, key)) = self.row_key(&row.key) else { continue };
-                    let verdict = self.check_row(key, row, &place, clock(partition));
+                    let known = self.known(node, partition, &account);
+                    let at = (node, &place[..], now_us);
+                    let verdict = self.check_row(key, row, (at, &known), clock(partition));
                     if let Some(object) = row.after.as_ref().and_then(|b| Object::decode(b).ok()) {
                         self.history.regain(node, key, &object.context, now_us);
                     }
                     verdict
                 }
-                Table::Log => check_log(row, &place, &stored),
+                Table::Log => self.check_log(row, &place, &stored),
+                Table::Meta => self.check_account(node, row),
                 _ => Ok(()),
             };
             self.judge(verdict);
@@ -413,14 +451,13 @@ impl Referee {
         &mut self,
         key: KeyId,
         row: &Changed,
-        place: &str,
+        ((node, place, now_us), known): ((NodeId, &str, u64), &VersionVector),
         clock: Option<&PartitionClock>,
     ) -> Verdict {
         let decode = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|b| Object::decode(b).ok());
         let (before, after) = match (decode(&row.before), decode(&row.after)) {
             (None, None) => return Ok(()),
-            // A removed row is an object without a context. Until stability is built, nothing may
-            // be forgotten.
+            // A removed row is an object without a context.
             (Some(before), None) => {
                 let after = Object::new(before.kind());
                 (before, after)
@@ -428,9 +465,71 @@ impl Referee {
             (before, Some(after)) => (before.unwrap_or_else(|| Object::new(after.kind())), after),
         };
         self.saw_object(key, &after, place)?;
-        let change = replica::Change { key, before: &before, after: &after, place };
+        let change = replica::Change { key, before: &before, after: &after, known, place };
         replica::check(&self.history, change)?;
+        self.note_forgotten((node, key), (&before, &after), now_us);
         clock.map_or(Ok(()), |clock| replica::check_clock(clock, &after, place))
+    }
+
+    /// Checks that what a log row says was seen is stored.
+    fn check_log(
+        &self,
+        row: &Changed,
+        place: &str,
+        stored: &impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
+    ) -> Verdict {
+        let entries =
+            row.after.as_deref().map(|bytes| log_entries(&row.key, bytes)).unwrap_or_default();
+        for entry in &entries {
+            let covers = stored(entry.partition, entry.bucket, &entry.key);
+            let key = self.history.key_id(entry.bucket, &entry.key);
+            let covers = covers.into_iter().chain(key.map(|key| self.history.forgotten(key)));
+            let covers = covers.reduce(|mut one, other| {
+                one.merge(&other);
+                one
+            });
+            logged::check(entry, covers.as_ref(), place)?;
+        }
+        Ok(())
+    }
+
+    /// What a node may forget of a partition.
+    fn known(
+        &self,
+        node: NodeId,
+        partition: Partition,
+        account: &impl Fn(Partition) -> Account,
+    ) -> VersionVector {
+        let own = account(partition).know;
+        let Some(known) = self.claimed_by_others(node, partition).1 else { return own };
+        own.iter()
+            .map(|dot| Dot { counter: dot.counter.min(known.get(dot.actor)), ..dot })
+            .collect()
+    }
+
+    /// A context was cut: what it does not name any more is forgotten.
+    fn note_forgotten(
+        &mut self,
+        (_, key): (NodeId, KeyId),
+        (before, after): (&Object, &Object),
+        now_us: u64,
+    ) {
+        let is_gone = |dot: &Dot| before.context.covers(*dot) && !after.context.covers(*dot);
+        let events = self.history.events_of(key).filter_map(|(_, event)| event.dot);
+        let gone: Vec<Dot> = before.context.iter().chain(events).filter(is_gone).collect();
+        if !gone.is_empty() {
+            self.history.forget(key, gone, now_us);
+        }
+    }
+
+    /// A partition's account changed.
+    fn check_account(&self, node: NodeId, row: &Changed) -> Verdict {
+        let partition = row.key.strip_prefix(b"account/").and_then(|key| key.try_into().ok());
+        let partition = partition.map(|key| Partition::from_u32(u32::from_be_bytes(key)));
+        let account = row.after.as_ref().and_then(|row| Account::decode(row).ok());
+        let (Some(partition), Some(account)) = (partition, account) else { return Ok(()) };
+        let claimed = self.claimed_by_others(node, partition).0;
+        claims::check_known(node, &account.know, &claimed)
     }
 
     fn row_key(&self, row: &[u8]) -> Option<(Partition, KeyId)> {
@@ -469,7 +568,8 @@ impl Referee {
         let Some((node, object)) = replicas.first() else { return Ok(()) };
         self.saw_object(key, object, &node.to_string())?;
         let live: Vec<Dot> = object.siblings().iter().map(|sibling| sibling.dot).collect();
-        kept::check(&self.history, key, &live, &object.context)?;
+        let covers = self.history.with_forgotten(key, &object.context);
+        kept::check(&self.history, key, &live, &covers)?;
         gone::check(&self.history, key, &live)?;
         if let State::Latest(entry) = &object.state {
             let dot = object.live_dots().next();
@@ -497,21 +597,6 @@ impl Referee {
     }
 }
 
-/// Checks that what a log row says was seen is stored.
-fn check_log(
-    row: &Changed,
-    place: &str,
-    stored: &impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
-) -> Verdict {
-    let entries =
-        row.after.as_deref().map(|bytes| log_entries(&row.key, bytes)).unwrap_or_default();
-    for entry in &entries {
-        let covers = stored(entry.partition, entry.bucket, &entry.key);
-        logged::check(entry, covers.as_ref(), place)?;
-    }
-    Ok(())
-}
-
 /// The entries of a record, or of a segment.
 fn log_entries(key: &[u8], bytes: &[u8]) -> Vec<LogEntry> {
     let Some(segment) = key.strip_prefix(&SEGMENTS_BEGIN) else {
@@ -522,7 +607,10 @@ fn log_entries(key: &[u8], bytes: &[u8]) -> Vec<LogEntry> {
     };
     let partition = Partition::from_u32(u32::from_be_bytes(*partition));
     let entries = segment::decode(Actor(u64::from_be_bytes(*actor)), bytes).unwrap_or_default();
-    let entry = |(dot, Place { hlc, bucket, key })| LogEntry { partition, dot, hlc, bucket, key };
+    let entry = |(dot, place)| {
+        let Place { hlc, bucket, key, has_more } = place;
+        LogEntry { partition, dot, hlc, bucket, key, has_more }
+    };
     entries.into_iter().map(entry).collect()
 }
 

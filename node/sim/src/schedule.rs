@@ -292,6 +292,8 @@ line!("shard" ShardConfig {
     pulse_ms,
     pulse_wan_ms,
     seen_ms,
+    stable_ms,
+    context_slack,
     gap_asks_max,
     gap_bytes_max,
     verify_every_ms,

@@ -21,7 +21,7 @@ use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
 use holm_protocol::message::{Get, Request};
 
-use crate::check::{Verdict, Violation, ends, panics};
+use crate::check::{Verdict, Violation, converged, ends, panics};
 use crate::client::{Client, Next};
 use crate::cluster::{CallId, CallResult, Cluster, FaultTally, Happened, Setup};
 use crate::history::{EventId, KeyId};
@@ -355,12 +355,19 @@ impl Sim {
             self.cluster.referee().history().keys().map(|(key, _)| key).collect();
         let until_us = self.cluster.now_us() + CONVERGE_US;
         let mut clocks = self.check_clocks_converged();
+        let mut forgotten = self.cluster.check_all_forgotten();
+        let mut folded = self.cluster.check_all_folded();
         while self.goes_on()
             && self.cluster.now_us() < until_us
-            && (clocks.is_err() || !keys.iter().all(|&key| self.is_converged(key)))
+            && (clocks.is_err()
+                || forgotten.is_err()
+                || folded.is_err()
+                || !keys.iter().all(|&key| self.is_converged(key)))
         {
             self.run_until(self.cluster.now_us() + LOOK_US);
             clocks = self.check_clocks_converged();
+            forgotten = self.cluster.check_all_forgotten();
+            folded = self.cluster.check_all_folded();
         }
         if self.goes_on() {
             for key in keys {
@@ -368,6 +375,8 @@ impl Sim {
                 self.cluster.referee_mut().check_converged(key, &replicas);
             }
             self.cluster.referee_mut().judge(clocks);
+            self.cluster.referee_mut().judge(forgotten);
+            self.cluster.referee_mut().judge(folded);
         }
     }
 
@@ -451,7 +460,7 @@ impl Sim {
     }
 
     fn is_converged(&self, key: KeyId) -> bool {
-        self.replicas_of(key).windows(2).all(|pair| pair[0].1 == pair[1].1)
+        self.replicas_of(key).windows(2).all(|pair| converged::is_same(&pair[0].1, &pair[1].1))
     }
 
     /// What nobody holds but nodes that lost their disks and took part again since: it is there,

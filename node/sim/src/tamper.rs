@@ -184,6 +184,14 @@ tampers! {
         None, converged::SAME_EVERYWHERE;
     ResyncEndsEarly, "A replica that takes a partition whole takes its first page for all of it.",
         None, equal_clocks::EQUAL_STATES;
+    StableBySet, "A claim says that everything up to the last write is seen, whatever is missing before it.",
+        None, claims::STABLE_IS_SEEN;
+    SeenIsStable, "A replica claims to know to be stable what it has seen.",
+        None, replica::FORGOTTEN_IS_KNOWN;
+    DownReplicaForgotten, "Replicas that cannot be reached do not hold stability back.",
+        GRACE, claims::STABLE_IS_SEEN;
+    StableNotTold, "Replicas do not tell each other what they know to be stable.",
+        None, converged::ALL_FORGOTTEN;
     GapClosedUnsent, "An answer to a gap leaves objects out and says that it closes their gaps.",
         None, equal_clocks::EQUAL_STATES;
 }

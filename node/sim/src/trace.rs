@@ -16,7 +16,7 @@ use holm_core::clock::{DotSet, IntervalSet};
 use holm_core::object::Object;
 use holm_core::peer::verify::{Answer, KeyState, Question};
 use holm_core::peer::{
-    CloseMessage, Found, GapObject, HintMessage, PageObject, PeerMessage, Standing, Want,
+    Claimed, CloseMessage, Found, GapObject, HintMessage, PageObject, PeerMessage, Standing, Want,
 };
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
@@ -443,8 +443,13 @@ impl Names {
                 write!(out, "has written {}", joined(counters.iter().map(upto)))
             }
             PeerMessage::Seen { clocks, .. } => {
-                let clock = |(partition, seen): &(Partition, DotSet)| {
-                    format!("{} of {partition}", self.dots(seen))
+                let clock = |(partition, claimed): &(Partition, Claimed)| {
+                    let know: Vec<String> = claimed.know.iter().map(|it| self.dot(it)).collect();
+                    let know = match know.is_empty() {
+                        true => String::new(),
+                        false => format!(", stable up to {}", know.join(" ")),
+                    };
+                    format!("{} of {partition}{know}", self.dots(&claimed.seen))
                 };
                 write!(out, "has seen {}", joined(clocks.iter().map(clock)))
             }

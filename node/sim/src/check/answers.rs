@@ -73,8 +73,15 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
         let how = format!("a context does not cover the value {dot} beside it");
         return Err(Violation::new(&CONTEXT_GENUINE, how));
     }
+    // What every replica had is part of the answer, whether it is named or not: what was forgotten before
+    // it was asked for must show; what was forgotten since need not be named.
+    let mut before = history.forgotten_before(answer.key, answer.asked_us);
+    before.merge(&answer.covers);
+    let with =
+        &Answer { covers: history.with_forgotten(answer.key, &answer.covers), ..answer.clone() };
+    let answer = &Answer { covers: before, ..answer.clone() };
     for &dot in answer.shown.iter().filter(|_| !key.is_lww) {
-        history.by_dot(key.partition, dot).map_or(Ok(()), |id| is_closed(history, id, answer))?;
+        history.by_dot(key.partition, dot).map_or(Ok(()), |id| is_closed(history, id, with))?;
     }
     for (id, event) in history.events_of(answer.key) {
         let Some(dot) = event.dot else { continue };
@@ -82,7 +89,7 @@ pub fn check(history: &History, answer: &Answer) -> Verdict {
         if event.value.is_none() || !answer.covers.covers(dot) {
             continue;
         }
-        if !is_shown && !is_explained(history, id, answer) {
+        if !is_shown && !is_explained(history, id, with) {
             let how = format!(
                 "not shown, covered, and overwritten by nobody: {}; the answer shows {} and covers {:?}; {}",
                 history.describe(id),
@@ -177,15 +184,17 @@ pub fn check_writer(history: &History, id: EventId, covers: &VersionVector) -> V
     if history.key(key).is_lww {
         return Ok(());
     }
+    let with = history.with_forgotten(key, covers);
     for (other, event) in history.events_of(key) {
         let is_covered = event.dot.is_some_and(|dot| covers.covers(dot));
         let is_hidden = event.value.is_some() && other != id && !history.saw(id, other);
-        if is_covered && is_hidden && !history.is_overwritten(other, covers) {
+        if is_covered && is_hidden && !history.is_overwritten(other, &with) {
             let how = format!("a writer's context covers {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));
         }
-        let is_void = event.dot.is_some_and(|dot| history.is_void(partition, dot));
-        if !is_covered && history.saw(id, other) && event.dot.is_some() && !is_void {
+        let is_lost =
+            event.dot.is_some_and(|dot| !with.covers(dot) && !history.is_void(partition, dot));
+        if is_lost && history.saw(id, other) {
             let how = format!("a writer's context lost {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));
         }
@@ -204,7 +213,7 @@ mod tests {
         covered: &[(u64, u64)],
     ) -> Option<&'static Property> {
         let shown = shown.iter().map(|&(actor, counter)| dot(actor, counter)).collect();
-        let answer = Answer { key: told.key, shown, covers: covers(covered) };
+        let answer = Answer { key: told.key, shown, covers: covers(covered), asked_us: 0 };
         check(&told.history, &answer).err().map(|violation| violation.property)
     }
 

@@ -18,6 +18,35 @@ pub const DURABLE: Property = Property {
     file: file!(),
 };
 
+/// I4's premise.
+pub const STABLE_IS_SEEN: Property = Property {
+    name: "what is known to be stable every replica has seen",
+    invariant: "I4",
+    statement: "a replica knows to be stable only what lies in the contiguous prefix of what every replica of the partition, up or down, has claimed to have seen",
+    source: "DESIGN 7: the stable clock; DottedDB (SRDS 2017)",
+    tla: Some("tla/Stability.tla!ForgottenIsSeen"),
+    file: file!(),
+};
+
+/// Checks what a node knows to be stable. `claimed` is what each of the other replicas has claimed to
+/// have seen: prefixes.
+///
+/// # Errors
+/// Something that one of them has not claimed.
+pub fn check_known(
+    node: NodeId,
+    know: &VersionVector,
+    claimed: &[(NodeId, VersionVector)],
+) -> Verdict {
+    for (other, seen) in claimed {
+        if let Some(dot) = know.iter().find(|dot| !seen.covers(*dot)) {
+            let how = format!("{node} knows {dot} to be stable, and {other} has not claimed it");
+            return Err(Violation::new(&STABLE_IS_SEEN, how));
+        }
+    }
+    Ok(())
+}
+
 /// Checks one write that a node claims to have. `safe` is what the key's object would cover there after
 /// a power cut.
 ///

@@ -1,6 +1,6 @@
 //! Of a run that ended, what exists is decided once, and nothing that somebody has is called void.
 
-use holm_core::clock::IntervalSet;
+use holm_core::clock::{IntervalSet, PartitionClock};
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::Actor;
 
@@ -25,6 +25,30 @@ pub const NOTHING_HELD_IS_VOID: Property = Property {
     tla: Some("tla/Retirement.tla!NothingHeldIsVoid"),
     file: file!(),
 };
+
+/// I10.
+pub const ALL_FOLDED: Property = Property {
+    name: "runs that ended leave clocks in the end",
+    invariant: "I10",
+    statement: "after faults stop, with no disk lost and where shards look for such runs, no replica's clock has an entry of a run that ended",
+    source: "DESIGN 7: clocks stay small under thousands of restarts",
+    tla: Some("tla/Retirement.tla!AllIsFolded"),
+    file: file!(),
+};
+
+/// Checks a replica's clock at the end. `ended` says whether an actor was one of a run that ended.
+///
+/// # Errors
+/// It has an entry of one.
+pub fn check_folded(clock: &PartitionClock, ended: impl Fn(Actor) -> bool, place: &str) -> Verdict {
+    match clock.iter().map(|(actor, _)| actor).find(|&actor| ended(actor)) {
+        None => Ok(()),
+        Some(actor) => {
+            let how = format!("{place} still has an entry of {actor}, which ended");
+            Err(Violation::new(&ALL_FOLDED, how))
+        }
+    }
+}
 
 /// Checks what a node learns against what is known.
 ///
@@ -86,5 +110,13 @@ mod tests {
         assert_eq!(check_held(Actor(1), &dots, [dot(1, 4), dot(2, 3)], "n1"), Ok(()));
         assert!(check_held(Actor(1), &dots, [dot(1, 3)], "n1").is_err());
         assert!(check_held(Actor(1), &dots, [dot(1, 5)], "n1").is_err());
+
+        let mut clock = PartitionClock::new();
+        clock.insert(dot(1, 1));
+        let ended = |actor: Actor| actor == Actor(1);
+        assert!(check_folded(&clock, ended, "n1").is_err());
+        assert_eq!(check_folded(&clock, |_| false, "n1"), Ok(()));
+        clock.retire(Actor(1), 4);
+        assert_eq!(check_folded(&clock, ended, "n1"), Ok(()));
     }
 }

@@ -3,6 +3,7 @@
 use holm_core::clock::PartitionClock;
 use holm_core::object::Object;
 use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{Property, Verdict, Violation};
 
@@ -10,7 +11,7 @@ use crate::check::{Property, Verdict, Violation};
 pub const SAME_EVERYWHERE: Property = Property {
     name: "replicas converge",
     invariant: "I6",
-    statement: "after faults stop, and with nobody reading or writing, all replicas of a key come to hold equal objects",
+    statement: "after faults stop, and with nobody reading or writing, all replicas of a key come to hold the same live values",
     source: "DottedDB (SRDS 2017): anti-entropy by clocks; DESIGN 7, gap repair",
     tla: Some("tla/Replication.tla!Converges"),
     file: file!(),
@@ -45,6 +46,41 @@ pub fn check_clocks(partition: Partition, clocks: &[(NodeId, PartitionClock)]) -
     Ok(())
 }
 
+/// Whether two objects show the same. When contexts are cut is each replica's own affair.
+#[must_use]
+pub fn is_same(one: &Object, other: &Object) -> bool {
+    one.kind() == other.kind() && one.live_dots().eq(other.live_dots())
+}
+
+/// What every replica has goes in the end.
+pub const ALL_FORGOTTEN: Property = Property {
+    name: "tombstones go in the end",
+    invariant: "I10",
+    statement: "after faults stop, and with no disk lost, no replica keeps a tombstone all of whose dots every replica has in the contiguous prefix of its clock, but where the last writer wins",
+    source: "DottedDB (SRDS 2017): deletes without tombstones; DESIGN 7",
+    tla: Some("tla/Stability.tla!AllIsForgotten"),
+    file: file!(),
+};
+
+/// Checks a replica's object of a key. `stable` is what every replica of the partition has in its prefix.
+///
+/// # Errors
+/// A tombstone that nobody needs.
+pub fn check_forgotten(
+    (node, key): (NodeId, &str),
+    object: &Object,
+    stable: &VersionVector,
+) -> Verdict {
+    let is_left = !object.context.is_empty()
+        && object.live_dots().next().is_none()
+        && object.context.iter().all(|dot| stable.covers(dot));
+    if is_left {
+        let how = format!("{node} still has a tombstone of {key}: {:?}", object.context);
+        return Err(Violation::new(&ALL_FORGOTTEN, how));
+    }
+    Ok(())
+}
+
 /// Compares the replicas' objects of one key.
 ///
 /// # Errors
@@ -52,7 +88,7 @@ pub fn check_clocks(partition: Partition, clocks: &[(NodeId, PartitionClock)]) -
 pub fn check(key: &str, replicas: &[(NodeId, Object)]) -> Verdict {
     for pair in replicas.windows(2) {
         let [(one, ours), (other, theirs)] = pair else { continue };
-        if ours != theirs {
+        if !is_same(ours, theirs) {
             let how = format!("{one} and {other} differ at {key}: {ours:?} and {theirs:?}");
             return Err(Violation::new(&SAME_EVERYWHERE, how));
         }

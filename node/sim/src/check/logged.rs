@@ -86,6 +86,7 @@ mod tests {
             hlc: Hlc(0),
             bucket: BucketId(1),
             key: Bytes::from_static(b"k"),
+            has_more: false,
         };
         assert_eq!(check(&entry, Some(&covers(&[(1, 2)])), "n1"), Ok(()));
         assert!(check(&entry, Some(&covers(&[(1, 1)])), "n1").is_err());

@@ -3,18 +3,19 @@
 use std::collections::BTreeSet;
 
 use holm_core::layout::Layout;
+use holm_protocol::dot::Dot;
 use holm_protocol::ids::{NodeId, Partition, RegionId};
 use holm_protocol::level::Level;
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{Property, Verdict, Violation};
-use crate::history::{Event, History, KeyId, Outcome};
+use crate::history::{Event, EventId, History, KeyId, Outcome};
 
 /// R + W > N.
 pub const INTERSECTION: Property = Property {
     name: "a read sees every write whose quorum it meets",
     invariant: "I2",
-    statement: "a read covers every write that was acknowledged before it began, by a replica that it includes, or at a level whose quorums meet its own",
+    statement: "a read covers every write that was acknowledged before it began, by a replica that it includes, or at a level whose quorums meet its own, or shows what came after that write",
     source: "Gifford, SOSP 1979; Dynamo (SOSP 2007) 4.5: R + W > N",
     tla: Some("tla/Layout.tla!ReadsAreComplete"),
     file: file!(),
@@ -33,6 +34,8 @@ pub struct Read {
     pub region: RegionId,
     /// The replicas whose state it includes.
     pub included: BTreeSet<NodeId>,
+    /// The dots of the values that it shows.
+    pub shown: Vec<Dot>,
     /// What its context covers.
     pub covers: VersionVector,
 }
@@ -45,6 +48,7 @@ pub struct Read {
 /// A write that it should have seen.
 pub fn check(history: &History, layout: &Layout, read: &Read) -> Verdict {
     let partition = history.key(read.key).partition;
+    let with = history.with_forgotten(read.key, &read.covers);
     for (id, event) in history.events_of(read.key) {
         let before = event.acknowledged_us.is_some_and(|at| at < read.asked_us);
         if event.outcome != Outcome::Acknowledged || !before {
@@ -53,7 +57,8 @@ pub fn check(history: &History, layout: &Layout, read: &Read) -> Verdict {
         let Some(dot) = event.dot else { continue };
         let witness = event.had_since(read.asked_us).find(|node| read.included.contains(node));
         let must_meet = quorums_meet(layout, partition, event, read);
-        if (witness.is_some() || must_meet) && !read.covers.covers(dot) {
+        let is_there = with.covers(dot) || is_superseded(history, id, &read.shown);
+        if (witness.is_some() || must_meet) && !is_there {
             let who = witness.map_or("by its level".to_owned(), |node| format!("by {node}"));
             let how = format!(
                 "a read at {} that includes {:?} misses, though it must know {who}: {}",
@@ -65,6 +70,25 @@ pub fn check(history: &History, layout: &Layout, read: &Read) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Whether what is shown has the effect of a write that no context names: replicas that show the same
+/// count as one, though one of them may know of a write, and of its end, that another never saw.
+fn is_superseded(history: &History, id: EventId, shown: &[Dot]) -> bool {
+    let event = history.event(id);
+    let partition = history.key(event.key).partition;
+    let mut ids = shown.iter().filter_map(|&dot| history.by_dot(partition, dot));
+    if event.value.is_none() {
+        return !ids.any(|other| history.saw(id, other));
+    }
+    let rank = |event: &Event| event.hlc.zip(event.dot);
+    history.events_of(event.key).any(|(other, by)| {
+        let is_later = match history.key(event.key).is_lww {
+            true => rank(by).zip(rank(event)).is_none_or(|(by, event)| by > event),
+            false => by.saw.contains(event.place),
+        };
+        other != id && by.may_have_happened() && is_later
+    })
 }
 
 /// Whether the replicas that have the write and any that meet the read's level have one in common:
@@ -117,7 +141,8 @@ mod tests {
     fn read(told: &Told, level: Level, region: u16, covered: bool) -> Read {
         let covers = if covered { covers(&[(1, 1)]) } else { VersionVector::new() };
         let (region, included) = (RegionId(region), BTreeSet::new());
-        Read { key: told.key, asked_us: 100, level, region, included, covers }
+        let shown = Vec::new();
+        Read { key: told.key, asked_us: 100, level, region, included, shown, covers }
     }
 
     /// Goal: exactly the pairs of levels whose quorums always meet are held to it. Method: two

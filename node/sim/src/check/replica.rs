@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use holm_core::clock::PartitionClock;
 use holm_core::object::{Object, State};
 use holm_protocol::dot::Dot;
-use holm_protocol::version_vector::Relation;
+use holm_protocol::version_vector::{Relation, VersionVector};
 
 use crate::check::{Property, Verdict, Violation};
 use crate::history::{History, KeyId};
@@ -15,9 +15,19 @@ use crate::history::{History, KeyId};
 pub const NOTHING_RETURNS: Property = Property {
     name: "nothing overwritten returns to a replica",
     invariant: "I4",
-    statement: "a commit never adds a live dot that the object's context covered before, and never shrinks a context",
+    statement: "a commit never adds a live dot that the object's context covered before, or that was forgotten",
     source: "TESTING 1, P4; Almeida, Shoker, Baquero, JPDC 2018, section 7",
     tla: Some("tla/Causality.tla!NoResurrection"),
+    file: file!(),
+};
+
+/// I4's premise.
+pub const FORGOTTEN_IS_KNOWN: Property = Property {
+    name: "what is forgotten every replica knows to be stable",
+    invariant: "I4",
+    statement: "a context shrinks, or its object goes, only if every replica of the partition has claimed all that it named to be stable, and what is alive stays named",
+    source: "DESIGN 7; watermarks of DottedDB (SRDS 2017), and a second round of them",
+    tla: Some("tla/Stability.tla!ForgottenIsSeen"),
     file: file!(),
 };
 
@@ -50,6 +60,8 @@ pub struct Change<'a> {
     pub before: &'a Object,
     /// And after it.
     pub after: &'a Object,
+    /// What every replica of the partition has claimed to know to be stable.
+    pub known: &'a VersionVector,
     /// The words for where.
     pub place: &'a str,
 }
@@ -59,19 +71,27 @@ pub struct Change<'a> {
 /// # Errors
 /// Which rule it breaks.
 pub fn check(history: &History, change: Change<'_>) -> Verdict {
-    let Change { key, before, after, place } = change;
+    let Change { key, before, after, known, place } = change;
     let name = String::from_utf8_lossy(&history.key(key).name).into_owned();
     let returned = |how: String| Err(Violation::new(&NOTHING_RETURNS, format!("{place}: {how}")));
     if let Err(broken) = after.check() {
         return returned(format!("{name} is no object: {broken}"));
     }
-    if matches!(after.context.relation(&before.context), Relation::Before | Relation::Concurrent) {
-        return returned(format!("the context of {name} shrinks"));
+    let shrinks =
+        matches!(after.context.relation(&before.context), Relation::Before | Relation::Concurrent);
+    let kept = before.context.iter().find(|dot| !known.covers(*dot));
+    if let (true, Some(dot)) = (shrinks, kept) {
+        let how = format!(
+            "{place}: the context of {name} shrinks, and not every replica knows {dot} to be stable"
+        );
+        return Err(Violation::new(&FORGOTTEN_IS_KNOWN, how));
     }
+    let before_with = history.with_forgotten(key, &before.context);
+    let after_with = history.with_forgotten(key, &after.context);
     let live_before: BTreeSet<Dot> = before.live_dots().collect();
     let live_after: BTreeSet<Dot> = after.live_dots().collect();
     for &dot in live_after.difference(&live_before) {
-        if before.context.covers(dot) {
+        if before_with.covers(dot) {
             return returned(format!("{dot} of {name} was gone and is back"));
         }
     }
@@ -80,7 +100,7 @@ pub fn check(history: &History, change: Change<'_>) -> Verdict {
             (State::Latest(before), State::Latest(after)) => after.hlc() >= before.hlc(),
             _ => history
                 .by_dot(history.key(key).partition, dot)
-                .is_none_or(|id| history.is_overwritten(id, &after.context)),
+                .is_none_or(|id| history.is_overwritten(id, &after_with)),
         };
         if !explained {
             let how = format!("{place}: {dot} of {name} is gone, and nobody who saw it wrote");
@@ -124,7 +144,8 @@ mod tests {
     }
 
     fn verdict(told: &Told, before: &Object, after: &Object) -> Option<&'static Property> {
-        let change = Change { key: told.key, before, after, place: "n1" };
+        let known = &VersionVector::new();
+        let change = Change { key: told.key, before, after, known, place: "n1" };
         check(&told.history, change).err().map(|violation| violation.property)
     }
 

@@ -1,10 +1,13 @@
 //! What the referee looks up on the nodes themselves: disks and clocks.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use holm_core::clock::IntervalSet;
-use holm_core::keys::{end_key_parts, hint_key_parts};
+use holm_core::clock::{IntervalSet, PartitionClock};
+use holm_core::keys::{end_key, end_key_parts, hint_key_parts};
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
+use holm_core::shard::account::Account;
 use holm_core::shard::config::shard_of;
 use holm_core::shard::ends::End;
 use holm_core::shard::hints::object_of;
@@ -58,7 +61,8 @@ impl Cluster {
     /// What is on a node's disk of a write.
     pub(super) fn copy(&self, node: NodeId, (bucket, key): (BucketId, &[u8]), dot: Dot) -> Copy {
         let Some(partition) = self.partition(bucket, key) else { return Copy::Missing };
-        let is_there = self.covered(node, bucket, key).covers(dot);
+        let forgotten = self.forgotten(bucket, key);
+        let is_there = forgotten.covers(dot) || self.covered(node, bucket, key).covers(dot);
         if !is_there {
             let is_lost = self.referee.history().is_lost(node, partition, dot);
             return if is_lost { Copy::LostSince } else { Copy::Missing };
@@ -67,6 +71,7 @@ impl Cluster {
         holm_core::keys::object_key(&mut row, partition, bucket, key);
         let store = self.nodes.get(&node).map(|node| &node.store);
         let is_safe = self.setup.sync != SyncMode::Always
+            || forgotten.covers(dot)
             || store
                 .and_then(|store| store.safe_row(Table::Objects, &row))
                 .and_then(|row| Object::decode(row).ok())
@@ -83,13 +88,20 @@ impl Cluster {
             }
             PeerMessage::Seen { clocks, .. } => {
                 let spans =
-                    clocks.iter().flat_map(|(at, seen)| seen.spans().map(move |s| (*at, s)));
+                    clocks.iter().flat_map(|(at, it)| it.seen.spans().map(move |s| (*at, s)));
                 spans.map(|(at, (actor, _, counter))| (at, Dot { actor, counter })).collect()
             }
             _ => return,
         };
         let verdict = newest.into_iter().try_for_each(|(at, dot)| self.check_claim(node, at, dot));
         self.referee.judge(verdict);
+        if let PeerMessage::Seen { clocks, .. } = message {
+            for (partition, claimed) in clocks {
+                let verdict = self.check_known_safe(node, *partition, &claimed.know);
+                self.referee.judge(verdict);
+                self.referee.claims(node, *partition, claimed);
+            }
+        }
     }
 
     fn check_claim(&self, id: NodeId, partition: Partition, dot: Dot) -> Verdict {
@@ -103,7 +115,32 @@ impl Cluster {
         holm_core::keys::object_key(&mut row, partition, key.bucket, &key.name);
         let safe = self.nodes.get(&id).and_then(|node| node.store.safe_row(Table::Objects, &row));
         let safe = safe.and_then(|row| Object::decode(row).ok());
-        claims::check(id, dot, &safe.map(|object| object.context).unwrap_or_default())
+        let safe = safe.map(|object| object.context).unwrap_or_default();
+        let id_of_key = history.event(event).key;
+        claims::check(id, dot, &history.with_forgotten(id_of_key, &safe))
+    }
+
+    /// What a node claims to know is safe on its disk.
+    fn check_known_safe(&self, id: NodeId, partition: Partition, know: &VersionVector) -> Verdict {
+        let row = holm_core::keys::account_key(partition);
+        let safe = self.nodes.get(&id).and_then(|node| node.store.safe_row(Table::Meta, &row));
+        let safe = safe.and_then(|row| Account::decode(row).ok()).unwrap_or_default();
+        // What is folded away is known, and is not in the account.
+        let is_folded = |dot: &Dot| {
+            let row = end_key(partition, dot.actor);
+            let end = self.nodes.get(&id).and_then(|node| node.store.safe_row(Table::Meta, &row));
+            let end = end.and_then(|row| End::decode(row).ok());
+            matches!(end, Some(End::Folded(dots)) if dots.max() >= dot.counter)
+        };
+        let open = know.iter().filter(|dot| !is_folded(dot));
+        open.into_iter().try_for_each(|dot| claims::check(id, dot, &safe.know))
+    }
+
+    /// What no state of a key need name any more.
+    fn forgotten(&self, bucket: BucketId, key: &[u8]) -> VersionVector {
+        let history = self.referee.history();
+        let id = history.key_id(bucket, &bytes::Bytes::copy_from_slice(key));
+        id.map(|id| history.forgotten(id)).unwrap_or_default()
     }
 
     /// Whether the replicas of a partition that remember have seen the same.
@@ -119,6 +156,32 @@ impl Cluster {
         let whole = self.layout.replicas(partition).iter().filter(|&&id| self.is_whole(id));
         let clocks: Vec<_> = whole.filter_map(clock).collect();
         converged::check_clocks(partition, &clocks)
+    }
+
+    /// Whether every tombstone that no replica needs is gone: where all replicas remember.
+    ///
+    /// # Errors
+    /// One is left.
+    pub fn check_all_forgotten(&self) -> Verdict {
+        let history = self.referee.history();
+        for (_, key) in history.keys().filter(|(_, key)| !key.is_lww) {
+            let replicas = self.layout.replicas(key.partition);
+            if !replicas.iter().all(|&id| self.is_whole(id)) {
+                continue;
+            }
+            let shard = shard_of(key.partition, self.setup.shape.shards);
+            let clock = |id: &NodeId| {
+                let state = self.nodes.get(id)?.slots.get(shard)?.shard.partition(key.partition)?;
+                Some(state.clock())
+            };
+            let stable = PartitionClock::minimum(replicas.iter().filter_map(clock));
+            for &node in replicas {
+                let Some(object) = self.stored(node, key.bucket, &key.name) else { continue };
+                let name = String::from_utf8_lossy(&key.name);
+                converged::check_forgotten((node, &name), &object, &stable)?;
+            }
+        }
+        Ok(())
     }
 
     /// What a node's object of a key covers.
@@ -145,6 +208,31 @@ impl Cluster {
                 self.referee.judge(verdict);
             }
         }
+    }
+
+    /// Whether no clock has an entry of a run that ended: where all nodes remember, and look for such
+    /// runs. Actors of fallbacks are left out: who knows when they end?
+    ///
+    /// # Errors
+    /// One has.
+    pub fn check_all_folded(&self) -> Verdict {
+        let all_remember = self.node_ids().all(|id| self.is_whole(id));
+        if self.setup.shard.retire_ms == 0 || !all_remember {
+            return Ok(());
+        }
+        let slots = || self.nodes.values().flat_map(|node| &node.slots);
+        let alive: BTreeSet<Actor> = slots().map(|slot| slot.shard.actor()).collect();
+        for partition in self.setup.shape.partitions() {
+            let shard = shard_of(partition, self.setup.shape.shards);
+            for &id in self.layout.replicas(partition) {
+                let slot = self.nodes.get(&id).and_then(|node| node.slots.get(shard));
+                let state = slot.and_then(|slot| slot.shard.partition(partition));
+                let Some(state) = state else { continue };
+                let ended = |actor| self.actors.contains(&actor) && !alive.contains(&actor);
+                closed::check_folded(state.clock(), ended, &format!("{id}, {partition}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Nothing that is void is anywhere.
@@ -184,6 +272,7 @@ impl Cluster {
         let history = self.referee.history();
         for (id, key) in history.keys() {
             let covers = self.covered(node, key.bucket, &key.name);
+            let covers = history.with_forgotten(id, &covers);
             durable::check_restart(history, id, node, &covers)?;
         }
         Ok(())
@@ -213,6 +302,7 @@ impl Cluster {
                 replica::check_clock(state.clock(), object, &id.to_string())?;
             }
             let covers = object.map(|object| object.context).unwrap_or_default();
+            let covers = history.with_forgotten(key, &covers);
             logged::check_clock(history, key, (id, state.clock()), &covers)?;
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 use holm_core::peer::{Found, HintMessage, OpId, PeerMessage};
 use holm_core::shard::config::ShardConfig;
+use holm_core::shard::event::Input;
 use holm_core::store::Table;
 use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::level::Level;
@@ -53,7 +54,11 @@ impl Cluster {
 
     /// Whether a starting node knows that it has lost its memory, if it has.
     pub(super) fn notices_amnesia(&self) -> bool {
-        let unnoticed = [Tamper::AmnesiaUnnoticed, Tamper::CounterReusedAfterAmnesia];
+        let unnoticed = [
+            Tamper::AmnesiaUnnoticed,
+            Tamper::CounterReusedAfterAmnesia,
+            Tamper::RestoredDiskKeepsActor,
+        ];
         !self.setup.tamper.is_some_and(|tamper| unnoticed.contains(&tamper))
     }
 
@@ -202,6 +207,19 @@ impl Cluster {
         {
             self.answer_hint((to, from), *op, *partition);
         }
+        if let PeerMessage::Seen { op, layout, clocks, .. } = message
+            && self.setup.tamper == Some(Tamper::DownReplicaForgotten)
+        {
+            // Who is away is taken to have all that the others have.
+            let down = self.nodes.values().filter(|node| !node.is_up && node.id != from);
+            let down: Vec<(NodeId, Actor)> = down.map(|node| (node.id, node.run_actor)).collect();
+            let (op, layout) = (*op, *layout);
+            for (node, run) in down {
+                let claim = PeerMessage::Seen { op, run, layout, clocks: clocks.clone() };
+                self.push_claim(node, to, &claim);
+            }
+            return false;
+        }
         let PeerMessage::Write { op, partition, object, fan_out, .. } = message else {
             return false;
         };
@@ -222,6 +240,13 @@ impl Cluster {
                 tamper == Tamper::AcknowledgedAndDropped
             }
             _ => false,
+        }
+    }
+
+    /// A node takes in what another is wrongly taken to claim.
+    fn push_claim(&mut self, from: NodeId, to: NodeId, claim: &PeerMessage) {
+        for (shard, message) in claim.clone().split(self.setup.shape.shards) {
+            self.push_input(to, shard, Input::Peer { from, message });
         }
     }
 

@@ -169,33 +169,35 @@ impl Cluster {
         }
     }
 
-    /// A dead node's disk is replaced by its copy, if there is one. The node cannot tell: nothing
-    /// on the disk says that there was more.
+    /// A dead node's disk is replaced by its copy, if there is one, and marked as older: what others have
+    /// forgotten meanwhile it must not bring back.
     pub fn restore_disk(&mut self, id: NodeId) {
+        if !self.may_forget(id) {
+            return;
+        }
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
-        let Some((copy, amnesia)) = &node.copy else { return };
+        let Some((copy, _)) = &node.copy else { return };
         let lost = node.store.replace(Some(copy));
-        node.amnesia = *amnesia;
         node.disk_actor = Some(node.actor);
-        self.referee.comes_back(id, node.amnesia, self.now_us);
         self.tally.restored += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
+        self.forget(id);
         self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
     }
 
-    /// A dead node's disk is replaced by a copy of what another's holds now. The node cannot tell:
-    /// whoever did it has written its name on the copy.
+    /// A dead node's disk is replaced by a copy of what another's holds now, with the node's name on it,
+    /// and marked as one that may lack something.
     pub fn clone_disk(&mut self, id: NodeId, from: NodeId) {
-        let Some(original) = self.nodes.get(&from).filter(|_| from != id) else { return };
-        let (copy, amnesia) = (original.store.copy(), original.amnesia);
+        let may = from != id && self.may_forget(id);
+        let Some(original) = self.nodes.get(&from).filter(|_| may) else { return };
+        let copy = original.store.copy();
         let actor = original.actor;
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up) else { return };
         let lost = node.store.replace(Some(&copy));
-        node.amnesia = amnesia;
         node.disk_actor = Some(actor);
-        self.referee.comes_back(id, amnesia, self.now_us);
         self.tally.cloned += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
+        self.forget(id);
         self.note(format!(
             "disk of {id} is a copy of that of {from}, {} rows are gone",
             lost.len()

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
+use holm_core::shard::account::Account;
 use holm_core::shard::config::{Boot, shard_of};
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
 use holm_core::store::{StoreError, Table};
@@ -92,7 +93,9 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else { return Actor(0) };
         node.actors += 1;
         let name = format!("actor {} of {id}", node.actors);
-        Actor(stream(self.setup.seed, &name).random_range(1..=u64::MAX))
+        let actor = Actor(stream(self.setup.seed, &name).random_range(1..=u64::MAX));
+        self.actors.insert(actor);
+        actor
     }
 
     /// Has every node look at its connection with this one, when it can know of the change.
@@ -151,7 +154,7 @@ impl Cluster {
         }
     }
 
-    fn push_input(&mut self, id: NodeId, shard: usize, input: Input) {
+    pub(super) fn push_input(&mut self, id: NodeId, shard: usize, input: Input) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Some(slot) = node.slots.get_mut(shard) else { return };
         slot.inbox.push_back(input);
@@ -316,7 +319,11 @@ impl Cluster {
                 let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
                 Some(object.context)
             };
-            self.referee.committed((id, self.now_us), &rows, clock, stored);
+            let account = |partition| {
+                let row = store.row(Table::Meta, &holm_core::keys::account_key(partition));
+                row.and_then(|row| Account::decode(row).ok()).unwrap_or_default()
+            };
+            self.referee.committed((id, self.now_us), &rows, clock, (stored, account));
         }
         if dies {
             self.note(format!("{id} dies before it can say what it wrote"));

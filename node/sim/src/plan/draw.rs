@@ -154,6 +154,8 @@ pub(super) fn draw_config(rng: &mut ChaCha8Rng) -> ShardConfig {
         pulse_ms: rng.random_range(10..100),
         pulse_wan_ms: rng.random_range(20..300),
         seen_ms: rng.random_range(50..1_000),
+        stable_ms: rng.random_range(10..500),
+        context_slack: rng.random_range(0..3),
         gap_asks_max: rng.random_range(1..4),
         gap_bytes_max: rng.random_range(1..1_000),
         ..ShardConfig::test_min()

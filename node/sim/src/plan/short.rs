@@ -4,6 +4,7 @@
 //! Every node is a replica of the key, so that whoever is asked coordinates, and writes ask for a
 //! quorum: two of the three. Disks keep what they have synced, and nothing else goes wrong with them.
 
+use holm_core::shard::config::ShardConfig;
 use holm_protocol::level::Level;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
@@ -49,7 +50,11 @@ pub(super) fn plan(seed: u64) -> Plan {
     let mut plan = Plan {
         seed,
         mode: Mode::Swarm,
-        shard: draw_config(rng),
+        shard: ShardConfig {
+            // The specifications of these runs forget nothing.
+            stable_ms: 1 << 40,
+            ..draw_config(rng)
+        },
         sync: SyncMode::Always,
         timing,
         keys: 1,

@@ -27,7 +27,11 @@ impl Referee {
                         object_key(&mut row, partition, bucket, &key);
                         let object = left.row(Table::Objects, &row);
                         let object = object.and_then(|row| Object::decode(row).ok());
-                        if !object.is_some_and(|object| object.context.covers(dot)) {
+                        let id = self.history.key_id(bucket, &key);
+                        let covers = object.map(|object| object.context).unwrap_or_default();
+                        let covers = id
+                            .map_or(covers.clone(), |id| self.history.with_forgotten(id, &covers));
+                        if !covers.covers(dot) {
                             self.history.lose(node, partition, dot);
                         }
                     }

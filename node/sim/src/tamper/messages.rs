@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holm_core::clock::DotSet;
 use holm_core::object::{Object, ObjectKind, Sibling, State};
-use holm_core::peer::{Found, GapObject, PeerMessage};
+use holm_core::peer::{Claimed, Found, GapObject, PeerMessage};
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 use holm_protocol::version_vector::VersionVector;
@@ -43,8 +43,9 @@ impl Tamper {
                 PeerMessage::ReadReply { op, partition, found: self.found(found, passing) }
             }
             PeerMessage::GapAsk { .. } if self == Tamper::GapsNotAskedFor => return None,
-            PeerMessage::Seen { op, clocks } if self == Tamper::ClaimsOwnRunOnly => {
-                PeerMessage::Seen { op, clocks: own_only(clocks, passing.sender) }
+            PeerMessage::Seen { op, run, layout, clocks } => {
+                let clocks = self.claims(clocks, passing.sender);
+                PeerMessage::Seen { op, run, layout, clocks }
             }
             PeerMessage::PageAnswer { op, partition, clock, ends, objects, .. }
                 if self == Tamper::ResyncEndsEarly =>
@@ -68,6 +69,24 @@ impl Tamper {
             }
             other => other,
         })
+    }
+
+    /// What a node claims.
+    fn claims(
+        self,
+        mut clocks: Vec<(Partition, Claimed)>,
+        sender: Actor,
+    ) -> Vec<(Partition, Claimed)> {
+        for (_, claimed) in &mut clocks {
+            match self {
+                Tamper::ClaimsOwnRunOnly => own_only(claimed, sender),
+                Tamper::StableBySet => without_holes(claimed),
+                Tamper::StableNotTold => claimed.know = VersionVector::new(),
+                Tamper::SeenIsStable => claimed.know = claimed.seen.prefixes(),
+                _ => {}
+            }
+        }
+        clocks
     }
 
     /// Whom an acknowledgement names.
@@ -163,13 +182,17 @@ pub(crate) fn keep(mut object: Object, keep: impl Fn(&Sibling) -> bool) -> Objec
 }
 
 /// What a claim says of the sender's own run.
-fn own_only(clocks: Vec<(Partition, DotSet)>, sender: Actor) -> Vec<(Partition, DotSet)> {
-    let own = |(partition, seen): (Partition, DotSet)| {
-        let mut own = DotSet::new();
-        seen.get(sender).into_iter().for_each(|seen| own.merge_actor(sender, seen));
-        (partition, own)
-    };
-    clocks.into_iter().map(own).collect()
+fn own_only(claimed: &mut Claimed, sender: Actor) {
+    let mut own = DotSet::new();
+    claimed.seen.get(sender).into_iter().for_each(|seen| own.merge_actor(sender, seen));
+    claimed.seen = own;
+}
+
+/// All up to the last of each actor.
+fn without_holes(claimed: &mut Claimed) {
+    let mut all = DotSet::new();
+    claimed.seen.iter().for_each(|(actor, seen)| all.insert_range(actor, 1, seen.max()));
+    claimed.seen = all;
 }
 
 /// One object, which is said to stand for all that its context covers.

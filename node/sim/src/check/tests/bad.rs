@@ -82,7 +82,9 @@ fn stored(case: &Case) -> Vec<Verdict> {
     out.push(hints::check_left(&vec![nodes; case.hints_left]));
     for change in &case.changes {
         let (before, after) = (&change.before, &change.after);
-        out.push(replica::check(history, replica::Change { key, before, after, place: "n1" }));
+        let known = &VersionVector::new();
+        let change = replica::Change { key, before, after, known, place: "n1" };
+        out.push(replica::check(history, change));
     }
     for (node, clock, object) in &case.clocks {
         out.push(replica::check_clock(clock, object, "n1"));
@@ -98,8 +100,10 @@ fn stored(case: &Case) -> Vec<Verdict> {
     out.push(bounds::check(&ShardConfig::test_min(), &case.counters, "n1"));
     out.push(converged::check("k", &case.replicas));
     out.push(converged::check_clocks(Partition::from_u32(0), &case.final_clocks));
+    out.push(claims::check_known(NodeId(1), &case.know, &case.claimed));
     out.extend(case.claims.iter().map(|(dot, safe)| claims::check(NodeId(1), *dot, safe)));
     for (node, object) in &case.replicas {
+        out.push(converged::check_forgotten((*node, "k"), object, &case.stable));
         let live: Vec<Dot> = object.live_dots().collect();
         let siblings: Vec<Bytes> = object.siblings().iter().map(|s| s.value.clone()).collect();
         out.push(durable::check_restart(history, key, *node, &object.context));
@@ -120,6 +124,9 @@ fn decided(case: &Case) -> Vec<Verdict> {
     for (at, (actor, dots)) in case.decisions.iter().enumerate() {
         let known = case.decisions[..at].iter().find(|(known, _)| known == actor);
         out.push(closed::check(*actor, known.map(|(_, dots)| dots), dots, "n1"));
+        for (_, clock) in &case.final_clocks {
+            out.push(closed::check_folded(clock, |actor| case.ended.contains(&actor), "n1"));
+        }
         for (_, object) in &case.replicas {
             out.push(closed::check_held(*actor, dots, object.named_dots(), "n1"));
         }
@@ -131,7 +138,7 @@ type Rng = ChaCha8Rng;
 /// Breaks one rule, if the case offers a chance.
 type Break = fn(&mut Case, &mut Rng) -> Option<()>;
 
-const BREAKS: [(&Property, Break); 41] = [
+const BREAKS: [(&Property, Break); 44] = [
     (&dots::UNIQUE, |case, rng| {
         let (one, other) = (any(rng, &case.learned)?, any(rng, &case.learned)?);
         (one.0 != other.0).then(|| case.learned.push((one.0, other.1)))
@@ -255,7 +262,9 @@ const BREAKS: [(&Property, Break); 41] = [
         let (read, event) = (&mut case.reads[at].0, case.history.event(id));
         let before = event.acknowledged_us.is_some_and(|acked| acked < read.asked_us);
         let meets = !event.durable.is_disjoint(&read.included);
-        (before && meets).then(|| read.covers = below(&read.covers, dot))
+        let nobody = case.history.events().all(|(by, _)| !case.history.saw(by, id));
+        let is_last = event.value.is_some() && nobody;
+        (before && meets && is_last).then(|| read.covers = below(&read.covers, dot))
     }),
     (&deadline::IN_TIME, |case, rng| {
         let at = index(rng, case.calls.len())?;
@@ -281,15 +290,13 @@ const BREAKS: [(&Property, Break); 41] = [
         };
         Some(())
     }),
-    // What was dead lives again ...
     (&replica::NOTHING_RETURNS, |case, rng| {
         let at = index(rng, case.changes.len())?;
         let dot = dead(case, &case.changes[at].before.context, rng)?;
         case.changes[at].after = with(&case.changes[at].after, dot);
         Some(())
     }),
-    // ... or a context shrinks.
-    (&replica::NOTHING_RETURNS, |case, rng| {
+    (&replica::FORGOTTEN_IS_KNOWN, |case, rng| {
         let at = index(rng, case.changes.len())?;
         let known: Vec<Dot> = case.changes[at].before.context.iter().collect();
         let gone = any(rng, &known)?;
@@ -359,7 +366,23 @@ const BREAKS: [(&Property, Break); 41] = [
     }),
     (&converged::SAME_EVERYWHERE, |case, rng| {
         let at = index(rng, case.replicas.len())?;
-        case.replicas[at].1.context.insert(Dot { actor: Actor(99), counter: 1 });
+        let live: Vec<Dot> = case.replicas[at].1.live_dots().collect();
+        let gone = any(rng, &live)?;
+        case.replicas[at].1.retain_dots(|dot| dot != gone);
+        Some(())
+    }),
+    (&converged::ALL_FORGOTTEN, |case, rng| {
+        let at = index(rng, case.replicas.len())?;
+        let object = &mut case.replicas[at].1;
+        object.retain_dots(|_| false);
+        case.stable = object.context.clone();
+        (!object.context.is_empty()).then_some(())
+    }),
+    (&claims::STABLE_IS_SEEN, |case, rng| {
+        let at = index(rng, case.claimed.len())?;
+        let known: Vec<Dot> = case.know.iter().collect();
+        let dot = any(rng, &known)?;
+        case.claimed[at].1 = below(&case.claimed[at].1, dot);
         Some(())
     }),
     (&converged::SAME_CLOCKS, |case, rng| {
@@ -420,6 +443,11 @@ const BREAKS: [(&Property, Break); 41] = [
             *dots = others.into_iter().flat_map(|(first, last)| first..=last).collect();
         }
         Some(())
+    }),
+    (&closed::ALL_FOLDED, |case, rng| {
+        let (actor, _) = any(rng, &case.decisions)?;
+        let at = index(rng, case.final_clocks.len())?;
+        case.final_clocks[at].1.get(actor).is_some().then(|| case.ended.push(actor))
     }),
     (&elements::ELEMENTS_KEPT, |case, rng| {
         let at = index(rng, case.replicas.len())?;

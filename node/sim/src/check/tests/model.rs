@@ -80,6 +80,13 @@ pub(super) struct Case {
     pub(super) claims: Vec<(Dot, VersionVector)>,
     /// What nodes learned that actors of runs that ended have.
     pub(super) decisions: Vec<(Actor, IntervalSet)>,
+    /// Actors that have left all clocks.
+    pub(super) ended: Vec<Actor>,
+    /// What a node knows to be stable, what the others claimed to have seen, and what is stable in the
+    /// end.
+    pub(super) know: VersionVector,
+    pub(super) claimed: Vec<(NodeId, VersionVector)>,
+    pub(super) stable: VersionVector,
     pub(super) winner: Option<(Hlc, Option<Dot>)>,
     pub(super) progress: Progress,
     /// Answers to the reads after faults.
@@ -166,6 +173,10 @@ fn empty() -> Case {
         final_clocks: vec![],
         claims: vec![],
         decisions: vec![],
+        ended: vec![],
+        know: VersionVector::new(),
+        claimed: vec![],
+        stable: VersionVector::new(),
         winner: None,
         progress: Progress { steps: report.steps, steps_max: 3_000_000, busy: 0 },
         last_reads: vec![],
@@ -340,7 +351,7 @@ impl Model {
             let Some(dot) = case.history.event(id).dot else { continue };
             let facts = case.history.key(case.key);
             let (partition, bucket, key) = (facts.partition, facts.bucket, facts.name.clone());
-            let entry = LogEntry { partition, dot, hlc: Hlc(1), bucket, key };
+            let entry = LogEntry { partition, dot, hlc: Hlc(1), bucket, key, has_more: false };
             case.logs.push((entry, change.after.context.clone()));
         }
         case.clocks.push((NodeId(node), case.clock(&after), change.after.clone()));
@@ -358,12 +369,15 @@ impl Model {
         let set = case.history.shown_by(shown.iter().copied());
         let covers = case.vector(&covered);
         let dots = shown.iter().filter_map(|&id| case.history.event(id).dot).collect();
-        case.answers.push(Answer { key: case.key, shown: dots, covers: covers.clone() });
+        let (dots, asked_us): (Vec<Dot>, u64) = (dots, self.now_us);
+        let answer =
+            Answer { key: case.key, shown: dots.clone(), covers: covers.clone(), asked_us };
+        case.answers.push(answer);
         let nodes: Vec<NodeId> = nodes.into_iter().map(NodeId).collect();
         let receipt = case.receipt(level, &nodes);
         let (asked_us, region) = (self.now_us, RegionId(0));
         let included = nodes.into_iter().collect();
-        let read = Read { key: case.key, asked_us, level, region, included, covers };
+        let read = Read { key: case.key, asked_us, level, region, included, shown: dots, covers };
         case.receipts.push((level, receipt.clone()));
         case.reads.push((read, receipt));
         case.calls.push((asked_us, asked_us + 900, 1_000));
@@ -383,6 +397,8 @@ impl Model {
         case.hints = case.learned.iter().map(gone).collect();
         case.replicas = (1..=REPLICAS).map(|node| (NodeId(node), object.clone())).collect();
         let clock = case.clock(&all);
+        case.know = clock.prefixes();
+        case.claimed = (2..=REPLICAS).map(|node| (NodeId(node), clock.prefixes())).collect();
         case.final_clocks = (1..=REPLICAS).map(|node| (NodeId(node), clock.clone())).collect();
         case.claims = case.logs.iter().map(|(entry, covers)| (entry.dot, covers.clone())).collect();
         let whole = |(&actor, &last): (&u64, &u64)| (Actor(actor), IntervalSet::from_prefix(last));
