@@ -379,7 +379,9 @@ impl Shard {
         }
         let learned = self.stable.committed();
         self.claims.learned(learned);
+        let cut = self.log.cut();
         self.log.committed();
+        cut.into_iter().for_each(|partition| self.owe_sweep(partition));
         self.cache.committed();
         self.hints.committed();
         for (partition, actor) in self.ends.decided() {

@@ -4,7 +4,8 @@
 //! it. Its fields follow each other behind the number of the layout, so that a release that knows
 //! more of them can tell.
 //!
-//! A row: version (1 byte), what is known to be stable (a version vector); at the end a crc32c.
+//! A row: version (1 byte), what is known to be stable (a version vector), whether the log was cut (1
+//! byte: 0 or 1); at the end a crc32c.
 
 use bytes::BufMut;
 
@@ -14,7 +15,7 @@ use holm_protocol::wire::{Reader, WireError};
 
 use crate::clock::ACTORS_MAX;
 use crate::keys::account_key;
-use crate::shard::log::{checked, seal};
+use crate::shard::log::{checked, read_flag, seal};
 use crate::store::{Store, StoreError, Table};
 
 /// The layout above.
@@ -26,6 +27,8 @@ pub struct Account {
     /// Per actor, up to which counter every replica has durably seen everything: what this replica
     /// knows to be stable.
     pub know: VersionVector,
+    /// Whether segments of the log were cut: nothing else tells what their objects have to forget.
+    pub is_cut: bool,
 }
 
 impl Account {
@@ -50,6 +53,7 @@ impl Account {
         let mut out = Vec::new();
         out.put_u8(VERSION);
         self.know.encode(&mut out);
+        out.put_u8(self.is_cut.into());
         seal(out)
     }
 
@@ -64,8 +68,9 @@ impl Account {
             return Err(WireError::Invalid { field: "account version", got: version.into() });
         }
         let know = VersionVector::decode(&mut reader, ACTORS_MAX)?;
+        let is_cut = read_flag(&mut reader)?;
         reader.finish()?;
-        Ok(Account { know })
+        Ok(Account { know, is_cut })
     }
 }
 
@@ -79,7 +84,7 @@ mod tests {
     /// Goal: a row is read back as it was, and damage to any of its bytes is found.
     #[test]
     fn rows_are_read_back_or_refused() {
-        let mut account = Account::default();
+        let mut account = Account { is_cut: true, ..Account::default() };
         for actor in 1..4 {
             account.know.insert(Dot { actor: Actor(actor), counter: actor * 1000 });
         }

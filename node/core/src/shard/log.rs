@@ -291,6 +291,12 @@ impl ShardLog {
         &self.adopted
     }
 
+    /// The partition of which the open batch cuts segments.
+    #[must_use]
+    pub fn cut(&self) -> Option<Partition> {
+        self.staged.cut.map(|(partition, _)| partition)
+    }
+
     /// What all segments take, bytes.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {
@@ -677,7 +683,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Vec<LogEntry>, WireError> {
 }
 
 /// A byte that says no or yes.
-fn read_flag(reader: &mut Reader<'_>) -> Result<bool, WireError> {
+pub(super) fn read_flag(reader: &mut Reader<'_>) -> Result<bool, WireError> {
     match reader.u8()? {
         0 => Ok(false),
         1 => Ok(true),

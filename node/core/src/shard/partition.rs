@@ -54,6 +54,11 @@ impl PartitionState {
         is_new
     }
 
+    /// Takes in whether segments of the log were cut. Says whether that is new.
+    pub fn set_cut(&mut self, is_cut: bool) -> bool {
+        std::mem::replace(&mut self.account.is_cut, is_cut) != is_cut
+    }
+
     /// Draws the next dot of this run. Counters are contiguous from 1.
     pub fn next_dot(&mut self, actor: Actor) -> Dot {
         self.own_counter += 1;

@@ -32,6 +32,8 @@
 //! Source: watermarks of DottedDB (Gonçalves, Almeida, Baquero, Fonte, SRDS 2017); the second round
 //! is ours, see tla/Stability.tla.
 
+mod sweep;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use holm_protocol::dot::Dot;
@@ -45,6 +47,8 @@ use crate::shard::log::segment::Place;
 use crate::shard::{Shard, Turn, object_kind};
 use crate::store::{Store, StoreError};
 use crate::time::Mono;
+
+use sweep::Sweep;
 
 /// Entries let go in one turn, at most, and objects looked at: some hundred microseconds.
 const ENTRIES_MAX: usize = 4096;
@@ -100,6 +104,8 @@ pub(super) struct Stable {
     /// What every replica durably knows to be stable.
     forgettable: BTreeMap<Partition, VersionVector>,
     walks: BTreeMap<Partition, Walk>,
+    /// Partitions whose rows are looked at, one after the other.
+    sweeps: BTreeMap<Partition, Sweep>,
     /// Partitions that may have something to forget.
     busy: BTreeSet<Partition>,
     /// The partition that was walked last.
@@ -267,6 +273,9 @@ impl Shard {
         if self.stable.forgettable(partition) != Some(&forgettable) {
             if !forgettable.is_empty() {
                 self.stable.busy.insert(partition);
+                if self.owes_sweep(partition) {
+                    self.stable.sweeps.entry(partition).or_default().look_again();
+                }
             }
             self.stable.forgettable.insert(partition, forgettable);
         }
@@ -283,6 +292,10 @@ impl Shard {
             is_all &=
                 self.walk_segments((partition, dot), (&forgettable, &mut walk), budget, store);
         }
+        is_all &= match budget.is_spent() {
+            true => !self.stable.sweeps.contains_key(&partition),
+            false => self.sweep((partition, &forgettable), budget, store),
+        };
         is_all &= walk.stuck.keys().all(|dot| !forgettable.covers(*dot));
         self.stable.walks.insert(partition, walk);
         self.stable.forgettable.insert(partition, forgettable);
