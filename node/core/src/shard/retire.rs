@@ -219,8 +219,10 @@ impl Shard {
 
     /// Actors at their ends: those that this node is to close, and those that others are.
     fn candidates(&mut self, layout: &Layout) -> (BTreeSet<Place>, BTreeMap<NodeId, Actors>) {
-        let runs: BTreeSet<Actor> =
-            layout.nodes().iter().filter_map(|node| self.run_of(node.id)).collect();
+        // Of this node's own actors it knows itself which is alive: a failed commit ends some early.
+        let others = layout.nodes().iter().map(|node| node.id);
+        let others = others.filter(|&node| node != self.boot.node);
+        let runs: BTreeSet<Actor> = others.filter_map(|node| self.run_of(node)).collect();
         let before = std::mem::take(&mut self.retiring.quiet);
         let mut quiet = BTreeMap::new();
         let seen = self.partitions.iter().flat_map(|(&partition, state)| {

@@ -1,9 +1,9 @@
 //! Bugs played on messages between nodes.
 
 use bytes::Bytes;
-use holm_core::clock::DotSet;
+use holm_core::clock::{DotSet, IntervalSet};
 use holm_core::object::{Object, ObjectKind, Sibling, State};
-use holm_core::peer::{Claimed, Found, GapObject, PeerMessage};
+use holm_core::peer::{Claimed, CloseMessage, Found, GapObject, PeerMessage, Standing};
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 use holm_protocol::version_vector::VersionVector;
@@ -46,6 +46,16 @@ impl Tamper {
             PeerMessage::Seen { op, run, layout, clocks } => {
                 let clocks = self.claims(clocks, passing.sender);
                 PeerMessage::Seen { op, run, layout, clocks }
+            }
+            PeerMessage::Close(CloseMessage::Ends(_)) if self == Tamper::EndsNotTold => {
+                return None;
+            }
+            PeerMessage::Close(CloseMessage::Answer { view, step, found })
+                if self == Tamper::DotsLeftOut =>
+            {
+                let found = found.into_iter().map(|(at, (actor, it))| (at, (actor, less(it))));
+                let found = found.collect();
+                PeerMessage::Close(CloseMessage::Answer { view, step, found })
             }
             PeerMessage::PageAnswer { op, partition, clock, ends, objects, .. }
                 if self == Tamper::ResyncEndsEarly =>
@@ -179,6 +189,18 @@ pub(crate) fn keep(mut object: Object, keep: impl Fn(&Sibling) -> bool) -> Objec
     let kept: Vec<Dot> = object.siblings().iter().filter(|s| keep(s)).map(|s| s.dot).collect();
     object.retain_dots(|dot| kept.contains(&dot));
     object
+}
+
+/// What an answer says of an actor, but for its newest dot.
+fn less(standing: Standing) -> Standing {
+    match standing {
+        Standing::Promised(dots) => {
+            let newest: IntervalSet = std::iter::once(dots.max()).collect();
+            let others = dots.difference(&newest).into_iter();
+            Standing::Promised(others.flat_map(|(first, last)| first..=last).collect())
+        }
+        other => other,
+    }
 }
 
 /// What a claim says of the sender's own run.
