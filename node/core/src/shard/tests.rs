@@ -19,6 +19,7 @@ mod reads;
 mod relays;
 mod repeats;
 mod replicas;
+mod stability;
 mod stand_ins;
 mod verifying;
 mod votes;
