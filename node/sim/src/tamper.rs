@@ -192,7 +192,7 @@ tampers! {
         GRACE, claims::STABLE_IS_SEEN;
     StableNotTold, "Replicas do not tell each other what they know to be stable.",
         None, converged::ALL_FORGOTTEN;
-    DotsLeftOut, "A replica that is asked what it has of a run that ended leaves its newest write out.",
+    DotsDenied, "A replica that is asked what it has of a run that ended says that it has nothing.",
         None, closed::NOTHING_HELD_IS_VOID;
     EndsNotTold, "What is decided of a run that ended is told to nobody.",
         None, closed::ALL_FOLDED;

@@ -20,7 +20,7 @@ pub const ONE_DECISION: Property = Property {
 pub const NOTHING_HELD_IS_VOID: Property = Property {
     name: "nothing held is void",
     invariant: "I5",
-    statement: "no write that is decided to be void is named by an object or a hint of a node that remembers",
+    statement: "no write that is decided to be void is in the clock, an object or a hint of a node that remembers, but for clocks that were told so",
     source: "Chandy, Lamport, TOCS 1985: answers of nodes that froze are a consistent cut",
     tla: Some("tla/Retirement.tla!NothingHeldIsVoid"),
     file: file!(),

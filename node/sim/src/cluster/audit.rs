@@ -17,6 +17,7 @@ use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use holm_protocol::version_vector::VersionVector;
 
+use super::node::Node;
 use super::{Call, CallResult, Cluster};
 use crate::check::durable::{self, Copy};
 use crate::check::{Verdict, bounds, claims, closed, converged, equal_clocks, logged, replica};
@@ -242,6 +243,26 @@ impl Cluster {
         self.referee.judge(verdict);
     }
 
+    /// What a node that has not learned an actor's end has seen beyond it: one of each range.
+    fn seen_untold(
+        &self,
+        node: &Node,
+        (partition, actor): (Partition, Actor),
+        dots: &IntervalSet,
+    ) -> Vec<Dot> {
+        let row = node.store.row(Table::Meta, &end_key(partition, actor));
+        let end = row.and_then(|row| End::decode(row).ok());
+        let slot = node.slots.get(shard_of(partition, node.slots.len().max(1)));
+        let state = slot.and_then(|slot| slot.shard.partition(partition));
+        match state.filter(|_| end.is_none_or(|end| end.dots().is_none())) {
+            Some(state) => {
+                let beyond = state.clock().seen_of(actor).difference(dots);
+                beyond.into_iter().map(|(counter, _)| Dot { actor, counter }).collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
     fn check_void(&self, (partition, actor): (Partition, Actor), dots: &IntervalSet) -> Verdict {
         let prefix = partition.to_u32().to_be_bytes();
         for node in self.nodes.values().filter(|node| node.is_up && !node.amnesia) {
@@ -252,6 +273,12 @@ impl Cluster {
                 let is_it = hint_key_parts(key).is_some_and(|parts| parts.1 == partition);
                 is_it.then(|| object_of(&Bytes::copy_from_slice(row)).to_vec())
             });
+            closed::check_held(
+                actor,
+                dots,
+                self.seen_untold(node, (partition, actor), dots),
+                &place,
+            )?;
             for object in objects.chain(hints).filter_map(|row| Object::decode(&row).ok()) {
                 closed::check_held(actor, dots, object.named_dots(), &place)?;
             }

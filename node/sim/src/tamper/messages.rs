@@ -51,9 +51,9 @@ impl Tamper {
                 return None;
             }
             PeerMessage::Close(CloseMessage::Answer { view, step, found })
-                if self == Tamper::DotsLeftOut =>
+                if self == Tamper::DotsDenied =>
             {
-                let found = found.into_iter().map(|(at, (actor, it))| (at, (actor, less(it))));
+                let found = found.into_iter().map(|(at, (actor, it))| (at, (actor, denied(it))));
                 let found = found.collect();
                 PeerMessage::Close(CloseMessage::Answer { view, step, found })
             }
@@ -191,14 +191,10 @@ pub(crate) fn keep(mut object: Object, keep: impl Fn(&Sibling) -> bool) -> Objec
     object
 }
 
-/// What an answer says of an actor, but for its newest dot.
-fn less(standing: Standing) -> Standing {
+/// What an answer says of an actor, with nothing here.
+fn denied(standing: Standing) -> Standing {
     match standing {
-        Standing::Promised(dots) => {
-            let newest: IntervalSet = std::iter::once(dots.max()).collect();
-            let others = dots.difference(&newest).into_iter();
-            Standing::Promised(others.flat_map(|(first, last)| first..=last).collect())
-        }
+        Standing::Promised(_) => Standing::Promised(IntervalSet::new()),
         other => other,
     }
 }

@@ -113,7 +113,11 @@ fn own_claims_wait_for_the_disk() {
     bench.write_and_delete("k");
     bench.disk.unsynced = 2;
     bench.others_claim(&[2], &claimed(&[(ACTOR, 2)], &[(ACTOR, 2)]));
-    assert_eq!((bench.know(), bench.removed()), (upto(&[(ACTOR, 1)]), 0), "the put was told before");
+    assert_eq!(
+        (bench.know(), bench.removed()),
+        (upto(&[(ACTOR, 1)]), 0),
+        "the put was told before"
+    );
     bench.disk.unsynced = 0;
     bench.turns(4);
     assert_eq!((bench.know(), bench.removed()), (upto(&[(ACTOR, 2)]), 1));
