@@ -577,6 +577,15 @@ impl History {
         dots.filter(|&(_, &at_us)| at_us < us).map(|(&dot, _)| dot).collect()
     }
 
+    /// Whether an object stopped naming this very dot, because every replica has it.
+    #[must_use]
+    pub fn is_forgotten(&self, key: KeyId, dot: Dot) -> bool {
+        match self.is_blind {
+            true => self.dead(key).covers(dot),
+            false => self.forgotten.get(&key).is_some_and(|dots| dots.contains_key(&dot)),
+        }
+    }
+
     /// The deletes of a key, and what somebody who wrote it had seen.
     fn dead(&self, key: KeyId) -> VersionVector {
         let mut seen = EventSet::default();

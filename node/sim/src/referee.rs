@@ -104,6 +104,16 @@ impl Referee {
         know.merge(&claimed.know);
     }
 
+    /// What every replica of a partition has claimed to know to be stable.
+    fn stable(&self, partition: Partition) -> VersionVector {
+        let replicas = self.layout.replicas(partition).iter();
+        let known = replicas.map(|&node| {
+            let claimed = self.claimed.get(&(node, partition));
+            claimed.map(|(_, know)| know.clone()).unwrap_or_default()
+        });
+        known.reduce(|one, other| least(&one, &other)).unwrap_or_default()
+    }
+
     /// What all other replicas of a partition have claimed: to have seen, each; to know, all.
     fn claimed_by_others(
         &self,
@@ -115,11 +125,10 @@ impl Referee {
             (other, self.claimed.get(&(other, partition)).cloned().unwrap_or_default())
         };
         let claimed: Vec<_> = others.map(of).collect();
-        let least = |one: VersionVector, other: VersionVector| -> VersionVector {
-            let both = |dot: Dot| Dot { counter: dot.counter.min(other.get(dot.actor)), ..dot };
-            one.iter().map(both).collect()
-        };
-        let known = claimed.iter().map(|(_, (_, know))| know.clone()).reduce(least);
+        let known = claimed
+            .iter()
+            .map(|(_, (_, know))| know.clone())
+            .reduce(|one, other| least(&one, &other));
         (claimed.into_iter().map(|(other, (seen, _))| (other, seen)).collect(), known)
     }
 
@@ -272,7 +281,8 @@ impl Referee {
             shown.insert(place);
         }
         self.history.give(key, &written.context, &shown);
-        let verdict = answers::check_writer(&self.history, id, &covers);
+        let stable = self.stable(partition);
+        let verdict = answers::check_writer(&self.history, id, &covers, &stable);
         self.judge(verdict);
         self.writers.push((id, covers));
     }
@@ -502,9 +512,7 @@ impl Referee {
     ) -> VersionVector {
         let own = account(partition).know;
         let Some(known) = self.claimed_by_others(node, partition).1 else { return own };
-        own.iter()
-            .map(|dot| Dot { counter: dot.counter.min(known.get(dot.actor)), ..dot })
-            .collect()
+        least(&own, &known)
     }
 
     /// A context was cut: what it does not name any more is forgotten.
@@ -523,12 +531,17 @@ impl Referee {
     }
 
     /// A partition's account changed.
-    fn check_account(&self, node: NodeId, row: &Changed) -> Verdict {
+    fn check_account(&mut self, node: NodeId, row: &Changed) -> Verdict {
         let partition = row.key.strip_prefix(b"account/").and_then(|key| key.try_into().ok());
         let partition = partition.map(|key| Partition::from_u32(u32::from_be_bytes(key)));
         let account = row.after.as_ref().and_then(|row| Account::decode(row).ok());
         let (Some(partition), Some(account)) = (partition, account) else { return Ok(()) };
         let claimed = self.claimed_by_others(node, partition).0;
+        if claimed.is_empty() {
+            // There is nobody to claim it to.
+            let own = self.claimed.entry((node, partition)).or_default();
+            own.1.merge(&account.know);
+        }
         claims::check_known(node, &account.know, &claimed)
     }
 
@@ -590,11 +603,20 @@ impl Referee {
         for (id, covers) in &self.writers {
             let key = self.history.event(*id).key;
             verdict = verdict
-                .and_then(|()| answers::check_writer(&self.history, *id, covers))
+                .and_then(|()| {
+                    let stable = self.stable(self.history.key(key).partition);
+                    answers::check_writer(&self.history, *id, covers, &stable)
+                })
                 .and_then(|()| names::check(&self.history, key, covers));
         }
         self.judge(verdict);
     }
+}
+
+/// Per actor the lesser counter.
+fn least(one: &VersionVector, other: &VersionVector) -> VersionVector {
+    let both = |dot: Dot| Dot { counter: dot.counter.min(other.get(dot.actor)), ..dot };
+    one.iter().map(both).collect()
 }
 
 /// The entries of a record, or of a segment.

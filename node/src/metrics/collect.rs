@@ -72,6 +72,15 @@ const SHARD_COUNTERS: [ShardFigure; 41] = [
         "Lacking writes of which a replica's log did not know the keys any more.",
         |c| c.gap_dots_cut,
     ),
+    ("tombstones_removed", "Tombstones deleted because every replica has them.", |c| {
+        c.tombstones_removed
+    }),
+    ("contexts_reduced", "Contexts cut to what is alive, in writes of their own.", |c| {
+        c.contexts_reduced
+    }),
+    ("log_entries_forgotten", "Log entries let go because every replica has them.", |c| {
+        c.log_entries_forgotten
+    }),
     ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
     ("resync_objects", "Objects of such partitions that came.", |c| c.resync_objects),
     ("consistency_violations", "Values lost here without a trace, restored from a replica.", |c| {

@@ -45,7 +45,7 @@ use crate::object::{Object, ObjectKind};
 use crate::peer::Claimed;
 use crate::shard::log::segment::Place;
 use crate::shard::{Shard, Turn, object_kind};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::time::Mono;
 
 use sweep::Sweep;
@@ -53,6 +53,10 @@ use sweep::Sweep;
 /// Entries let go in one turn, at most, and objects looked at: some hundred microseconds.
 const ENTRIES_MAX: usize = 4096;
 const OBJECTS_MAX: usize = 128;
+
+/// What could not be read is looked at again after so long, milliseconds; doubles as long as it fails.
+const RETRY_MS: u64 = 1_000;
+const RETRY_MS_MAX: u64 = 3_600_000;
 
 /// Between two turns while there is more to do, microseconds: others have their turn.
 const PAUSE_US: u64 = 1_000;
@@ -106,6 +110,10 @@ pub(super) struct Stable {
     walks: BTreeMap<Partition, Walk>,
     /// Partitions whose rows are looked at, one after the other.
     sweeps: BTreeMap<Partition, Sweep>,
+    /// Partitions with something that could not be read: all their rows are looked at again after a while.
+    failed: BTreeSet<Partition>,
+    retry_at: Mono,
+    retry_ms: u64,
     /// Partitions that may have something to forget.
     busy: BTreeSet<Partition>,
     /// The partition that was walked last.
@@ -183,6 +191,13 @@ impl Stable {
         self.due
     }
 
+    /// Something of a partition could not be read.
+    fn fail(&mut self, partition: Partition) {
+        if self.failed.insert(partition) && self.failed.len() == 1 {
+            self.retry_ms = (2 * self.retry_ms).clamp(RETRY_MS, RETRY_MS_MAX);
+        }
+    }
+
     fn look_at(&mut self, at: Mono) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
@@ -238,6 +253,11 @@ impl Shard {
         for partition in std::mem::take(&mut self.stable.news) {
             self.conclude_stable(partition);
         }
+        if !self.stable.failed.is_empty() && self.stable.retry_at <= now {
+            for partition in std::mem::take(&mut self.stable.failed) {
+                self.owe_sweep(partition);
+            }
+        }
         let mut budget = Budget { entries: ENTRIES_MAX, objects: OBJECTS_MAX };
         let mut rounds = self.stable.busy.len();
         while rounds > 0
@@ -251,6 +271,12 @@ impl Shard {
         }
         if !self.stable.busy.is_empty() {
             self.stable.look_at(Mono(now.0 + PAUSE_US));
+        }
+        if !self.stable.failed.is_empty() {
+            if self.stable.retry_at <= now {
+                self.stable.retry_at = now.plus_ms(self.stable.retry_ms);
+            }
+            self.stable.look_at(self.stable.retry_at);
         }
     }
 
@@ -388,8 +414,9 @@ impl Shard {
             Ok(None) => return true,
             Ok(Some(segment)) => segment,
             Err(error) => {
-                // What cannot be read is left alone in this run.
+                // What it knows is found by looking at all rows; it is cut with others.
                 self.store_refusal(&error);
+                self.stable.fail(partition);
                 let never = Dot { actor: last.actor, counter: u64::MAX };
                 walk.blocked.insert(last.actor, never);
                 return true;
@@ -427,9 +454,7 @@ impl Shard {
             Ok(at) => at,
             Err(error) => {
                 self.store_refusal(&error);
-                // A damaged one is replaced by another replica's, a disk that fails now is read at
-                // the next start.
-                debug_assert!(!matches!(error, StoreError::Full));
+                self.stable.fail(partition);
                 return Looked::Done;
             }
         };

@@ -174,11 +174,17 @@ fn not_dominated(history: &History, id: EventId, answer: &Answer) -> Verdict {
     }
 }
 
-/// Checks the context that a writer got back. Where the last writer wins, nobody writes by it.
+/// Checks the context that a writer got back. `stable` is what every replica has claimed to know to be
+/// stable. Where the last writer wins, nobody writes by it.
 ///
 /// # Errors
 /// It covers a value that the writer did not see and that nobody overwrote.
-pub fn check_writer(history: &History, id: EventId, covers: &VersionVector) -> Verdict {
+pub fn check_writer(
+    history: &History,
+    id: EventId,
+    covers: &VersionVector,
+    stable: &VersionVector,
+) -> Verdict {
     let key = history.event(id).key;
     let partition = history.key(key).partition;
     if history.key(key).is_lww {
@@ -187,7 +193,12 @@ pub fn check_writer(history: &History, id: EventId, covers: &VersionVector) -> V
     let with = history.with_forgotten(key, covers);
     for (other, event) in history.events_of(key) {
         let is_covered = event.dot.is_some_and(|dot| covers.covers(dot));
-        let is_hidden = event.value.is_some() && other != id && !history.saw(id, other);
+        // What is forgotten was overwritten everywhere.
+        let is_dead = |dot| stable.covers(dot) && history.is_overwritten(other, stable);
+        let is_needed =
+            event.dot.is_some_and(|dot| !history.is_forgotten(key, dot) && !is_dead(dot));
+        let is_hidden = event.value.is_some() && is_needed && other != id;
+        let is_hidden = is_hidden && !history.saw(id, other);
         if is_covered && is_hidden && !history.is_overwritten(other, &with) {
             let how = format!("a writer's context covers {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));
@@ -272,7 +283,7 @@ mod tests {
         let c = told.put("c", &[a]);
         told.acknowledge(c, dot(3, 1), &[1]);
         let verdict = |told: &Told, covered: &[(u64, u64)]| {
-            check_writer(&told.history, c, &covers(covered)).is_ok()
+            check_writer(&told.history, c, &covers(covered), &VersionVector::new()).is_ok()
         };
         assert!(verdict(&told, &[(1, 1), (3, 1)]));
         assert!(verdict(&told, &[(1, 1)]));

@@ -69,11 +69,15 @@ impl Cluster {
                 return self.note(format!("{id} cannot start: {error}"));
             }
             let inbox = VecDeque::new();
-            node.slots.push(Slot { shard: machine, inbox, is_busy: false, wake_us: None });
+            // The first look is at what there is to do.
+            node.slots.push(Slot { shard: machine, inbox, is_busy: true, wake_us: None });
         }
         node.is_up = true;
         let (run, actors) = (node.run, node.actors);
         self.trace.name(actor, id, actors);
+        for shard in 0..shards {
+            self.queue.plan(self.now_us + WAKE_UP_US, Event::Run { node: id, run, shard });
+        }
         if let SyncMode::Interval { ms } = self.setup.sync {
             self.queue.plan(self.now_us + ms * 1000, Event::Sync { node: id, run });
         }
@@ -454,6 +458,10 @@ impl Cluster {
                 Effect::Send { to, message } => self.send(id, &to, message),
                 Effect::Reply { caller, reply, .. } => {
                     self.reply(id, CallId(caller.request), reply)
+                }
+                // A damaged row is what verification is there for.
+                Effect::Violation(violation) if violation.is_damaged => {
+                    self.note(format!("{id} replaces a damaged object"));
                 }
                 Effect::Violation(violation) => {
                     let how = format!("{id} finds {violation:?}");

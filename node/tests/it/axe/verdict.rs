@@ -13,6 +13,7 @@ use holm_core::peer::{Found, OpId, PeerMessage, Want};
 use holm_protocol::ids::{Hlc, NodeId};
 use holm_protocol::level::Level;
 use holm_protocol::message::{Get, Reply, Request};
+use holm_sim::check::converged::is_same;
 use holm_sim::cluster::{CallId, CallResult};
 use holm_sim::history::Outcome;
 use holm_sim::referee::Referee;
@@ -65,7 +66,9 @@ pub(crate) async fn judge(rig: &mut Rig) -> u64 {
         let events = history.events_of(places[*at].id);
         let acknowledged = events.filter(|(_, event)| event.outcome == Outcome::Acknowledged);
         let dots = acknowledged.filter_map(|(_, event)| event.dot);
-        dots.filter(|&dot| !held.iter().any(|(_, object)| object.context.covers(dot))).count()
+        let forgotten = history.forgotten(places[*at].id);
+        let is_there = |dot| held.iter().any(|(_, object)| object.context.covers(dot));
+        dots.filter(|&dot| !forgotten.covers(dot) && !is_there(dot)).count()
     };
     replicas.iter().map(|(at, held)| gone(at, held) as u64).sum()
 }
@@ -96,7 +99,7 @@ fn finish(referee: &mut Referee, places: &[Place], replicas: &Replicas) {
 }
 
 fn is_converged(replicas: &Replicas) -> bool {
-    replicas.values().all(|held| held.windows(2).all(|pair| pair[0].1 == pair[1].1))
+    replicas.values().all(|held| held.windows(2).all(|pair| is_same(&pair[0].1, &pair[1].1)))
 }
 
 /// Whether a replica holds a last-writer-wins value of a clock that was ahead. The others do not take

@@ -74,7 +74,7 @@ impl RealWorld {
     pub(crate) fn new(agreed: Agreed, links: BTreeMap<NodeId, Link>) -> RealWorld {
         RealWorld {
             began: Instant::now(),
-            referee: Referee::new(agreed.layout.clone(), agreed.secrets.clone()),
+            referee: Referee::of_processes(agreed.layout.clone(), agreed.secrets.clone()),
             prefix: String::new(),
             runs: links.keys().map(|&node| (node, 1)).collect(),
             forgetful: BTreeSet::new(),
@@ -94,7 +94,7 @@ impl RealWorld {
     pub(crate) fn begin_round(&mut self, prefix: String) -> Referee {
         self.prefix = prefix;
         self.unsettled.clear();
-        let fresh = Referee::new(self.agreed.layout.clone(), self.agreed.secrets.clone());
+        let fresh = Referee::of_processes(self.agreed.layout.clone(), self.agreed.secrets.clone());
         std::mem::replace(&mut self.referee, fresh)
     }
 
@@ -136,6 +136,7 @@ impl RealWorld {
         for (id, event) in self.referee.history().events() {
             let covers =
                 held.get(&event.key).map_or_else(VersionVector::new, |o| o.context.clone());
+            let covers = self.referee.history().with_forgotten(event.key, &covers);
             match (event.outcome, event.dot) {
                 (Outcome::Acknowledged, Some(dot))
                     if event.durable.contains(&node) && !covers.covers(dot) =>

@@ -69,15 +69,18 @@ impl Shard {
         let limit = ROWS.min(budget.entries).min(budget.objects).max(1);
         let from = sweep.from.take().unwrap_or(first);
         let Ok(rows) = store.scan(Table::Objects, &from, &end, limit) else {
-            // Begun anew when more may be forgotten.
             self.counters.scans_failed += 1;
-            self.stable.sweeps.insert(partition, Sweep::default());
+            self.stable.fail(partition);
             return true;
         };
         let is_end = rows.len() < limit;
         budget.entries = budget.entries.saturating_sub(rows.len());
         for (row, object) in rows {
-            if let Some(place) = place_to_forget(&row, &object, self.config.context_slack) {
+            if Object::decode(&object).is_err() {
+                self.counters.corrupt_objects += 1;
+                self.stable.fail(partition);
+                sweep.waits = true;
+            } else if let Some(place) = place_to_forget(&row, &object, self.config.context_slack) {
                 budget.objects = budget.objects.saturating_sub(1);
                 let looked = self.forget_in_object((partition, &place), forgettable, store);
                 sweep.waits |= matches!(looked, Looked::Waits(_));
@@ -90,7 +93,7 @@ impl Shard {
             self.stable.sweeps.insert(partition, sweep);
             return false;
         }
-        if sweep.waits || sweep.again {
+        if sweep.waits || sweep.again || self.stable.failed.contains(&partition) {
             let is_over = !sweep.again;
             self.stable.sweeps.insert(partition, Sweep::default());
             return is_over;
@@ -98,6 +101,7 @@ impl Shard {
         if self.partitions.get_mut(&partition).is_some_and(|state| state.set_cut(false)) {
             self.log.account(partition);
         }
+        self.stable.retry_ms = 0;
         true
     }
 }

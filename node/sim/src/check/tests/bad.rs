@@ -52,7 +52,9 @@ fn told(case: &Case) -> Vec<Verdict> {
         out.push(answers::check(history, answer));
         out.push(names::check(history, answer.key, &answer.covers));
     }
-    out.extend(case.writers.iter().map(|(id, c)| answers::check_writer(history, *id, c)));
+    let none = VersionVector::new();
+    let writers = case.writers.iter();
+    out.extend(writers.map(|(id, c)| answers::check_writer(history, *id, c, &none)));
     out.extend(case.forged.iter().map(|(id, result)| forged::check(history, *id, result)));
     let partition = Partition::from_u32(0);
     let levels = case.receipts.iter();
