@@ -64,6 +64,9 @@ pub enum NotReady {
     /// The node has started, and has not yet compared with another replica whether its disk is the
     /// newest that it had.
     InDoubt,
+    /// A context names a write of a run that ended, which this node lacks: it is being found out whether
+    /// anybody has it.
+    Undecided,
 }
 
 /// Why a write or read was refused by the store.

@@ -7,7 +7,12 @@
 //! not been seen.
 //!
 //! Invariant: no actor's set is empty. Equal clocks have equal representations and encodings (I3
-//! compares them).
+//! compares them), but for what is folded away ([`PartitionClock::has_seen_the_same`]).
+//!
+//! **Retired actors**: a run that ended gets no further dots, and once every replica has all of them,
+//! its entry is folded away: what stays is the actor and its last counter ([`PartitionClock::retire`]).
+//! Up to there everything counts as seen, and clocks are compared as if it were written out. What is
+//! sent and stored as a clock names no retired actors; they are kept elsewhere, exactly and for good.
 //!
 //! The **stable clock** is the minimum of prefixes over all replicas ([`PartitionClock::minimum`]).
 //! Of prefixes, not of maxima: a context covers dots it does not name, and a dot inside a gap can
@@ -21,6 +26,7 @@ mod interval_set;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::BufMut;
@@ -42,50 +48,92 @@ pub type DotSet = PartitionClock;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionClock {
     actors: BTreeMap<Actor, IntervalSet>,
+    /// Actors that were folded away, and up to where they had written. None is in `actors`.
+    retired: BTreeMap<Actor, u64>,
 }
 
 impl PartitionClock {
     /// A clock that has seen nothing.
     #[must_use]
     pub const fn new() -> PartitionClock {
-        PartitionClock { actors: BTreeMap::new() }
+        PartitionClock { actors: BTreeMap::new(), retired: BTreeMap::new() }
     }
 
     /// Whether it has seen nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.actors.is_empty()
+        self.actors.is_empty() && self.retired.is_empty()
     }
 
     /// Whether the dot was seen.
     #[must_use]
     pub fn contains(&self, dot: Dot) -> bool {
-        self.actors.get(&dot.actor).is_some_and(|seen| seen.contains(dot.counter))
+        match self.actors.get(&dot.actor) {
+            Some(seen) => seen.contains(dot.counter),
+            None => dot.counter != 0 && dot.counter <= self.end_of(dot.actor),
+        }
     }
 
-    /// Marks a dot as seen; true if it was not before. A counter of 0 names no write.
+    /// Marks a dot as seen; true if it was not before. A counter of 0 names no write, and a retired
+    /// actor makes none.
     pub fn insert(&mut self, dot: Dot) -> bool {
-        dot.counter != 0 && self.actors.entry(dot.actor).or_default().insert(dot.counter)
+        dot.counter != 0
+            && !self.retired.contains_key(&dot.actor)
+            && self.actors.entry(dot.actor).or_default().insert(dot.counter)
     }
 
-    /// Marks an actor's counters `first..=last` as seen.
+    /// Marks an actor's counters `first..=last` as seen; nothing of a retired one.
     pub fn insert_range(&mut self, actor: Actor, first: u64, last: u64) {
-        if first.max(1) <= last {
+        if first.max(1) <= last && !self.retired.contains_key(&actor) {
             self.actors.entry(actor).or_default().insert_range(first, last);
         }
     }
 
-    /// Marks as seen what `other` has seen: the effects of all of it must be in the state.
+    /// Marks as seen what `other` has seen: the effects of all of it must be in the state. Actors
+    /// that are retired in either are so afterwards.
     pub fn merge(&mut self, other: &PartitionClock) {
         for (&actor, theirs) in &other.actors {
+            self.merge_actor(actor, theirs);
+        }
+        other.retired.iter().for_each(|(&actor, &end)| self.retire(actor, end));
+    }
+
+    /// Marks as seen what somebody has seen of one actor; nothing of a retired one.
+    pub fn merge_actor(&mut self, actor: Actor, theirs: &IntervalSet) {
+        if !theirs.is_empty() && !self.retired.contains_key(&actor) {
             self.actors.entry(actor).or_default().merge(theirs);
         }
     }
 
-    /// Marks as seen what somebody has seen of one actor.
-    pub fn merge_actor(&mut self, actor: Actor, theirs: &IntervalSet) {
-        if !theirs.is_empty() {
-            self.actors.entry(actor).or_default().merge(theirs);
+    /// Folds an actor away that ended with this counter. All up to there counts as seen from then on,
+    /// and nothing beyond it.
+    pub fn retire(&mut self, actor: Actor, end: u64) {
+        self.actors.remove(&actor);
+        self.retired.insert(actor, end);
+    }
+
+    /// The actors that were folded away, with their last counters, ascending.
+    pub fn retired(&self) -> impl Iterator<Item = (Actor, u64)> {
+        self.retired.iter().map(|(actor, end)| (*actor, *end))
+    }
+
+    /// Every actor of which something was seen, retired or not.
+    pub fn known_actors(&self) -> impl Iterator<Item = Actor> + '_ {
+        self.actors.keys().chain(self.retired.keys()).copied()
+    }
+
+    /// The last counter of a retired actor; 0 of any other.
+    #[must_use]
+    pub fn end_of(&self, actor: Actor) -> u64 {
+        self.retired.get(&actor).copied().unwrap_or(0)
+    }
+
+    /// What was seen of one actor, retired or not; nothing of one that nothing is known of.
+    #[must_use]
+    pub fn seen_of(&self, actor: Actor) -> Cow<'_, IntervalSet> {
+        match self.actors.get(&actor) {
+            Some(seen) => Cow::Borrowed(seen),
+            None => Cow::Owned(IntervalSet::from_prefix(self.end_of(actor))),
         }
     }
 
@@ -125,37 +173,54 @@ impl PartitionClock {
     /// included), ascending.
     #[must_use]
     pub fn difference(&self, other: &PartitionClock) -> Vec<(Actor, Vec<(u64, u64)>)> {
-        let nothing = IntervalSet::new();
-        self.actors
+        let mut left: Vec<(Actor, Vec<(u64, u64)>)> = self
+            .actors
             .iter()
-            .map(|(actor, own)| {
-                (*actor, own.difference(other.actors.get(actor).unwrap_or(&nothing)))
-            })
+            .map(|(actor, own)| (*actor, own.difference(&other.seen_of(*actor))))
             .filter(|(_, ranges)| !ranges.is_empty())
-            .collect()
+            .collect();
+        // Mostly the same are retired on both sides, or none.
+        let folded = self.retired.iter().filter(|(actor, end)| other.end_of(**actor) != **end);
+        let folded = folded.map(|(actor, end)| {
+            (*actor, IntervalSet::from_prefix(*end).difference(&other.seen_of(*actor)))
+        });
+        let before = left.len();
+        left.extend(folded.filter(|(_, ranges)| !ranges.is_empty()));
+        if left.len() > before {
+            left.sort_unstable_by_key(|(actor, _)| *actor);
+        }
+        left
     }
 
     /// Whether it has seen everything that `other` has.
     #[must_use]
     pub fn covers(&self, other: &PartitionClock) -> bool {
-        other
-            .actors
-            .iter()
-            .all(|(actor, theirs)| self.actors.get(actor).is_some_and(|own| own.covers(theirs)))
+        let folded = |(actor, end): (&Actor, &u64)| {
+            self.end_of(*actor) == *end
+                || self.seen_of(*actor).covers(&IntervalSet::from_prefix(*end))
+        };
+        other.actors.iter().all(|(actor, theirs)| self.seen_of(*actor).covers(theirs))
+            && other.retired.iter().all(folded)
     }
 
-    /// What was seen of one actor.
+    /// Whether both have seen the same, whatever is folded away.
+    #[must_use]
+    pub fn has_seen_the_same(&self, other: &PartitionClock) -> bool {
+        self.covers(other) && other.covers(self)
+    }
+
+    /// What was seen of one actor that is not retired.
     #[must_use]
     pub fn get(&self, actor: Actor) -> Option<&IntervalSet> {
         self.actors.get(&actor)
     }
 
-    /// Every actor of which something was seen, ascending, and what.
+    /// Every actor of which something was seen, ascending, and what; retired ones are left out.
     pub fn iter(&self) -> impl Iterator<Item = (Actor, &IntervalSet)> {
         self.actors.iter().map(|(actor, seen)| (*actor, seen))
     }
 
-    /// Of how many actors something was seen.
+    /// Of how many actors that are not retired something was seen.
     #[must_use]
     pub fn actors(&self) -> usize {
         self.actors.len()
@@ -179,7 +244,7 @@ impl PartitionClock {
         self.iter().map(|(actor, seen)| Dot { actor, counter: seen.prefix() }).collect()
     }
 
-    /// Per actor, up to where every one of the clocks has seen everything; an actor that one of
+    /// Per actor, retired or not, up to where every one of the clocks has seen everything; an actor that one of
     /// them does not name counts as 0. Of no clocks, nothing.
     #[must_use]
     pub fn minimum<'a>(clocks: impl IntoIterator<Item = &'a PartitionClock>) -> VersionVector {
@@ -187,18 +252,18 @@ impl PartitionClock {
         let Some(first) = clocks.next() else {
             return VersionVector::new();
         };
-        let mut minimum: Vec<Dot> = first.prefixes().iter().collect();
+        let prefix = |actor| Dot { actor, counter: first.seen_of(actor).prefix() };
+        let mut minimum: Vec<Dot> = first.known_actors().map(prefix).collect();
         for clock in clocks {
             for dot in &mut minimum {
-                let prefix = clock.get(dot.actor).map_or(0, IntervalSet::prefix);
-                dot.counter = dot.counter.min(prefix);
+                dot.counter = dot.counter.min(clock.seen_of(dot.actor).prefix());
             }
         }
         // Those of whom nothing is left, counter 0, are not taken over.
         minimum.into_iter().collect()
     }
 
-    /// Appends the encoding: actor count (varint), then per actor its number (8 bytes,
+    /// Appends the encoding of all but retired actors: actor count (varint), then per actor its number (8 bytes,
     /// big-endian) and what was seen of it (as [`IntervalSet::encode`]), actors ascending.
     pub fn encode(&self, out: &mut impl BufMut) {
         put_varint(out, self.actors.len() as u64);
@@ -232,6 +297,6 @@ impl PartitionClock {
             }
             actors.insert(actor, seen);
         }
-        Ok(PartitionClock { actors })
+        Ok(PartitionClock { actors, retired: BTreeMap::new() })
     }
 }

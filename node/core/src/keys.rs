@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes};
 
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 
 /// Bytes before the user's key in an object's key.
 pub const OBJECT_KEY_HEAD_LEN: usize = 8;
@@ -111,4 +111,29 @@ pub fn account_key(partition: Partition) -> [u8; 12] {
     let mut key = *b"account/0000";
     key[8..].copy_from_slice(&partition.to_u32().to_be_bytes());
     key
+}
+
+/// Where the rows about actors that ended begin in the table `meta`, and after them.
+pub const ENDS_BEGIN: [u8; 5] = *b"ends/";
+/// See there.
+pub const ENDS_END: [u8; 5] = *b"ends0";
+
+/// `ends/ | partition (4) | actor (8)`: the key of what became of an actor that ended, in the table
+/// `meta`.
+#[must_use]
+pub fn end_key(partition: Partition, actor: Actor) -> [u8; 17] {
+    let mut key = [0; 17];
+    key[..5].copy_from_slice(&ENDS_BEGIN);
+    key[5..9].copy_from_slice(&partition.to_u32().to_be_bytes());
+    key[9..].copy_from_slice(&actor.0.to_be_bytes());
+    key
+}
+
+/// Partition and actor in such a key; `None` if it is not one.
+#[must_use]
+pub fn end_key_parts(key: &[u8]) -> Option<(Partition, Actor)> {
+    let rest = key.strip_prefix(&ENDS_BEGIN)?;
+    let (partition, actor) = rest.split_first_chunk()?;
+    let actor = Actor(u64::from_be_bytes(actor.try_into().ok()?));
+    Some((Partition::from_u32(u32::from_be_bytes(*partition)), actor))
 }

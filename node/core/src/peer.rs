@@ -8,6 +8,7 @@
 //! variant's number, and whose body starts with the partition (4 bytes, big-endian). Pulses and
 //! claims speak of several; the receiver's router cuts them up ([`PeerMessage::split`]).
 
+mod closing;
 mod compare;
 pub mod fingerprint;
 mod gaps;
@@ -26,7 +27,9 @@ use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use crate::clock::{ACTORS_MAX, DotSet};
+use crate::shard::ends::End;
 
+pub use closing::{Actors, CloseMessage, Finding, Step};
 pub use compare::{CompareMessage, Position, Standing};
 use fingerprint::FingerprintMessage;
 pub use gaps::{Claimed, GapObject, PageObject};
@@ -68,6 +71,10 @@ pub enum Refusal {
     Unreachable = 11,
     /// It keeps as many hints as it may.
     HintsFull = 20,
+    /// What it was sent names a dot of a run that ended, which may be void: it is being decided.
+    Frozen = 22,
+    /// What it was sent names a void dot, of a run that ended.
+    Void = 23,
 }
 
 impl Refusal {
@@ -77,7 +84,11 @@ impl Refusal {
     pub fn is_of_the_node(self) -> bool {
         !matches!(
             self,
-            Refusal::Malformed | Refusal::WrongKind | Refusal::TooLarge | Refusal::ClockSkew
+            Refusal::Malformed
+                | Refusal::WrongKind
+                | Refusal::TooLarge
+                | Refusal::ClockSkew
+                | Refusal::Void
         )
     }
 
@@ -97,6 +108,8 @@ impl Refusal {
             12 => Refusal::UnknownBucket,
             20 => Refusal::HintsFull,
             21 => Refusal::InDoubt,
+            22 => Refusal::Frozen,
+            23 => Refusal::Void,
             got => return Err(WireError::Invalid { field: "refusal", got: got.into() }),
         })
     }
@@ -248,6 +261,8 @@ pub enum PeerMessage {
     Fingerprint(FingerprintMessage),
     /// About where replicas stand with partitions. Nobody waits for it but the partitions themselves.
     Compare(CompareMessage),
+    /// About actors of runs that ended.
+    Close(CloseMessage),
     /// How far this run has written to the partitions on which that has changed. Speaks only of what
     /// is durable; nobody answers.
     Pulse {
@@ -319,6 +334,8 @@ pub enum PeerMessage {
         /// Whether it asks of all that others have, because none of them serves. Otherwise only who
         /// serves can answer.
         gathers: bool,
+        /// The run that asks: only one that the other node has met is sent anything.
+        run: Actor,
         /// How much the asking shard takes now, bytes. One object is taken whatever its length.
         bytes_max: u32,
     },
@@ -332,6 +349,8 @@ pub enum PeerMessage {
         clock: DotSet,
         /// What it knew to be stable then, likewise.
         know: VersionVector,
+        /// What the sender knew then of actors that ended.
+        ends: Vec<(Actor, End)>,
         /// The objects.
         objects: Vec<PageObject>,
         /// Whether these were the last ones.
@@ -387,6 +406,7 @@ impl PeerMessage {
             PeerMessage::Hint(message) => message.partition(),
             PeerMessage::Fingerprint(message) => message.partition(),
             PeerMessage::Compare(message) => message.partition(),
+            PeerMessage::Close(message) => message.partition(),
         }
     }
 
@@ -416,6 +436,7 @@ impl PeerMessage {
             PeerMessage::Hint(message) => message.kind_and_op(),
             PeerMessage::Fingerprint(message) => message.kind_and_op(),
             PeerMessage::Compare(message) => message.kind_and_op(),
+            PeerMessage::Close(message) => message.kind_and_op(),
             PeerMessage::Pulse { .. } => (PULSE, OpId(0)),
             PeerMessage::Seen { op, .. } => (SEEN, *op),
             PeerMessage::Noted { op, .. } => (NOTED, *op),
@@ -459,6 +480,7 @@ impl PeerMessage {
             PeerMessage::Hint(message) => message.encode_rest(out),
             PeerMessage::Fingerprint(message) => message.encode_rest(out),
             PeerMessage::Compare(message) => message.encode_rest(out),
+            PeerMessage::Close(message) => message.encode_rest(out),
             PeerMessage::Pulse { actor, hlc, counters } => {
                 gaps::put_pulse(out, (*actor, *hlc), counters);
             }
@@ -478,17 +500,19 @@ impl PeerMessage {
                 cut.encode(out);
                 unknown.encode(out);
             }
-            PeerMessage::PageAsk { after, know, gathers, bytes_max, .. } => {
+            PeerMessage::PageAsk { after, know, gathers, run, bytes_max, .. } => {
+                out.put_u64(run.0);
                 out.put_u32(*bytes_max);
                 out.put_u8(after.is_some().into());
                 after.iter().for_each(|(bucket, key)| put_target(out, *bucket, key));
                 know.encode(out);
                 out.put_u8((*gathers).into());
             }
-            PeerMessage::PageAnswer { clock, know, objects, is_last, .. } => {
+            PeerMessage::PageAnswer { clock, know, ends, objects, is_last, .. } => {
                 out.put_u8((*is_last).into());
                 clock.encode(out);
                 know.encode(out);
+                gaps::put_ends(out, ends);
                 gaps::put_page(out, objects);
             }
         }
@@ -567,6 +591,9 @@ impl PeerMessage {
                 let message = FingerprintMessage::decode(kind, op, partition, &mut reader)?;
                 PeerMessage::Fingerprint(message)
             }
+            kind if CloseMessage::is_kind(kind) => {
+                PeerMessage::Close(CloseMessage::decode(kind, partition, &mut reader)?)
+            }
             PULSE => gaps::pulse(partition, &mut reader)?,
             SEEN => gaps::seen(op, partition, &mut reader)?,
             NOTED => {
@@ -585,18 +612,20 @@ impl PeerMessage {
                 PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
             }
             PAGE_ASK => {
+                let run = Actor(reader.u64()?);
                 let bytes_max = reader.u32()?;
                 let after = flag(&mut reader)?.then(|| target(&mut reader)).transpose()?;
                 let know = VersionVector::decode(&mut reader, ACTORS_MAX)?;
                 let gathers = flag(&mut reader)?;
-                PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max }
+                PeerMessage::PageAsk { op, partition, after, know, gathers, run, bytes_max }
             }
             PAGE_ANSWER => {
                 let is_last = flag(&mut reader)?;
                 let clock = DotSet::decode(&mut reader)?;
                 let know = VersionVector::decode(&mut reader, ACTORS_MAX)?;
+                let ends = gaps::ends(&mut reader)?;
                 let objects = gaps::page(&mut reader)?;
-                PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last }
+                PeerMessage::PageAnswer { op, partition, clock, know, ends, objects, is_last }
             }
             got => return Err(WireError::Invalid { field: "frame kind", got: got.into() }),
         };

@@ -30,6 +30,7 @@ pub mod cache;
 mod claims;
 pub mod config;
 mod doubt;
+pub mod ends;
 pub mod event;
 mod explain;
 mod fallback;
@@ -47,6 +48,7 @@ mod read;
 mod relay;
 pub mod replica;
 mod resync;
+mod retire;
 mod route;
 mod stable;
 mod stand_in;
@@ -80,6 +82,7 @@ use cache::ObjectCache;
 use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
 use doubt::Doubts;
+use ends::Ends;
 use event::{Caller, Counters, Demanded, Effect, Effects, Input};
 use fallback::Guest;
 use gaps::Gaps;
@@ -89,6 +92,7 @@ use log::{LogLimits, ShardLog};
 use partition::PartitionState;
 use peers::Peers;
 use relay::Votes;
+use retire::Retiring;
 use route::{Route, object_kind};
 use stable::Stable;
 use timers::Timers;
@@ -163,6 +167,9 @@ pub struct Shard {
     lingering: Lingering,
     log: ShardLog,
     hints: Hints,
+    /// What became of runs that ended.
+    ends: Ends,
+    retiring: Retiring,
     /// Partitions that others hold and this shard has written to.
     guests: BTreeMap<Partition, Guest>,
     handoff: Handoff,
@@ -221,6 +228,8 @@ impl Shard {
             lingering: Lingering::default(),
             log: ShardLog::new(boot.shard, boot.shards),
             hints: Hints::default(),
+            ends: Ends::default(),
+            retiring: Retiring::default(),
             guests: BTreeMap::new(),
             handoff: Handoff::default(),
             claims: Claims::new(),
@@ -282,6 +291,9 @@ impl Shard {
             Input::Verify(demand) => self.on_demand(&demand, now.mono),
             Input::Cluster(cluster) => {
                 self.hints.load(&self.boot, turn.store)?;
+                let boot = self.boot;
+                self.ends.load(|partition| boot.owns(partition), turn.store)?;
+                self.retiring.plan(now.mono, self.config.retire_ms);
                 self.on_cluster(cluster, turn)?;
                 self.expect_handoffs(now.mono);
             }
@@ -308,6 +320,7 @@ impl Shard {
         self.tick_handoff(turn);
         self.begin_verifying(turn);
         self.digest_slice(turn);
+        self.retire(turn);
     }
 
     /// When [`Shard::tick`], or the [`Shard::commit`] after it, has something to do.
@@ -318,8 +331,10 @@ impl Shard {
         let (hints, gaps) = (self.handoff.next_wakeup(), self.gaps.due());
         let (resyncs, verifying) = (self.resyncs.due(), self.schedule.next());
         let stable = self.stable.due().filter(|_| self.is_sound());
-        let (timers, digests) = (self.timers.next(), self.digests.due());
-        let due = [timers, hints, claims, doubts, gaps, resyncs, verifying, stable, digests];
+        let (timers, digests, retiring) =
+            (self.timers.next(), self.digests.due(), self.retiring.due());
+        let repairs = [gaps, resyncs, verifying, digests];
+        let due = [timers, hints, claims, doubts, stable, retiring].into_iter().chain(repairs);
         due.into_iter().flatten().min()
     }
 
@@ -354,6 +369,7 @@ impl Shard {
         self.commit_rest(turn)?;
         self.ask_others(turn);
         self.tell(turn);
+        self.keep_promises(turn);
         self.ask_for_gaps(turn);
         self.turn_pages(turn);
         self.resync_behind(turn);
@@ -372,7 +388,10 @@ impl Shard {
     }
 
     fn has_changes(&self) -> bool {
-        self.cache.has_changes() || self.log.has_pending() || self.hints.has_changes()
+        self.cache.has_changes()
+            || self.log.has_pending()
+            || self.hints.has_changes()
+            || self.ends.has_changes()
     }
 
     /// Commits what is open, if anything is, and releases what waited for that.
@@ -380,6 +399,7 @@ impl Shard {
         if self.has_changes() {
             self.cache.stage(turn.store);
             self.hints.stage(turn.store);
+            self.ends.stage(turn.store);
             let limits = LogLimits {
                 records: self.config.checkpoint_every,
                 bytes: self.config.log_memory_bytes_max,
@@ -396,7 +416,7 @@ impl Shard {
         self.claims.committed(self.log.pending(), self.boot.actor);
         for partition in self.log.adopted() {
             let Some(state) = self.partitions.get(partition) else { continue };
-            self.claims.loaded(*partition, state.clock().iter().map(|(actor, _)| actor));
+            self.claims.loaded(*partition, state.clock().known_actors());
         }
         let learned = self.stable.committed();
         self.claims.learned(learned);
@@ -405,6 +425,11 @@ impl Shard {
         cut.into_iter().for_each(|partition| self.owe_sweep(partition));
         self.cache.committed();
         self.hints.committed();
+        for (partition, actor) in self.ends.decided() {
+            self.claims.loaded(partition, std::iter::once(actor));
+        }
+        self.ends.committed();
+        self.retiring.committed(turn.store.committed());
         self.end_quarantines(turn.now.mono);
         turn.out.append(&mut self.held);
         for vote in std::mem::take(&mut self.own_votes) {
@@ -486,6 +511,7 @@ impl Shard {
             in_doubt: self.in_quarantine(Standing::Doubt),
             behind: self.in_quarantine(Standing::Behind),
             gap_asks_open: self.gaps.asks() as u64,
+            runs_undecided: self.ends.frozen().len() as u64,
             breaker_trips: self.peers.trips,
             breaker_probes: self.peers.probes,
             breakers_open: self.peers.open,
@@ -496,6 +522,12 @@ impl Shard {
     /// The nodes that are asked last because they did not answer.
     pub fn breakers(&self) -> impl Iterator<Item = (NodeId, BreakerState)> {
         self.peers.breakers()
+    }
+
+    /// The actor that assigns dots now.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        self.boot.actor
     }
 
     /// The state of a partition that this shard owns and holds.
@@ -523,8 +555,11 @@ impl Shard {
         self.digests.doubt_all();
         self.lag.roll_back();
         self.hints.roll_back();
+        self.retiring.roll_back();
         self.expect_handoffs(turn.now.mono);
         let mut concerned = self.log.roll_back();
+        let changed = self.ends.roll_back();
+        concerned.extend(changed.into_iter().filter(|it| self.partitions.contains_key(it)));
         concerned.append(&mut self.stable.roll_back());
         concerned.iter().for_each(|partition| self.stable.walk_again(*partition));
         let mut given_up: BTreeMap<Partition, DotSet> = BTreeMap::new();
@@ -534,6 +569,7 @@ impl Shard {
         match self.log.load(&concerned, &self.partitions, turn.store) {
             Ok(loaded) => {
                 for (id, mut state) in loaded {
+                    state.mark_ends(id, &self.ends);
                     if let Some(before) = self.partitions.get(&id) {
                         state.count_on_from(before.own_counter());
                         given_up.insert(id, before.clock().without(state.clock()));
@@ -643,6 +679,7 @@ impl Shard {
             PeerMessage::Compare(CompareMessage::Compared { op, positions }) => {
                 self.on_compared((from, op), &positions, turn);
             }
+            PeerMessage::Close(message) => self.on_close(from, message, turn),
             message => self.on_peer_about_gaps(from, message, turn),
         }
     }
@@ -688,13 +725,16 @@ impl Shard {
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown } => {
                 self.on_gap_answer((from, op), partition, objects, (&cut, &unknown), turn);
             }
-            PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max } => {
-                let what = (partition, after);
-                self.resyncs.asked((from, op), what, (know, gathers), bytes_max);
+            PeerMessage::PageAsk { op, partition, after, know, gathers, run, bytes_max } => {
+                // What is frozen here later must be known to be unknown there: see `retire`.
+                if self.peers.run(from) == Some(run) {
+                    let what = (partition, after);
+                    self.resyncs.asked((from, op), what, (know, gathers), bytes_max);
+                }
             }
-            PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last } => {
+            PeerMessage::PageAnswer { op, partition, clock, know, ends, objects, is_last } => {
                 let page = (objects, is_last);
-                self.on_page((from, op), partition, (clock, know), page, turn.now.mono);
+                self.on_page((from, op), partition, (clock, know, ends), page, turn.now.mono);
             }
             // All others are dealt with before.
             _ => self.counters.peer_rejections += 1,
@@ -755,8 +795,9 @@ impl Shard {
                     shared.for_each(|&partition| self.log.doubt(partition));
                 }
                 let mut loaded = self.log.load(&new, &self.partitions, turn.store)?;
-                for (&partition, state) in &loaded {
-                    self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
+                for (&partition, state) in &mut loaded {
+                    state.mark_ends(partition, &self.ends);
+                    self.claims.loaded(partition, state.clock().known_actors());
                 }
                 newly_held = loaded.keys().copied().collect();
                 self.partitions.append(&mut loaded);

@@ -13,6 +13,7 @@
 pub mod answers;
 pub mod bounds;
 pub mod claims;
+pub mod closed;
 pub mod converged;
 pub mod deadline;
 pub mod dots;
@@ -56,7 +57,7 @@ pub struct Property {
 }
 
 /// Every rule, in the order of the table in the crate's README.
-pub const PROPERTIES: [&Property; 44] = [
+pub const PROPERTIES: [&Property; 47] = [
     &dots::UNIQUE,
     &dots::RETRY_ONCE,
     &values::GENUINE,
@@ -91,6 +92,9 @@ pub const PROPERTIES: [&Property; 44] = [
     &claims::STABLE_IS_SEEN,
     &replica::FORGOTTEN_IS_KNOWN,
     &equal_clocks::NOTHING_UNEXPLAINED,
+    &closed::ONE_DECISION,
+    &closed::NOTHING_HELD_IS_VOID,
+    &closed::ALL_FOLDED,
     &bounds::BOUNDED,
     &converged::SAME_EVERYWHERE,
     &converged::SAME_CLOCKS,

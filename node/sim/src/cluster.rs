@@ -21,7 +21,7 @@ mod standing;
 mod tally;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -33,7 +33,7 @@ use holm_core::shard::config::{ClusterState, ShardConfig};
 use holm_core::shard::event::Counters;
 use holm_core::store::Table;
 use holm_protocol::bucket::{BucketInfo, BucketKind, BucketPolicy};
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use rand::rngs::ChaCha8Rng;
 
@@ -143,6 +143,8 @@ pub struct Cluster {
     counters_of_the_dead: Counters,
     /// Where nodes told each other that they stand, if a bug may have changed that.
     positions: BTreeMap<OpId, Vec<(Partition, Position)>>,
+    /// Every actor that a node's shard was given.
+    actors: BTreeSet<Actor>,
     /// What a bug that was put back remembers.
     bugs: bugs::Bugs,
     /// Records the protocol's steps, if somebody wants them.
@@ -193,6 +195,7 @@ impl Cluster {
             tally: FaultTally::default(),
             counters_of_the_dead: Counters::default(),
             positions: BTreeMap::new(),
+            actors: BTreeSet::new(),
             bugs: bugs::Bugs::default(),
             recorder: None,
             setup,

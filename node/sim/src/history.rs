@@ -32,8 +32,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use holm_core::clock::IntervalSet;
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{BucketId, Hlc, NodeId, Partition, RegionId};
+use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition, RegionId};
 use holm_protocol::level::Level;
 use holm_protocol::version_vector::VersionVector;
 
@@ -207,6 +208,8 @@ pub struct History {
     given: BTreeMap<(KeyId, Bytes), EventSet>,
     lost: BTreeMap<(Partition, Dot), BTreeSet<NodeId>>,
     homes: Vec<Home>,
+    /// What actors of runs that ended have, as nodes learned it.
+    closed: BTreeMap<(Partition, Actor), IntervalSet>,
 }
 
 /// A hint that went home.
@@ -382,6 +385,7 @@ impl History {
                 return Learned::DotTaken(other);
             }
             Some(_) => return Learned::Fits,
+            None if self.is_void(partition, dot) => return Learned::Fits,
             None => {}
         }
         let dots = || self.tries(id).filter_map(|(_, event)| event.dot);
@@ -396,6 +400,29 @@ impl History {
             self.events[id.0].lost.extend(nodes);
         }
         Learned::Fits
+    }
+
+    /// What an actor of a run that ended has, as far as nodes have learned it.
+    #[must_use]
+    pub fn closed(&self, partition: Partition, actor: Actor) -> Option<&IntervalSet> {
+        self.closed.get(&(partition, actor))
+    }
+
+    /// All that is known of that.
+    pub fn all_closed(&self) -> impl Iterator<Item = ((Partition, Actor), IntervalSet)> + '_ {
+        self.closed.iter().map(|(place, dots)| (*place, dots.clone()))
+    }
+
+    /// Whether a dot is decided to be void: nobody names it any more. What it had overwritten may be
+    /// gone with it.
+    #[must_use]
+    pub fn is_void(&self, partition: Partition, dot: Dot) -> bool {
+        self.closed(partition, dot.actor).is_some_and(|dots| !dots.contains(dot.counter))
+    }
+
+    /// It is decided that an actor has just these dots.
+    pub fn close(&mut self, partition: Partition, actor: Actor, dots: &IntervalSet) {
+        self.closed.entry((partition, actor)).or_insert_with(|| dots.clone());
     }
 
     /// What an answer that shows these events shows: them, and what their writers saw.

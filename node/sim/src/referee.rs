@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holm_core::clock::PartitionClock;
+use holm_core::clock::{IntervalSet, PartitionClock};
 use holm_core::context::ContextSecrets;
 use holm_core::keys::{OBJECT_KEY_HEAD_LEN, SEGMENTS_BEGIN};
 use holm_core::layout::Layout;
@@ -578,6 +578,11 @@ impl Referee {
         let bucket = BucketId(u32::from_be_bytes(head[4..].try_into().ok()?));
         let key = self.history.key_id(bucket, &Bytes::copy_from_slice(name))?;
         Some((Partition::from_u32(partition), key))
+    }
+
+    /// Nodes have learned which dots an actor of a run that ended has.
+    pub fn closed(&mut self, (partition, actor): (Partition, Actor), dots: &IntervalSet) {
+        self.history.close(partition, actor, dots);
     }
 
     /// These nodes have a write and cannot be read.

@@ -298,6 +298,7 @@ line!("shard" ShardConfig {
     gap_bytes_max,
     verify_every_ms,
     verify_rows,
+    retire_ms,
 });
 line!("timing" Timing { delays, link_spread, disk, detect_us });
 line!("client" ClientPlan {

@@ -231,6 +231,7 @@ impl Sim {
         self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.cluster.check_clocks();
+        self.cluster.check_voids();
         self.let_hints_go_home();
         self.converge();
         self.read_all();
@@ -355,16 +356,19 @@ impl Sim {
         let until_us = self.cluster.now_us() + CONVERGE_US;
         let mut clocks = self.check_clocks_converged();
         let mut forgotten = self.cluster.check_all_forgotten();
+        let mut folded = self.cluster.check_all_folded();
         while self.goes_on()
             && self.cluster.now_us() < until_us
             && (clocks.is_err()
                 || !self.cluster.quarantined().is_empty()
                 || forgotten.is_err()
+                || folded.is_err()
                 || !keys.iter().all(|&key| self.is_converged(key)))
         {
             self.run_until(self.cluster.now_us() + LOOK_US);
             clocks = self.check_clocks_converged();
             forgotten = self.cluster.check_all_forgotten();
+            folded = self.cluster.check_all_folded();
         }
         if self.goes_on() {
             let left = quarantine::check_left(&self.cluster.quarantined());
@@ -375,6 +379,7 @@ impl Sim {
             }
             self.cluster.referee_mut().judge(clocks);
             self.cluster.referee_mut().judge(forgotten);
+            self.cluster.referee_mut().judge(folded);
         }
     }
 

@@ -10,8 +10,8 @@ pub mod answers;
 pub mod messages;
 
 use crate::check::{
-    Property, answers as read, bounds, claims, converged, deadline, dots, durable, equal_clocks,
-    gone, hints, logged, quarantine, quorum_reads, receipts, replica, values,
+    Property, answers as read, bounds, claims, closed, converged, deadline, dots, durable,
+    equal_clocks, gone, hints, logged, quarantine, quorum_reads, receipts, replica, values,
 };
 
 /// What is known of a bug.
@@ -196,6 +196,10 @@ tampers! {
         GRACE, claims::STABLE_IS_SEEN;
     StableNotTold, "Replicas do not tell each other what they know to be stable.",
         None, converged::ALL_FORGOTTEN;
+    DotsDenied, "A replica that is asked what it has of a run that ended says that it has nothing.",
+        None, closed::NOTHING_HELD_IS_VOID;
+    EndsNotTold, "What is decided of a run that ended is told to nobody.",
+        None, closed::ALL_FOLDED;
     GapClosedUnsent, "An answer to a gap leaves objects out and says that it closes their gaps.",
         None, equal_clocks::EQUAL_STATES;
 }

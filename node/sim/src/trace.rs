@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
-use holm_core::clock::DotSet;
+use holm_core::clock::{DotSet, IntervalSet};
 use holm_core::object::Object;
 use holm_core::peer::verify::{Answer, KeyState, Question};
 use holm_core::peer::{
-    Claimed, CompareMessage, Found, GapObject, HintMessage, PageObject, PeerMessage, Position, Want,
+    Claimed, CloseMessage, CompareMessage, Finding, Found, GapObject, HintMessage, PageObject,
+    PeerMessage, Position, Want,
 };
 use holm_protocol::dot::Dot;
 use holm_protocol::frame::FrameDecoder;
@@ -304,6 +305,13 @@ impl Names {
         }
     }
 
+    fn actor(&self, actor: Actor) -> String {
+        match self.0.get(&actor) {
+            Some((node, run)) => format!("{node}.{run}"),
+            None => actor.to_string(),
+        }
+    }
+
     fn write(&self, what: &What, out: &mut String) -> fmt::Result {
         match what {
             What::Peer { from, to, frame } => {
@@ -360,6 +368,43 @@ impl Names {
         write!(out, "{word}: {}", joined(positions.iter().map(position)))
     }
 
+    fn close(&self, message: &CloseMessage, out: &mut String) -> fmt::Result {
+        let actor = |&(partition, actor): &(Partition, Actor)| {
+            format!("{} of {partition}", self.actor(actor))
+        };
+        let dots = |actor: Actor, dots: &IntervalSet| {
+            let mut set = DotSet::new();
+            set.merge_actor(actor, dots);
+            self.dots(&set)
+        };
+        match message {
+            CloseMessage::Ask { step, actors, .. } => {
+                write!(out, "asks about {} ({step:?})", joined(actors.iter().map(actor)))
+            }
+            CloseMessage::Answer { step, found, .. } => {
+                let one = |(partition, (of, finding)): &(Partition, (Actor, Finding))| {
+                    let place = actor(&(*partition, *of));
+                    match finding {
+                        Finding::Alive => format!("{place} is alive"),
+                        Finding::Later => format!("{place} later"),
+                        Finding::Promised(here) => format!("{place} has {}", dots(*of, here)),
+                        Finding::Closed(all) => format!("{place} has just {}", dots(*of, all)),
+                    }
+                };
+                write!(out, "says that {} ({step:?})", joined(found.iter().map(one)))
+            }
+            CloseMessage::Ends(ends) => {
+                let one = |(partition, (of, all)): &(Partition, (Actor, IntervalSet))| {
+                    format!("{} of {partition}", dots(*of, all))
+                };
+                write!(out, "tells that there is just {}", joined(ends.iter().map(one)))
+            }
+            CloseMessage::Wanted(actors) => {
+                write!(out, "wants to know the end of {}", joined(actors.iter().map(actor)))
+            }
+        }
+    }
+
     fn peer(&self, frame: &Bytes, out: &mut String) -> fmt::Result {
         let Some(message) = whole_frame(frame).and_then(|f| PeerMessage::decode(&f).ok()) else {
             return out.write_str("undecodable");
@@ -395,6 +440,7 @@ impl Names {
             PeerMessage::Hint(message) => self.hint(&message, out),
             PeerMessage::Fingerprint(message) => write!(out, "{message:?}"),
             PeerMessage::Compare(message) => self.comparison(&message, out),
+            PeerMessage::Close(message) => self.close(&message, out),
             PeerMessage::Proxy { request, .. } => {
                 out.write_str("asks for its client: ")?;
                 self.a_request(&request, out)
@@ -591,6 +637,7 @@ fn answered_key(what: &What, asked: &mut Asked) -> Option<Bytes> {
                 | PeerMessage::PageAsk { .. }
                 | PeerMessage::PageAnswer { .. }
                 | PeerMessage::Compare(_)
+                | PeerMessage::Close(_)
                 | PeerMessage::Verify { .. }
                 | PeerMessage::VerifyReply { .. }
                 | PeerMessage::Fingerprint(_) => None,

@@ -24,6 +24,15 @@ pub struct IntervalSet {
     ranges: Vec<(u64, u64)>,
 }
 
+impl FromIterator<u64> for IntervalSet {
+    /// The set of these counters.
+    fn from_iter<T: IntoIterator<Item = u64>>(counters: T) -> IntervalSet {
+        let mut set = IntervalSet::new();
+        counters.into_iter().for_each(|counter| _ = set.insert(counter));
+        set
+    }
+}
+
 impl IntervalSet {
     /// The empty set.
     #[must_use]

@@ -114,6 +114,41 @@ proptest! {
         prop_assert_eq!(merged, union);
     }
 
+    /// Goal: folding actors away changes no answer of a clock. Method: of two clocks any whole
+    /// actors are folded away, in either or in both; every question is asked of both forms.
+    #[test]
+    fn folding_changes_no_answer(a in steps(), b in steps(), fold_a: [bool; 4], fold_b: [bool; 4]) {
+        let folded = |(clock, _): &(PartitionClock, Seen), which: [bool; 4]| {
+            let mut folded = clock.clone();
+            for (actor, seen) in clock.iter() {
+                if which[actor.0 as usize - 1] && seen.ranges().is_empty() {
+                    folded.retire(actor, seen.prefix());
+                    assert!(folded.get(actor).is_none());
+                }
+            }
+            folded
+        };
+        let (a, b) = (build(&a), build(&b));
+        let (folded_a, folded_b) = (folded(&a, fold_a), folded(&b, fold_b));
+        for actor in (1..=ACTORS + 1).map(Actor) {
+            prop_assert_eq!(folded_a.seen_of(actor), a.0.seen_of(actor));
+            for counter in 0..COUNTERS + 8 {
+                let dot = Dot { actor, counter };
+                prop_assert_eq!(folded_a.contains(dot), a.1.contains(&dot));
+            }
+        }
+        prop_assert_eq!(folded_a.is_empty(), a.1.is_empty());
+        prop_assert_eq!(folded_a.covers(&folded_b), a.0.covers(&b.0));
+        prop_assert_eq!(folded_a.difference(&folded_b), a.0.difference(&b.0));
+        prop_assert_eq!(folded_a.has_seen_the_same(&folded_b), a.1 == b.1);
+        let mut merged = folded_a.clone();
+        merged.merge(&folded_a);
+        prop_assert_eq!(&merged, &folded_a);
+        for (actor, end) in folded_a.retired() {
+            prop_assert!(!merged.insert(Dot { actor, counter: end + 1 }), "it has ended");
+        }
+    }
+
     /// Goal: the stable clock never passes a dot that one replica lacks, and is no lower than it
     /// must be. Method: compare with the shortest prefix in the models.
     #[test]

@@ -10,12 +10,16 @@ use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 use super::{OpId, PeerMessage, put_target, target};
 use crate::clock::{ACTORS_MAX, DotSet};
 use crate::shard::config::shard_of;
+use crate::shard::ends::End;
 
 /// The most partitions that one message speaks of: those of all placements that a node can have.
 const PARTITIONS_MAX: usize = 1 << 20;
 
 /// The most objects in one answer: above what anybody sends.
 const OBJECTS_MAX: usize = 1 << 16;
+
+/// The most actors that ended in one page: what a partition comes to in a hundred thousand starts.
+const ENDS_MAX: usize = 1 << 20;
 
 /// What a replica claims of a partition, of the actors of whom something has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,12 +71,13 @@ impl PeerMessage {
                 let (positions, message) = message.split();
                 by_shard(positions, shards, message)
             }
+            PeerMessage::Close(message) => message.split(shards),
             message => vec![(shard_of(message.partition(), shards), message)],
         }
     }
 }
 
-fn by_shard<T>(
+pub(super) fn by_shard<T>(
     parts: Vec<(Partition, T)>,
     shards: usize,
     message: impl Fn(Vec<(Partition, T)>) -> PeerMessage,
@@ -171,6 +176,24 @@ pub(super) fn page(reader: &mut Reader<'_>) -> Result<Vec<PageObject>, WireError
         objects.push(PageObject { bucket, key, object });
     }
     Ok(objects)
+}
+
+/// Count (varint), then per actor its number (8 bytes) and its end.
+pub(super) fn put_ends(out: &mut BytesMut, ends: &[(Actor, End)]) {
+    put_varint(out, ends.len() as u64);
+    for (actor, end) in ends {
+        out.put_u64(actor.0);
+        end.put(out);
+    }
+}
+
+pub(super) fn ends(reader: &mut Reader<'_>) -> Result<Vec<(Actor, End)>, WireError> {
+    let count = reader.length("ends", ENDS_MAX)?;
+    let mut ends = Vec::new();
+    for _ in 0..count {
+        ends.push((Actor(reader.u64()?), End::read(reader)?));
+    }
+    Ok(ends)
 }
 
 /// Count (varint, at least 1), then per partition its number (4 bytes), but for the first, with

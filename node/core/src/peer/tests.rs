@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::fingerprint::BucketDigest;
 use super::verify::{Answer, KeyState, Question};
 use super::*;
-use crate::clock::PartitionClock;
+use crate::clock::{IntervalSet, PartitionClock};
 
 fn only_frame(stream: &[u8]) -> Frame {
     let mut decoder = FrameDecoder::new();
@@ -97,6 +97,7 @@ fn samples() -> Vec<PeerMessage> {
     ];
     samples.extend(fingerprints.map(PeerMessage::Fingerprint));
     samples.extend(about_gaps(op, partition));
+    samples.extend(about_ends(partition));
     samples.extend(found.map(|found| PeerMessage::ReadReply { op, partition, found }));
     samples.extend(verifying(op, partition));
     samples
@@ -120,7 +121,7 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
     let (cut, unknown) = (dots.clone(), DotSet::new());
     let (bucket, key) = (BucketId(3), Bytes::from_static(b"key"));
     let page = PageObject { bucket, key: key.clone(), object: Bytes::from_static(b"object") };
-    let (clock, bytes_max) = (dots.clone(), 9);
+    let (clock, run, bytes_max) = (dots.clone(), Actor(77), 9);
     let mut know = VersionVector::new();
     know.insert(holm_protocol::dot::Dot { actor: Actor(3), counter: 4 });
     let position = |standing, know: &VersionVector| Position { standing, know: know.clone() };
@@ -129,6 +130,11 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
         (other, position(Standing::Doubt, &VersionVector::new())),
         (Partition { placement: PlacementId(1), index: 0 }, position(Standing::Serves, &know)),
     ];
+    let ends = vec![
+        (Actor(1), End::Frozen),
+        (Actor(2), End::Closed(IntervalSet::from_prefix(2))),
+        (Actor(3), End::Folded(IntervalSet::from_prefix(3))),
+    ];
     vec![
         PeerMessage::PageAsk {
             op,
@@ -136,6 +142,7 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
             after: None,
             know: know.clone(),
             gathers: true,
+            run,
             bytes_max,
         },
         PeerMessage::PageAsk {
@@ -144,6 +151,7 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
             after: Some((bucket, key)),
             know: VersionVector::new(),
             gathers: false,
+            run,
             bytes_max,
         },
         PeerMessage::PageAnswer {
@@ -151,6 +159,7 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
             partition,
             clock,
             know: know.clone(),
+            ends,
             objects: vec![page],
             is_last: true,
         },
@@ -162,6 +171,28 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
         PeerMessage::GapAsk { op, partition, missing: dots, bytes_max: 70_000 },
         PeerMessage::GapAnswer { op, partition, objects: vec![object], cut, unknown },
     ]
+}
+
+fn about_ends(partition: Partition) -> [PeerMessage; 4] {
+    let other = Partition { placement: PlacementId(0), index: 2 };
+    let mut dots = IntervalSet::from_prefix(3);
+    dots.insert(5);
+    let actors = vec![(partition, Actor(3)), (partition, Actor(4)), (other, Actor(3))];
+    let standings = [
+        Finding::Alive,
+        Finding::Later,
+        Finding::Promised(IntervalSet::new()),
+        Finding::Closed(dots.clone()),
+    ];
+    let found = standings.map(|standing| (partition, (Actor(9), standing))).to_vec();
+    let ends = vec![(partition, (Actor(3), dots.clone())), (other, (Actor(4), dots))];
+    let messages = [
+        CloseMessage::Ask { view: 7, step: Step::Hints, actors: actors.clone() },
+        CloseMessage::Answer { view: 7, step: Step::Dots, found },
+        CloseMessage::Ends(ends),
+        CloseMessage::Wanted(actors),
+    ];
+    messages.map(PeerMessage::Close)
 }
 
 /// Goal: a receiver with another number of shards gets every partition's part at the shard that owns
@@ -255,7 +286,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(kind in 60u8..80, body: Vec<u8>) {
+    fn noise_never_panics(kind in 60u8..144, body: Vec<u8>) {
         let _ = PeerMessage::decode(&Frame { kind, id: 1, body: body.into() });
     }
 }

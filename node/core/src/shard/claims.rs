@@ -418,11 +418,13 @@ fn changes(
         let Some(state) = state.filter(|_| is_told) else {
             continue;
         };
-        if let Some(seen) = state.clock().get(actor) {
+        // Also of actors that are folded away: who has an older disk may lack something of them.
+        let seen = state.clock().seen_of(actor);
+        if !seen.is_empty() {
             bytes += 24 + 4 * seen.ranges().len();
             let claimed = clocks.entry(partition).or_default();
-            claimed.seen.merge_actor(actor, seen);
-            claimed.know.insert(Dot { actor, counter: state.account().know.get(actor) });
+            claimed.seen.merge_actor(actor, &seen);
+            claimed.know.insert(Dot { actor, counter: state.knows(actor) });
         }
     }
     (clocks, upto)

@@ -75,6 +75,8 @@ pub struct ShardConfig {
     pub gap_bytes_max: usize,
     /// How often a partition is verified with each other replica, milliseconds; 0: only on demand.
     pub verify_every_ms: u64,
+    /// How often a shard looks for actors of runs that ended, milliseconds; 0: never.
+    pub retire_ms: u64,
     /// Rows that a verification reads at a time; requests are served between. At most 4096 count
     /// when keys are compared.
     pub verify_rows: usize,
@@ -118,6 +120,8 @@ impl Default for ShardConfig {
             gap_asks_max: 8,
             gap_bytes_max: 256 << 10,
             verify_every_ms: 3_600_000,
+            // A run ends seldom, and nothing waits for it but room.
+            retire_ms: 10_000,
             // About a quarter of a millisecond.
             verify_rows: 512,
         }
@@ -155,6 +159,7 @@ impl ShardConfig {
             gap_asks_max: 2,
             gap_bytes_max: 256,
             verify_every_ms: 0,
+            retire_ms: 0,
             verify_rows: 3,
         }
     }

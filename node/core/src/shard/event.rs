@@ -292,6 +292,16 @@ pub struct Counters {
     pub resync_objects: u64,
     /// Dots asked for whose keys a peer's log did not know any more.
     pub gap_dots_cut: u64,
+    /// Actors of runs that ended, of any partition, of which this node has promised to take no more.
+    pub runs_frozen: u64,
+    /// Of which it has learned what they have.
+    pub runs_closed: u64,
+    /// Whose entries it has folded away.
+    pub runs_folded: u64,
+    /// Decisions that it refused, because it has what they say that nobody has: operators must look.
+    pub ends_refused: u64,
+    /// Actors that are frozen and not decided now.
+    pub runs_undecided: u64,
     /// Tombstones that every replica has, and that were deleted.
     pub tombstones_removed: u64,
     /// Contexts that were cut down to what is alive, in writes of their own.

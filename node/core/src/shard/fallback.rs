@@ -55,6 +55,11 @@ impl Guest {
         let actor = Actor(xxh3_64_with_seed(&name, run.0));
         Guest { number, actor, counter: 0, is_spent: false }
     }
+
+    /// The actor, if it may still assign dots.
+    pub(super) fn alive(&self) -> Option<Actor> {
+        (!self.is_spent).then_some(self.actor)
+    }
 }
 
 impl Shard {

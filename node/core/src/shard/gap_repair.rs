@@ -82,7 +82,7 @@ impl Shard {
         let ripens_at = now.plus_ms(self.patience_ms());
         for &(partition, counter) in counters {
             let Some(state) = self.partitions.get(&partition) else { continue };
-            let seen = state.clock().get(actor).map_or(0, |seen| seen.prefix());
+            let seen = state.clock().seen_of(actor).prefix();
             if seen >= counter || actor == self.boot.actor {
                 continue;
             }
@@ -242,7 +242,9 @@ impl Shard {
             turn.out.push(Effect::Send { to: vec![from], message });
             return;
         }
-        let unknown = missing.without(state.clock());
+        let mut unknown = missing.without(state.clock());
+        // What is void nobody has.
+        unknown.merge(&self.void_of(partition, missing, from));
         let seen = missing.without(&unknown);
         let Ok(keys) = self.log.find(partition, (&seen, DOTS_MAX), turn.store) else {
             self.counters.corrupt_objects += 1;

@@ -61,6 +61,8 @@ struct Open {
 pub(super) struct Hints {
     is_loaded: bool,
     totals: BTreeMap<NodeId, Total>,
+    /// How many rows each partition has.
+    partitions: BTreeMap<Partition, u64>,
     bytes: usize,
     open: BTreeMap<Vec<u8>, Open>,
     open_bytes: usize,
@@ -88,14 +90,24 @@ impl Hints {
                     return Err(StoreError::Corrupt(format!("hints: a key of {len} bytes")));
                 };
                 if boot.owns(partition) {
-                    self.count(replica, None, Some(key.len() + row.len()));
+                    self.count((replica, partition), None, Some(key.len() + row.len()));
                     self.note_age(replica, since_ms);
                 }
             }
         }
     }
 
-    fn count(&mut self, replica: NodeId, before: Option<usize>, after: Option<usize>) {
+    fn count(
+        &mut self,
+        (replica, partition): (NodeId, Partition),
+        before: Option<usize>,
+        after: Option<usize>,
+    ) {
+        let rows = self.partitions.entry(partition).or_default();
+        *rows = *rows + u64::from(after.is_some()) - u64::from(before.is_some());
+        if *rows == 0 {
+            self.partitions.remove(&partition);
+        }
         let total = self.totals.entry(replica).or_default();
         total.rows = total.rows + u64::from(after.is_some()) - u64::from(before.is_some());
         let (less, more) = (before.unwrap_or(0), after.unwrap_or(0));
@@ -117,6 +129,11 @@ impl Hints {
     /// What is kept for a replica.
     pub(super) fn total(&self, replica: NodeId) -> Total {
         self.totals.get(&replica).copied().unwrap_or_default()
+    }
+
+    /// How many rows there are of a partition.
+    pub(super) fn of(&self, partition: Partition) -> u64 {
+        self.partitions.get(&partition).copied().unwrap_or(0)
     }
 
     /// Replicas for which something is kept.
@@ -153,10 +170,10 @@ impl Hints {
 
     /// Changes a row in the open batch. `before` is what is there.
     pub(super) fn set(&mut self, key: Vec<u8>, before: Option<&Bytes>, after: Option<Bytes>) {
-        let Some((replica, ..)) = hint_key_parts(&key) else { return };
+        let Some((replica, partition, ..)) = hint_key_parts(&key) else { return };
         let len = |row: &Bytes| key.len() + row.len();
         let (before, more) = (before.map(len), after.as_ref().map(len));
-        self.count(replica, before, more);
+        self.count((replica, partition), before, more);
         self.open_bytes += more.unwrap_or(0);
         match self.open.entry(key) {
             Entry::Occupied(mut open) => open.get_mut().after = after,
@@ -197,9 +214,9 @@ impl Hints {
     pub(super) fn roll_back(&mut self) {
         self.open_bytes = 0;
         for (key, open) in std::mem::take(&mut self.open) {
-            if let Some((replica, ..)) = hint_key_parts(&key) {
+            if let Some((replica, partition, ..)) = hint_key_parts(&key) {
                 let after = open.after.map(|row| key.len() + row.len());
-                self.count(replica, after, open.before);
+                self.count((replica, partition), after, open.before);
             }
         }
     }
@@ -279,6 +296,7 @@ impl Shard {
             return Err(Refusal::WrongKind);
         }
         self.check_dots(hint.partition, &incoming)?;
+        self.check_ends(hint.partition, &incoming)?;
         self.check_clocks(turn.now, &incoming)?;
         self.writable(turn.store)?;
         self.store_hint(replica, hint, incoming, turn)

@@ -2,11 +2,12 @@
 //! [account](super::account).
 
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::Actor;
+use holm_protocol::ids::{Actor, Partition};
 use holm_protocol::version_vector::{Relation, VersionVector};
 
 use crate::clock::PartitionClock;
 use crate::shard::account::Account;
+use crate::shard::ends::Ends;
 
 /// One partition in a shard's memory.
 #[derive(Debug, Default)]
@@ -53,6 +54,8 @@ impl PartitionState {
     /// Learns that this is stable. Says whether any of it is new: then the account belongs into the
     /// open batch.
     pub fn learn_stable(&mut self, stable: &VersionVector) -> bool {
+        let is_open = |dot: &Dot| self.clock.end_of(dot.actor) == 0;
+        let stable: &VersionVector = &stable.iter().filter(is_open).collect();
         let know = &mut self.account.know;
         let is_new = matches!(know.relation(stable), Relation::Before | Relation::Concurrent);
         know.merge(stable);
@@ -96,6 +99,23 @@ impl PartitionState {
     /// into the next checkpoint.
     pub fn adopt(&mut self, clock: &PartitionClock) {
         self.clock.merge(clock);
+    }
+
+    /// Marks what is known of actors that ended. What is folded away is known to be stable, and needs
+    /// no entry for that either.
+    pub fn mark_ends(&mut self, partition: Partition, ends: &Ends) {
+        ends.mark(partition, &mut self.clock);
+        let is_folded = |dot: &Dot| self.clock.end_of(dot.actor) > 0;
+        if self.account.know.iter().any(|dot| is_folded(&dot)) {
+            let left = self.account.know.iter().filter(|dot| !is_folded(dot));
+            self.account.know = left.collect();
+        }
+    }
+
+    /// Up to where an actor's dots are known here to be stable.
+    #[must_use]
+    pub fn knows(&self, actor: Actor) -> u64 {
+        self.account.know.get(actor).max(self.clock.end_of(actor))
     }
 
     /// Marks a dot as seen. Says whether it was new: then it belongs into the log.

@@ -146,6 +146,7 @@ impl Shard {
         let Sent { object: mut incoming, encoded, is_evidence } = sent;
         self.check_standing(partition)?;
         self.writable(store)?;
+        self.check_ends(partition, &incoming)?;
         let Some(state) = self.partitions.get(&partition) else {
             return Err(Refusal::NotReplica);
         };

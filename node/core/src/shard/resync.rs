@@ -3,8 +3,8 @@
 //! It must where nothing less helps: it is behind ([`doubt`](super::doubt)), or it lacks dots of which
 //! nobody's log knows the keys any more, because logs are bounded and their oldest segments are cut.
 //! It takes all objects of the partition, page by page in the order of their keys, joins each, and at
-//! the end adopts the sender's clock and what the sender knew to be stable: everything they speak of
-//! is part of what was sent.
+//! the end adopts the sender's clock, what the sender knew to be stable, and of actors that ended
+//! ([`ends`](super::ends)): everything they speak of is part of what was sent.
 //!
 //! - **Both sides are looked at** (`Stability-resync-one-sided`): a sibling that came and was
 //!   overwritten here stays away, as with any replicated object; a sibling that is here goes if the
@@ -32,13 +32,14 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::limits::KEY_LEN_MAX;
 use holm_protocol::version_vector::VersionVector;
 
 use crate::clock::{ACTORS_MAX, DotSet};
 use crate::keys::{OBJECT_KEY_HEAD_LEN, object_key};
 use crate::peer::{OpId, PageObject, PeerMessage, Position, Standing};
+use crate::shard::ends::End;
 use crate::shard::event::Effect;
 use crate::shard::replica::Incoming;
 use crate::shard::{Shard, Turn};
@@ -79,9 +80,10 @@ struct Resync {
     peer: NodeId,
     op: OpId,
     after: Cursor,
-    /// What the peer had seen, and knew to be stable, at the start.
+    /// What the peer had seen, knew to be stable, and knew of actors that ended, at the start.
     clock: DotSet,
     know: VersionVector,
+    ends: Vec<(Actor, End)>,
     page: Option<Page>,
     /// From which own row on the partition is still to be walked.
     walked: Vec<u8>,
@@ -102,6 +104,7 @@ impl Resync {
             after: None,
             clock: DotSet::new(),
             know: VersionVector::new(),
+            ends: Vec::new(),
             page: None,
             walked: first_row(partition),
             left,
@@ -221,8 +224,8 @@ impl Shard {
         let bytes_max = self.config.gap_bytes_max as u32;
         let state = self.partitions.get(&partition).filter(|_| after.is_none());
         let know = state.map(|state| state.account().know.clone()).unwrap_or_default();
-        let gathers = open.gathers;
-        let message = PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max };
+        let (gathers, run) = (open.gathers, self.run);
+        let message = PeerMessage::PageAsk { op, partition, after, know, gathers, run, bytes_max };
         turn.out.push(Effect::Send { to: vec![open.peer], message });
         self.resyncs.open = Some(open);
     }
@@ -252,7 +255,7 @@ impl Shard {
         &mut self,
         (from, op): (NodeId, OpId),
         partition: Partition,
-        (clock, know): (DotSet, VersionVector),
+        (clock, know, ends): (DotSet, VersionVector, Vec<(Actor, End)>),
         (objects, is_last): (Vec<PageObject>, bool),
         now: Mono,
     ) {
@@ -262,7 +265,7 @@ impl Shard {
         let Some(mut open) = self.resyncs.open.take_if(is_it) else { return };
         open.late = 0;
         if open.after.is_none() {
-            (open.clock, open.know) = (clock, know);
+            (open.clock, open.know, open.ends) = (clock, know, ends);
         }
         let end = match (objects.last(), is_last) {
             (_, true) => end_row(partition),
@@ -352,9 +355,12 @@ impl Shard {
     fn end_resync<S: Store>(&mut self, mut open: Resync, turn: &mut Turn<'_, S>) {
         let now = turn.now.mono;
         let partition = open.partition;
+        // Before the clock, in which what is void counts as seen.
+        self.adopt_ends(partition, &open.ends);
         if !self.adopt(partition, (&open.clock, &open.know)) {
             return self.fail_resync(open.peer, now);
         }
+        self.adopt_folds(partition, &open.ends);
         if let Some(peer) = open.left.pop() {
             let next = Resync::new(partition, (peer, open.left), open.gathers);
             return self.ask_for_page(next, turn);
@@ -375,7 +381,11 @@ impl Shard {
     }
 
     /// Marks what another replica had seen, all of whose objects are joined. Says whether that can be.
-    fn adopt(&mut self, partition: Partition, (clock, know): (&DotSet, &VersionVector)) -> bool {
+    pub(super) fn adopt(
+        &mut self,
+        partition: Partition,
+        (clock, know): (&DotSet, &VersionVector),
+    ) -> bool {
         let Some(state) = self.partitions.get_mut(&partition) else { return false };
         // Only this run can have made this run's dots.
         let own = clock.get(self.boot.actor).map_or(0, |own| own.max());

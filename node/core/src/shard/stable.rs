@@ -292,7 +292,7 @@ impl Shard {
             return;
         }
         let (stable, forgettable) = self.stable.conclude(partition, replicas);
-        let is_new = |dot: &Dot| state.account().know.get(dot.actor) < dot.counter;
+        let is_new = |dot: &Dot| state.knows(dot.actor) < dot.counter;
         let new: Vec<Actor> = stable.iter().filter(is_new).map(|dot| dot.actor).collect();
         if !new.is_empty() {
             state.learn_stable(&stable);

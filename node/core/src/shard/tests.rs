@@ -8,6 +8,7 @@
 mod accounts;
 mod batches;
 mod breakers;
+mod closing;
 mod doubts;
 mod explaining;
 mod fallbacks;

@@ -29,6 +29,7 @@ impl Shard {
         turn: &mut Turn<'_, S>,
     ) -> Result<(), Refusal> {
         let mut incoming = self.check_incoming(write, turn.now)?;
+        self.check_void(write.partition, &incoming)?;
         self.writable(turn.store)?;
         let Incoming { partition, bucket, .. } = *write;
         let row = self.object_key(partition, bucket, &write.key);

@@ -11,7 +11,7 @@
 //! **The context that a writer gets back** covers its write and what it had read, never a value it
 //! has not seen (I5), and never a write without that write's own effects (I3): an entry of a version
 //! vector also covers all smaller counters of its actor. So: if the write is all that is alive, the
-//! object's whole context; else the writer's context and the new dot, unless this run has given the
+//! object's whole context; else the writer's context, void entries too, and the new dot, unless this run has given the
 //! key other dots that the writer has not read; then the writer's context alone.
 
 use std::collections::BTreeSet;
@@ -161,7 +161,8 @@ impl Shard {
             before.forget(forgettable);
         }
         let known = before.context.get(dot.actor);
-        let (next, hlc) = self.next_state((route, write, context), (before, dot), turn.now)?;
+        let lowered = self.lower_context(route, context, &before)?;
+        let (next, hlc) = self.next_state((route, write, &lowered), (before, dot), turn.now)?;
         let Some(state) = self.partitions.get_mut(&route.partition) else {
             return Err(RequestError::Store { fault: StoreFault::Io });
         };
@@ -192,7 +193,8 @@ impl Shard {
             .map_err(|refusal| RequestError::Store { fault: fault_of(refusal) })?;
         let dot = self.next_guest_dot(route.partition);
         let known = before.context.get(dot.actor);
-        let (next, hlc) = self.next_state((route, write, context), (before, dot), turn.now)?;
+        let lowered = self.lower_context(route, context, &before)?;
+        let (next, hlc) = self.next_state((route, write, &lowered), (before, dot), turn.now)?;
         let covers = covered_for_writer(context, known, &next, dot);
         let object = encoded(&next);
         self.keep_own(route, (bucket, key), next, turn)?;

@@ -1,13 +1,14 @@
 //! What a node with a valid certificate can say: anything that can be encoded.
 
 use bytes::Bytes;
-use holm_core::clock::DotSet;
+use holm_core::clock::{DotSet, IntervalSet};
 use holm_core::object::Object;
 use holm_core::peer::fingerprint::FingerprintMessage;
 use holm_core::peer::{
-    Claimed, CompareMessage, Found, GapObject, HintMessage, OpId, PageObject, PeerMessage,
-    Position, Refusal, Standing, Want,
+    Claimed, CloseMessage, CompareMessage, Finding, Found, GapObject, HintMessage, OpId,
+    PageObject, PeerMessage, Position, Refusal, Standing, Step, Want,
 };
+use holm_core::shard::ends::End;
 use holm_protocol::admin::{HintState, ReplicaState};
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{NotReady, RequestError};
@@ -131,9 +132,11 @@ pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage 
             let after = input.flag().then_some((bucket, key));
             let know = if after.is_none() { known(input, world) } else { VersionVector::new() };
             let (gathers, bytes_max) = (input.flag(), input.number() as u32);
-            PeerMessage::PageAsk { op, partition, after, know, gathers, bytes_max }
+            let run = Actor(sender(input).0 | 1 << 60);
+            PeerMessage::PageAsk { op, partition, after, know, gathers, run, bytes_max }
         }
-        5 => {
+        5 => PeerMessage::Close(about_ends(input, world, partition)),
+        6 => {
             let position = |input: &mut Input<'_>| Position {
                 standing: STANDINGS[input.below(STANDINGS.len())],
                 know: known(input, world),
@@ -201,7 +204,50 @@ fn page_answer(
     };
     let objects = (0..input.below(3)).map(|_| object(input)).collect();
     let (clock, know) = (dots(input, world), known(input, world));
-    PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last: input.flag() }
+    let ends = (0..input.below(3)).map(|_| {
+        let dots = counters(input);
+        let end = match input.below(3) {
+            0 => End::Frozen,
+            1 => End::Closed(dots),
+            _ => End::Folded(dots),
+        };
+        (some_actor(input, world), end)
+    });
+    let ends = ends.collect();
+    PeerMessage::PageAnswer { op, partition, clock, know, ends, objects, is_last: input.flag() }
+}
+
+fn some_actor(input: &mut Input<'_>, world: &World) -> Actor {
+    if input.byte() < 32 { world.actor } else { Actor(10 + input.below(5) as u64) }
+}
+
+fn counters(input: &mut Input<'_>) -> IntervalSet {
+    let mut set = IntervalSet::new();
+    for _ in 0..input.below(3) {
+        let first = input.number();
+        set.insert_range(first, first.saturating_add(input.number()));
+    }
+    set
+}
+
+/// What nodes say of actors that ended.
+fn about_ends(input: &mut Input<'_>, world: &World, partition: Partition) -> CloseMessage {
+    let (view, actor) = (input.number(), some_actor(input, world));
+    let step = [Step::Whose, Step::Hints, Step::Dots][input.below(3)];
+    match input.below(4) {
+        0 => CloseMessage::Ask { view, step, actors: vec![(partition, actor)] },
+        1 => {
+            let finding = match input.below(4) {
+                0 => Finding::Alive,
+                1 => Finding::Later,
+                2 => Finding::Promised(counters(input)),
+                _ => Finding::Closed(counters(input)),
+            };
+            CloseMessage::Answer { view, step, found: vec![(partition, (actor, finding))] }
+        }
+        2 => CloseMessage::Ends(vec![(partition, (actor, counters(input)))]),
+        _ => CloseMessage::Wanted(vec![(partition, actor)]),
+    }
 }
 
 /// An answer to something that was asked, by who was asked or by somebody else, as often as liked.

@@ -143,8 +143,12 @@ fn is_explained(history: &History, id: EventId, answer: &Answer) -> bool {
 
 /// Whether an answer that shows a write covers what its writer saw.
 fn is_closed(history: &History, id: EventId, answer: &Answer) -> Verdict {
-    let uncovered =
-        |other: &EventId| history.event(*other).dot.is_some_and(|dot| !answer.covers.covers(dot));
+    let partition = history.key(answer.key).partition;
+    // What is void has left contexts again, and never had an effect that is left.
+    let uncovered = |other: &EventId| {
+        let dot = history.event(*other).dot;
+        dot.is_some_and(|dot| !answer.covers.covers(dot) && !history.is_void(partition, dot))
+    };
     match history.seen_by(id).find(uncovered) {
         None => Ok(()),
         Some(other) => {
@@ -182,6 +186,7 @@ pub fn check_writer(
     stable: &VersionVector,
 ) -> Verdict {
     let key = history.event(id).key;
+    let partition = history.key(key).partition;
     if history.key(key).is_lww {
         return Ok(());
     }
@@ -198,7 +203,8 @@ pub fn check_writer(
             let how = format!("a writer's context covers {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));
         }
-        let is_lost = event.dot.is_some_and(|dot| !with.covers(dot));
+        let is_lost =
+            event.dot.is_some_and(|dot| !with.covers(dot) && !history.is_void(partition, dot));
         if is_lost && history.saw(id, other) {
             let how = format!("a writer's context lost {}", history.describe(other));
             return Err(Violation::new(&WRITERS_CONTEXT, how));

@@ -54,7 +54,7 @@ pub fn check(
     other: (NodeId, &PartitionClock),
     live: impl Fn(NodeId) -> LiveDots,
 ) -> Verdict {
-    if one.1 != other.1 || one.1.is_empty() {
+    if !one.1.has_seen_the_same(other.1) || one.1.is_empty() {
         return Ok(());
     }
     let (ours, theirs) = (live(one.0), live(other.0));

@@ -1,22 +1,28 @@
 //! What the referee looks up on the nodes themselves: disks and clocks.
 
-use holm_core::clock::PartitionClock;
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use holm_core::clock::{IntervalSet, PartitionClock};
+use holm_core::keys::{end_key, end_key_parts, hint_key_parts};
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::account::Account;
 use holm_core::shard::config::{Standing, shard_of};
+use holm_core::shard::ends::End;
+use holm_core::shard::hints::object_of;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{BucketId, NodeId, Partition};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use holm_protocol::version_vector::VersionVector;
 
-use super::node::Slot;
+use super::node::{Node, Slot};
 use super::{Call, CallResult, Cluster};
 use crate::check::durable::{self, Copy};
-use crate::check::{Verdict, bounds, claims, converged, equal_clocks, logged, replica};
+use crate::check::{Verdict, bounds, claims, closed, converged, equal_clocks, logged, replica};
 use crate::history::KeyId;
-use crate::store::SyncMode;
+use crate::store::{Changed, SyncMode};
 use crate::trace::whole_frame;
 
 /// Partitions whose replicas are compared at a time: all, in the plans that seeds make.
@@ -102,6 +108,9 @@ impl Cluster {
     fn check_claim(&self, id: NodeId, partition: Partition, dot: Dot) -> Verdict {
         let history = self.referee.history();
         let Some(event) = history.by_dot(partition, dot) else { return Ok(()) };
+        if history.is_void(partition, dot) {
+            return Ok(());
+        }
         let key = history.key(history.event(event).key);
         let mut row = Vec::new();
         holm_core::keys::object_key(&mut row, partition, key.bucket, &key.name);
@@ -117,7 +126,15 @@ impl Cluster {
         let row = holm_core::keys::account_key(partition);
         let safe = self.nodes.get(&id).and_then(|node| node.store.safe_row(Table::Meta, &row));
         let safe = safe.and_then(|row| Account::decode(row).ok()).unwrap_or_default();
-        know.iter().try_for_each(|dot| claims::check(id, dot, &safe.know))
+        // What is folded away is known, and is not in the account.
+        let is_folded = |dot: &Dot| {
+            let row = end_key(partition, dot.actor);
+            let end = self.nodes.get(&id).and_then(|node| node.store.safe_row(Table::Meta, &row));
+            let end = end.and_then(|row| End::decode(row).ok());
+            matches!(end, Some(End::Folded(dots)) if dots.max() >= dot.counter)
+        };
+        let open = know.iter().filter(|dot| !is_folded(dot));
+        open.into_iter().try_for_each(|dot| claims::check(id, dot, &safe.know))
     }
 
     /// What no state of a key need name any more.
@@ -171,6 +188,102 @@ impl Cluster {
     /// What a node's object of a key covers.
     fn covered(&self, node: NodeId, bucket: BucketId, key: &[u8]) -> VersionVector {
         self.stored(node, bucket, key).map(|object| object.context).unwrap_or_default()
+    }
+
+    /// A node has committed these rows: what they say of runs that ended is what everybody says, and
+    /// what they call void nobody has.
+    pub(super) fn audit_ends(&mut self, node: NodeId, rows: &[Changed]) {
+        for row in rows.iter().filter(|row| row.table == Table::Meta) {
+            let end = row.after.as_deref().and_then(|row| End::decode(row).ok());
+            let (Some((partition, actor)), Some(end)) = (end_key_parts(&row.key), end) else {
+                continue;
+            };
+            let Some(dots) = end.dots() else { continue };
+            let known = self.referee.history().closed(partition, actor);
+            let is_new = known.is_none();
+            let verdict = closed::check(actor, known, dots, &node.to_string());
+            self.referee.judge(verdict);
+            if is_new {
+                self.referee.closed((partition, actor), dots);
+                let verdict = self.check_void((partition, actor), dots);
+                self.referee.judge(verdict);
+            }
+        }
+    }
+
+    /// Whether no clock has an entry of a run that ended: where all nodes remember, and look for such
+    /// runs. Actors of fallbacks are left out: who knows when they end?
+    ///
+    /// # Errors
+    /// One has.
+    pub fn check_all_folded(&self) -> Verdict {
+        let all_remember = self.node_ids().all(|id| self.is_whole(id));
+        if self.setup.shard.retire_ms == 0 || !all_remember {
+            return Ok(());
+        }
+        let slots = || self.nodes.values().flat_map(|node| &node.slots);
+        let alive: BTreeSet<Actor> = slots().map(|slot| slot.shard.actor()).collect();
+        for partition in self.setup.shape.partitions() {
+            let shard = shard_of(partition, self.setup.shape.shards);
+            for &id in self.layout.replicas(partition) {
+                let slot = self.nodes.get(&id).and_then(|node| node.slots.get(shard));
+                let state = slot.and_then(|slot| slot.shard.partition(partition));
+                let Some(state) = state else { continue };
+                let ended = |actor| self.actors.contains(&actor) && !alive.contains(&actor);
+                closed::check_folded(state.clock(), ended, &format!("{id}, {partition}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing that is void is anywhere.
+    pub fn check_voids(&mut self) {
+        let closed: Vec<_> = self.referee.history().all_closed().collect();
+        let verdict = closed.iter().try_for_each(|(place, dots)| self.check_void(*place, dots));
+        self.referee.judge(verdict);
+    }
+
+    /// What a node that has not learned an actor's end has seen beyond it: one of each range.
+    fn seen_untold(
+        &self,
+        node: &Node,
+        (partition, actor): (Partition, Actor),
+        dots: &IntervalSet,
+    ) -> Vec<Dot> {
+        let row = node.store.row(Table::Meta, &end_key(partition, actor));
+        let end = row.and_then(|row| End::decode(row).ok());
+        let slot = node.slots.get(shard_of(partition, node.slots.len().max(1)));
+        let state = slot.and_then(|slot| slot.shard.partition(partition));
+        match state.filter(|_| end.is_none_or(|end| end.dots().is_none())) {
+            Some(state) => {
+                let beyond = state.clock().seen_of(actor).difference(dots);
+                beyond.into_iter().map(|(counter, _)| Dot { actor, counter }).collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn check_void(&self, (partition, actor): (Partition, Actor), dots: &IntervalSet) -> Verdict {
+        let prefix = partition.to_u32().to_be_bytes();
+        for node in self.nodes.values().filter(|node| node.is_up && !node.amnesia) {
+            let place = node.id.to_string();
+            let objects =
+                node.store.rows_below(Table::Objects, &prefix).map(|(_, row)| row.to_vec());
+            let hints = node.store.rows(Table::Hints).filter_map(|(key, row)| {
+                let is_it = hint_key_parts(key).is_some_and(|parts| parts.1 == partition);
+                is_it.then(|| object_of(&Bytes::copy_from_slice(row)).to_vec())
+            });
+            closed::check_held(
+                actor,
+                dots,
+                self.seen_untold(node, (partition, actor), dots),
+                &place,
+            )?;
+            for object in objects.chain(hints).filter_map(|row| Object::decode(&row).ok()) {
+                closed::check_held(actor, dots, object.named_dots(), &place)?;
+            }
+        }
+        Ok(())
     }
 
     /// A node has started: its disk has what it acknowledged, and its clocks claim nothing else.
@@ -262,7 +375,7 @@ impl Cluster {
             self.layout.replicas(partition).iter().filter_map(|&id| clock_of(id)).collect();
         for (at, &other) in replicas.iter().enumerate() {
             // What equals the first of its kind equals the others too.
-            let one = replicas[..at].iter().find(|one| one.1 == other.1);
+            let one = replicas[..at].iter().find(|one| one.1.has_seen_the_same(other.1));
             let Some(&one) = one.filter(|one| !self.has_equal_rows(one.0, other.0, partition))
             else {
                 continue;

@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
+use holm_core::keys::{ENDS_BEGIN, end_key_parts};
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
 use holm_core::shard::account::Account;
 use holm_core::shard::config::{Boot, Standing, shard_of};
+use holm_core::shard::ends::End;
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
 use holm_core::store::{StoreError, Table};
+use holm_protocol::dot::Dot;
 use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
@@ -97,6 +100,8 @@ impl Cluster {
         self.links_change(id);
         self.audit_restart(id);
         self.watch_start(id);
+        // Also a node that nobody calls, and that has no others, has something to do.
+        (0..shards).for_each(|shard| self.go_on(id, shard));
     }
 
     /// The next run's actor, as random as a real one.
@@ -107,7 +112,9 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else { return Actor(0) };
         node.actors += 1;
         let name = format!("actor {} of {id}", node.actors);
-        Actor(stream(self.setup.seed, &name).random_range(1..=u64::MAX))
+        let actor = Actor(stream(self.setup.seed, &name).random_range(1..=u64::MAX));
+        self.actors.insert(actor);
+        actor
     }
 
     /// Has every node look at its connection with this one, when it can know of the change.
@@ -330,6 +337,7 @@ impl Cluster {
             self.bug_at_commit(id, &rows);
             self.watch_commit(id, &rows);
             self.audit_hints(id, &rows);
+            self.audit_ends(id, &rows);
             let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
             let clock = |partition| {
                 let slot = slots.get(shard_of(partition, slots.len()))?;
@@ -343,7 +351,18 @@ impl Cluster {
             };
             let account = |partition| {
                 let row = store.row(Table::Meta, &holm_core::keys::account_key(partition));
-                row.and_then(|row| Account::decode(row).ok()).unwrap_or_default()
+                let account = row.and_then(|row| Account::decode(row).ok());
+                let mut account = account.unwrap_or_default();
+                // What is folded away is known, and is not in the account.
+                for (key, row) in store.rows_below(Table::Meta, &ENDS_BEGIN) {
+                    let end = End::decode(row).ok();
+                    if let (Some((at, actor)), Some(End::Folded(dots))) = (end_key_parts(key), end)
+                        && at == partition
+                    {
+                        account.know.insert(Dot { actor, counter: dots.max() });
+                    }
+                }
+                account
             };
             self.referee.committed((id, self.now_us), &rows, clock, (stored, account));
         }

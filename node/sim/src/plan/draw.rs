@@ -69,6 +69,8 @@ pub(super) fn plan(seed: u64, mode: Mode) -> Plan {
     let rng = &mut stream(seed, "verification");
     plan.shard.verify_every_ms = pick(rng, &[0, 0, 0, 300, 2_000]);
     plan.shard.verify_rows = pick(rng, &[1, 2, 100]);
+    // Some never close what ended: then holes and old actors are there to be lived with.
+    plan.shard.retire_ms = pick(&mut stream(seed, "ends of runs"), &[0, 50, 150, 300, 600]);
     plan.faults = draw_faults(&plan, &mut stream(seed, "faults"));
     plan
 }

@@ -1,9 +1,11 @@
 //! Bugs played on messages between nodes.
 
 use bytes::Bytes;
-use holm_core::clock::DotSet;
+use holm_core::clock::{DotSet, IntervalSet};
 use holm_core::object::{Object, ObjectKind, Sibling, State};
-use holm_core::peer::{Claimed, CompareMessage, Found, GapObject, PeerMessage};
+use holm_core::peer::{
+    Claimed, CloseMessage, CompareMessage, Finding, Found, GapObject, PeerMessage,
+};
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
 use holm_protocol::version_vector::VersionVector;
@@ -54,10 +56,21 @@ impl Tamper {
                 let clocks = self.claims(clocks, passing.sender);
                 PeerMessage::Seen { op, run, layout, clocks }
             }
-            PeerMessage::PageAnswer { op, partition, clock, know, objects, .. }
+            PeerMessage::Close(CloseMessage::Ends(_)) if self == Tamper::EndsNotTold => {
+                return None;
+            }
+            PeerMessage::Close(CloseMessage::Answer { view, step, found })
+                if self == Tamper::DotsDenied =>
+            {
+                let found = found.into_iter().map(|(at, (actor, it))| (at, (actor, denied(it))));
+                let found = found.collect();
+                PeerMessage::Close(CloseMessage::Answer { view, step, found })
+            }
+            PeerMessage::PageAnswer { op, partition, clock, know, ends, objects, .. }
                 if self == Tamper::ResyncEndsEarly =>
             {
-                PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last: true }
+                let is_last = true;
+                PeerMessage::PageAnswer { op, partition, clock, know, ends, objects, is_last }
             }
             PeerMessage::GapAnswer { op, partition, objects, cut, unknown }
                 if self == Tamper::GapClosedUnsent =>
@@ -185,6 +198,14 @@ pub(crate) fn keep(mut object: Object, keep: impl Fn(&Sibling) -> bool) -> Objec
     let kept: Vec<Dot> = object.siblings().iter().filter(|s| keep(s)).map(|s| s.dot).collect();
     object.retain_dots(|dot| kept.contains(&dot));
     object
+}
+
+/// What an answer says of an actor, with nothing here.
+fn denied(finding: Finding) -> Finding {
+    match finding {
+        Finding::Promised(_) => Finding::Promised(IntervalSet::new()),
+        other => other,
+    }
 }
 
 /// What a claim says of the sender's own run.

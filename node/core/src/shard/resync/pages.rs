@@ -64,10 +64,11 @@ impl Shard {
     fn page<S: Store>(&mut self, asked: &PageAsked, store: &mut S) -> Option<PeerMessage> {
         let &PageAsked { op, partition, ref after, bytes_max, .. } = asked;
         let state = self.partitions.get(&partition)?;
-        let (clock, know) = match after {
-            None => (state.clock().clone(), state.account().know.clone()),
-            Some(_) => (DotSet::new(), VersionVector::new()),
-        };
+        let (mut clock, mut know, mut ends) = (DotSet::new(), VersionVector::new(), Vec::new());
+        if after.is_none() {
+            (clock, know) = (state.clock().clone(), state.account().know.clone());
+            ends.extend(self.ends.of(partition).map(|(actor, end)| (actor, end.clone())));
+        }
         let mut from = Vec::new();
         match after {
             Some((bucket, key)) => {
@@ -78,7 +79,9 @@ impl Shard {
         }
         let to = end_row(partition);
         let bytes_max = (bytes_max as usize).min(PAGE_BYTES_MAX);
-        let clock_bytes = (clock.weight() + know.len()) * RANGE_BYTES;
+        let dots = ends.iter().filter_map(|(_, end)| end.dots());
+        let weight = ends.len() + dots.map(|dots| dots.ranges().len()).sum::<usize>();
+        let clock_bytes = (clock.weight() + know.len() + weight) * RANGE_BYTES;
         let (mut objects, mut bytes) = (Vec::new(), 0);
         loop {
             let rows = store.scan(Table::Objects, &from, &to, ROWS).ok()?;
@@ -94,6 +97,7 @@ impl Shard {
                         partition,
                         clock,
                         know,
+                        ends,
                         objects,
                         is_last,
                     });
@@ -112,6 +116,7 @@ impl Shard {
                     partition,
                     clock,
                     know,
+                    ends,
                     objects,
                     is_last,
                 });

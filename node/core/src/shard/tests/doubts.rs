@@ -63,7 +63,7 @@ fn page(
     };
     let objects = objects.iter().map(object).collect();
     let (partition, clock, know) = (PARTITION, clock.clone(), known(know));
-    PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last }
+    PeerMessage::PageAnswer { op, partition, clock, know, ends: vec![], objects, is_last }
 }
 
 impl Bench {
@@ -358,7 +358,15 @@ fn the_first_of_all_gathers() {
 fn not_everybody_gives_pages() {
     let ask = |gathers: bool, know: &[(Actor, u64)]| {
         let (op, partition, know) = (OpId(5), PARTITION, known(know));
-        PeerMessage::PageAsk { op, partition, after: None, know, gathers, bytes_max: 1 << 20 }
+        PeerMessage::PageAsk {
+            op,
+            partition,
+            after: None,
+            know,
+            gathers,
+            run: Actor(0xb002),
+            bytes_max: 1 << 20,
+        }
     };
     let answer = |bench: &mut Bench, message: PeerMessage| {
         bench.hear(2, message);

@@ -396,13 +396,13 @@ fn page(op: OpId, clock: &DotSet, keys: &[(&str, u64)], is_last: bool) -> PeerMe
     };
     let (partition, clock) = (PARTITION, clock.clone());
     let objects = keys.iter().map(object).collect();
-    let know = VersionVector::new();
-    PeerMessage::PageAnswer { op, partition, clock, know, objects, is_last }
+    let (know, ends) = (VersionVector::new(), vec![]);
+    PeerMessage::PageAnswer { op, partition, clock, know, ends, objects, is_last }
 }
 
 pub(super) fn page_ask(op: OpId, after: Option<(BucketId, Bytes)>, bytes_max: u32) -> PeerMessage {
-    let (partition, know) = (PARTITION, VersionVector::new());
-    PeerMessage::PageAsk { op, partition, after, know, gathers: false, bytes_max }
+    let (partition, know, run) = (PARTITION, VersionVector::new(), Actor(0xb002));
+    PeerMessage::PageAsk { op, partition, after, know, gathers: false, run, bytes_max }
 }
 
 impl Bench {

@@ -13,7 +13,7 @@ fn fallback(config: ShardConfig) -> (Bench, [u64; 3]) {
     (bench, [list[0].0, list[1].0, list[2].0])
 }
 
-fn keep(op: u64, replica: u64, key: &str, object: Bytes) -> PeerMessage {
+pub(super) fn keep(op: u64, replica: u64, key: &str, object: Bytes) -> PeerMessage {
     PeerMessage::Hint(HintMessage::Keep {
         op: OpId(op),
         partition: PARTITION,
@@ -25,7 +25,7 @@ fn keep(op: u64, replica: u64, key: &str, object: Bytes) -> PeerMessage {
 }
 
 /// What the effects say of hints that were to be kept.
-fn kept(effects: &[Effect]) -> Vec<Option<Refusal>> {
+pub(super) fn kept(effects: &[Effect]) -> Vec<Option<Refusal>> {
     let kept = |(_, message)| match message {
         PeerMessage::Hint(HintMessage::Kept { refused, .. }) => Some(refused),
         _ => None,

@@ -47,6 +47,7 @@ impl Shard {
             return Err(Refusal::WrongKind);
         }
         self.check_dots(partition, &theirs)?;
+        self.check_ends(partition, &theirs)?;
         self.check_room(partition, &theirs)?;
         self.check_standing(partition)?;
         let object_key = self.object_key(partition, bucket, key);

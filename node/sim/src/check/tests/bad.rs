@@ -17,9 +17,9 @@ use rand::rngs::ChaCha8Rng;
 use super::model::{Case, good, live_dots};
 use crate::check::durable::Copy;
 use crate::check::{
-    PROPERTIES, Property, Verdict, answers, bounds, claims, converged, deadline, dots, durable,
-    elements, ends, equal_clocks, forged, gone, hints, kept, latest, logged, names, panics,
-    quarantine, quorum_reads, receipts, replica, same_run, values,
+    PROPERTIES, Property, Verdict, answers, bounds, claims, closed, converged, deadline, dots,
+    durable, elements, ends, equal_clocks, forged, gone, hints, kept, latest, logged, names,
+    panics, quarantine, quorum_reads, receipts, replica, same_run, values,
 };
 use crate::cluster::CallResult;
 use crate::history::{EventId, Outcome};
@@ -117,6 +117,23 @@ fn stored(case: &Case) -> Vec<Verdict> {
         }
     }
     out.push(latest::check(history, case.latest, case.winner));
+    out.extend(decided(case));
+    out
+}
+
+/// What is said of runs that ended.
+fn decided(case: &Case) -> Vec<Verdict> {
+    let mut out = Vec::new();
+    for (at, (actor, dots)) in case.decisions.iter().enumerate() {
+        let known = case.decisions[..at].iter().find(|(known, _)| known == actor);
+        out.push(closed::check(*actor, known.map(|(_, dots)| dots), dots, "n1"));
+        for (_, clock) in &case.final_clocks {
+            out.push(closed::check_folded(clock, |actor| case.ended.contains(&actor), "n1"));
+        }
+        for (_, object) in &case.replicas {
+            out.push(closed::check_held(*actor, dots, object.named_dots(), "n1"));
+        }
+    }
     out
 }
 
@@ -124,7 +141,7 @@ type Rng = ChaCha8Rng;
 /// Breaks one rule, if the case offers a chance.
 type Break = fn(&mut Case, &mut Rng) -> Option<()>;
 
-const BREAKS: [(&Property, Break); 42] = [
+const BREAKS: [(&Property, Break); 45] = [
     (&dots::UNIQUE, |case, rng| {
         let (one, other) = (any(rng, &case.learned)?, any(rng, &case.learned)?);
         (one.0 != other.0).then(|| case.learned.push((one.0, other.1)))
@@ -419,6 +436,26 @@ const BREAKS: [(&Property, Break); 42] = [
             false => case.runs.1.steps += rng.random_range(1..9),
         }
         Some(())
+    }),
+    (&closed::ONE_DECISION, |case, rng| {
+        let (actor, mut dots) = any(rng, &case.decisions)?;
+        dots.insert(dots.max() + rng.random_range(1..5));
+        case.decisions.push((actor, dots));
+        Some(())
+    }),
+    (&closed::NOTHING_HELD_IS_VOID, |case, rng| {
+        let named = case.replicas.first()?.1.named_dots().collect::<Vec<_>>();
+        let void = any(rng, &named)?;
+        for (_, dots) in case.decisions.iter_mut().filter(|(actor, _)| *actor == void.actor) {
+            let others = dots.difference(&std::iter::once(void.counter).collect());
+            *dots = others.into_iter().flat_map(|(first, last)| first..=last).collect();
+        }
+        Some(())
+    }),
+    (&closed::ALL_FOLDED, |case, rng| {
+        let (actor, _) = any(rng, &case.decisions)?;
+        let at = index(rng, case.final_clocks.len())?;
+        case.final_clocks[at].1.get(actor).is_some().then(|| case.ended.push(actor))
     }),
     (&elements::ELEMENTS_KEPT, |case, rng| {
         let at = index(rng, case.replicas.len())?;

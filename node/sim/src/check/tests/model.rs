@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use holm_core::clock::PartitionClock;
+use holm_core::clock::{IntervalSet, PartitionClock};
 use holm_core::layout::Layout;
 use holm_core::object::{Object, ObjectKind, Sibling};
 use holm_core::shard::event::{Counters, Violation as Found};
@@ -80,6 +80,10 @@ pub(super) struct Case {
     pub(super) claims: Vec<(Dot, VersionVector)>,
     /// What verifications found.
     pub(super) found: Vec<(NodeId, Found)>,
+    /// What nodes learned that actors of runs that ended have.
+    pub(super) decisions: Vec<(Actor, IntervalSet)>,
+    /// Actors that have left all clocks.
+    pub(super) ended: Vec<Actor>,
     /// What a node knows to be stable, what the others claimed to have seen, and what is stable in the
     /// end.
     pub(super) know: VersionVector,
@@ -171,6 +175,8 @@ fn empty() -> Case {
         final_clocks: vec![],
         claims: vec![],
         found: vec![],
+        decisions: vec![],
+        ended: vec![],
         know: VersionVector::new(),
         claimed: vec![],
         stable: VersionVector::new(),
@@ -409,6 +415,8 @@ impl Model {
             (*node, found)
         };
         case.found = case.replicas.iter().map(damaged).collect();
+        let whole = |(&actor, &last): (&u64, &u64)| (Actor(actor), IntervalSet::from_prefix(last));
+        case.decisions = self.counters.iter().map(whole).collect();
         case.forgot.insert(NodeId(node), now_us + 1);
         let receipt = case.receipt(Level::All, &[NodeId(1), NodeId(2), NodeId(3)]);
         let values = Values { siblings: vec![], context: Bytes::new(), receipt };
