@@ -103,7 +103,7 @@ pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
 pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage {
     let op = OpId(input.below(6) as u64);
     let (partition, bucket, key) = target(input);
-    match input.below(7) {
+    match input.below(8) {
         0 => {
             let actor = if input.flag() { world.actor } else { Actor(input.below(16) as u64) };
             let counters = vec![(partition, input.number())];
