@@ -26,7 +26,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 47] = [
+const SHARD_COUNTERS: [ShardFigure; 50] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -82,6 +82,10 @@ const SHARD_COUNTERS: [ShardFigure; 47] = [
     ("log_entries_forgotten", "Log entries let go because every replica has them.", |c| {
         c.log_entries_forgotten
     }),
+    ("runs_frozen", "Ended runs of which this node says what it has.", |c| c.runs_frozen),
+    ("runs_closed", "Ended runs of which it is decided what they wrote.", |c| c.runs_closed),
+    ("runs_folded", "Ended runs that left the clocks.", |c| c.runs_folded),
+    ("ends_refused", "Decisions about ended runs that contradict this disk.", |c| c.ends_refused),
     ("resyncs", "Partitions taken whole from another replica.", |c| c.resyncs),
     ("fell_behind", "Partitions found here to lack what all replicas once had.", |c| c.fell_behind),
     ("compared", "Answers of other replicas that said where they stand.", |c| c.compared),
@@ -112,7 +116,7 @@ const SHARD_COUNTERS: [ShardFigure; 47] = [
 ];
 
 /// What is so much now.
-const SHARD_GAUGES: [ShardFigure; 13] = [
+const SHARD_GAUGES: [ShardFigure; 14] = [
     ("siblings_max", "Most siblings in one answer since the start.", |c| c.siblings_max),
     ("in_flight", "Client requests in flight.", |c| c.in_flight),
     ("lingering", "Answered writes whose other replicas are awaited.", |c| c.lingering),
@@ -127,6 +131,9 @@ const SHARD_GAUGES: [ShardFigure; 13] = [
         c.in_doubt
     }),
     ("partitions_behind", "Partitions not answered for until taken whole.", |c| c.behind),
+    ("runs_undecided", "Ended runs of which it is not decided yet what they wrote.", |c| {
+        c.runs_undecided
+    }),
     ("gap_asks_open", "Questions for lacking writes that are under way.", |c| c.gap_asks_open),
 ];
 
