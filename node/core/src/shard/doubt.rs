@@ -307,7 +307,7 @@ impl Shard {
         self.log.trust(partition);
         // What is known here was told to nobody, and what others told was not listened to.
         if let Some(state) = self.partitions.get(&partition) {
-            self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
+            self.claims.loaded(partition, state.clock().known_actors());
         }
         self.stable.walk_again(partition);
         self.gaps.look_at(now);
