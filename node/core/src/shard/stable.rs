@@ -255,6 +255,10 @@ impl Shard {
         }
         if !self.stable.failed.is_empty() && self.stable.retry_at <= now {
             for partition in std::mem::take(&mut self.stable.failed) {
+                // A segment that could not be read may be readable now, and others come after it.
+                if let Some(walk) = self.stable.walks.get_mut(&partition) {
+                    walk.blocked.retain(|_, by| by.counter != u64::MAX);
+                }
                 self.owe_sweep(partition);
             }
         }
