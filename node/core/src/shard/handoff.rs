@@ -40,6 +40,9 @@ const IN_FLIGHT_MAX: usize = 256;
 /// seconds.
 const BACKOFF_MAX: u64 = 8;
 
+/// How often it doubles how long answers are awaited, at most: to a minute, with four times a second.
+const PATIENCE_MAX: u32 = 6;
+
 /// A hint on its way home.
 #[derive(Debug)]
 struct Sent {
@@ -63,6 +66,9 @@ struct Lane {
     /// Nothing is sent before.
     paused_until: Mono,
     backoff: u64,
+    /// How often answers did not come in time. Each time they are awaited for twice as long: where a
+    /// round trip and a sync take longer than that, every answer would be too late for ever.
+    patience: u32,
 }
 
 impl Lane {
@@ -75,6 +81,7 @@ impl Lane {
             wake: at,
             paused_until: at,
             backoff: 1,
+            patience: 0,
         }
     }
 
@@ -141,6 +148,7 @@ impl Shard {
                 // Nothing was heard for long: messages or answers got lost.
                 self.counters.handoffs_lost += lane.in_flight.len() as u64;
                 lane.restart(replica);
+                lane.patience = (lane.patience + 1).min(PATIENCE_MAX);
             }
             self.hand_off(replica, turn);
         }
@@ -175,7 +183,7 @@ impl Shard {
         }
         lane.wake = match lane.in_flight.is_empty() {
             true => lane.paused_until.max(Mono(now.0 + 1)),
-            false => now.plus_ms(self.config.resend_ms * 4),
+            false => now.plus_ms((self.config.resend_ms * 4) << lane.patience),
         };
         self.handoff.lanes.insert(replica, lane);
     }

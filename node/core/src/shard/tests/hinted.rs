@@ -195,6 +195,29 @@ fn only_its_own_answer_takes_a_hint() {
     bench.assert_quiet();
 }
 
+/// Goal: a hint comes home where every answer takes longer than the first one is awaited for. It was sent
+/// again and again, and each answer was that of a hint that had been given up.
+#[test]
+fn slow_answers_are_waited_for() {
+    let (mut bench, [a, ..]) = fallback(ShardConfig::test_min());
+    store(&mut bench, a, &["k"]);
+    let mut bench = bench.restart();
+    for _ in 0..8 {
+        let wait_us = bench.wakes_in_us().expect("a hint is left");
+        let mut sent = sent_home(&bench.pass_us(wait_us));
+        if let Some((_, op)) = sent.pop().map(|sent| (sent.0, sent.1)) {
+            // The round trip: no answer, and maybe a new attempt meanwhile.
+            bench.pass_ms(700);
+            bench.hear(a, home(op, None, 0));
+            bench.commit();
+        }
+        if bench.shard.counters().hints == 0 {
+            return;
+        }
+    }
+    panic!("the hint is still here");
+}
+
 /// Goal: refused and lost hints are sent again, later and later; a restart forgets none.
 #[test]
 fn hints_stay_until_they_are_home() {
