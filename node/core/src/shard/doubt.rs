@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::NotReady;
 use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::version_vector::VersionVector;
 
 use crate::layout::Layout;
 use crate::peer::{CompareMessage, OpId, PeerMessage, Position, Refusal, Standing};
@@ -307,7 +308,7 @@ impl Shard {
         self.log.trust(partition);
         // What is known here was told to nobody, and what others told was not listened to.
         if let Some(state) = self.partitions.get(&partition) {
-            self.claims.loaded(partition, state.clock().iter().map(|(actor, _)| actor));
+            self.claims.loaded(partition, state.clock().known_actors());
         }
         self.stable.walk_again(partition);
         self.gaps.look_at(now);
@@ -365,7 +366,7 @@ impl Shard {
     }
 
     fn position(&self, partition: Partition) -> Option<Position> {
-        let know = self.partitions.get(&partition)?.account().know.clone();
+        let know = self.partitions.get(&partition)?.all_known();
         Some(Position { standing: self.standing(partition), know })
     }
 

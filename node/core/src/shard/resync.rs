@@ -223,7 +223,7 @@ impl Shard {
         let (op, partition, after) = (open.op, open.partition, open.after.clone());
         let bytes_max = self.config.gap_bytes_max as u32;
         let state = self.partitions.get(&partition).filter(|_| after.is_none());
-        let know = state.map(|state| state.account().know.clone()).unwrap_or_default();
+        let know = state.map(|state| state.all_known()).unwrap_or_default();
         let (gathers, run) = (open.gathers, self.run);
         let message = PeerMessage::PageAsk { op, partition, after, know, gathers, run, bytes_max };
         turn.out.push(Effect::Send { to: vec![open.peer], message });
@@ -266,6 +266,12 @@ impl Shard {
         open.late = 0;
         if open.after.is_none() {
             (open.clock, open.know, open.ends) = (clock, know, ends);
+            // What is folded away there was seen there, and is not in a clock that is sent.
+            for (actor, end) in &open.ends {
+                if let End::Folded(dots) = end {
+                    open.clock.insert_range(*actor, 1, dots.max());
+                }
+            }
         }
         let end = match (objects.last(), is_last) {
             (_, true) => end_row(partition),
@@ -389,7 +395,8 @@ impl Shard {
         let Some(state) = self.partitions.get_mut(&partition) else { return false };
         // Only this run can have made this run's dots.
         let own = clock.get(self.boot.actor).map_or(0, |own| own.max());
-        let new = clock.iter().filter(|(actor, _)| state.clock().get(*actor).is_none()).count();
+        let new =
+            clock.iter().filter(|(actor, _)| state.clock().seen_of(*actor).is_empty()).count();
         if own > state.own_counter() || state.clock().actors() + new > ACTORS_MAX {
             return false;
         }
