@@ -61,6 +61,9 @@ const LATE_MAX: u32 = 2;
 const PAGE_MS: u64 = 2_000;
 const AGAIN_MS: u64 = 2_000;
 
+/// How long after somebody gave none, because it does not vouch for what it has, milliseconds.
+const ASIDE_MS: u64 = 100;
+
 /// Where a page begins: after this object.
 type Cursor = Option<(BucketId, Bytes)>;
 
@@ -297,7 +300,10 @@ impl Shard {
         for (partition, theirs) in positions.iter().filter(|(at, _)| *at == open.partition) {
             self.compare(*partition, from, theirs);
         }
-        self.gaps.look_at(now);
+        // Rather from somebody else. If there is nobody, that one needs time to come back.
+        self.resyncs.failed = Some(from);
+        self.resyncs.not_before = now.plus_ms(ASIDE_MS);
+        self.gaps.look_at(self.resyncs.not_before);
     }
 
     /// Between two batches: takes in some of a page that has come.
