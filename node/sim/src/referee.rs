@@ -212,9 +212,12 @@ impl Referee {
         }
     }
 
-    /// Which nodes must not answer for a partition, and since when.
+    /// Which nodes must not answer for a partition, and since when. A fallback may: it vouches for
+    /// nothing but its hints, and its receipts say so.
     fn without(&self, partition: Partition) -> BTreeMap<NodeId, u64> {
-        let lacks = self.forgot.iter().filter(|(_, (_, has))| !has.contains(&partition));
+        let lacks = self.forgot.iter().filter(|(node, (_, has))| {
+            self.layout.is_replica(partition, **node) && !has.contains(&partition)
+        });
         lacks.map(|(&node, &(at_us, _))| (node, at_us)).collect()
     }
 

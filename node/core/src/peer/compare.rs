@@ -35,7 +35,7 @@ pub enum Standing {
 pub struct Position {
     /// Whether it vouches for what it holds.
     pub standing: Standing,
-    /// What it knows that every replica has durably seen.
+    /// What it knows that every replica has durably seen, of actors that it has folded away too.
     pub know: VersionVector,
 }
 

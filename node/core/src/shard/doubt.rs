@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::NotReady;
 use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::version_vector::VersionVector;
 
 use crate::layout::Layout;
 use crate::peer::{CompareMessage, OpId, PeerMessage, Position, Refusal, Standing};
@@ -365,7 +366,7 @@ impl Shard {
     }
 
     fn position(&self, partition: Partition) -> Option<Position> {
-        let know = self.partitions.get(&partition)?.account().know.clone();
+        let know = self.partitions.get(&partition)?.all_known();
         Some(Position { standing: self.standing(partition), know })
     }
 
@@ -396,6 +397,18 @@ impl Shard {
         from: NodeId,
         theirs: &Position,
     ) -> Option<Position> {
+        let position = self.look_for_loss(partition, from, &theirs.know)?;
+        self.doubts.heard(partition, from, theirs.standing);
+        Some(position)
+    }
+
+    /// Falls behind, if there is something that another replica knows that all have and is not here.
+    fn look_for_loss(
+        &mut self,
+        partition: Partition,
+        from: NodeId,
+        know: &VersionVector,
+    ) -> Option<Position> {
         let layout = self.cluster.layout.as_ref()?;
         let (me, state) = (self.boot.node, self.partitions.get(&partition)?);
         if !layout.is_replica(partition, me) || !layout.is_replica(partition, from) {
@@ -404,16 +417,15 @@ impl Shard {
         // Only this run can have made this run's dots.
         let is_made =
             |top: Dot| self.made_by(partition, top.actor).is_none_or(|n| top.counter <= n);
-        if !theirs.know.iter().all(is_made) {
+        if !know.iter().all(is_made) {
             self.counters.peer_rejections += 1;
             return None;
         }
-        let lacks = !state.has_seen_all(&theirs.know);
+        let lacks = !state.has_seen_all(know);
         let position = self.position(partition)?;
         if lacks {
             self.fall_behind(partition);
         }
-        self.doubts.heard(partition, from, theirs.standing);
         Some(position)
     }
 
@@ -428,6 +440,11 @@ impl Shard {
         self.on_no_page((from, op), positions, now);
         // Each of its shards answers for its own partitions, so there may be several answers.
         let Some(asked) = self.doubts.asked.get(&op).filter(|asked| asked.peer == from) else {
+            // Nobody's answer, of a question long past: where that replica stood says nothing any more.
+            // What all once had, all have, or have lost.
+            for (partition, theirs) in positions {
+                self.look_for_loss(*partition, from, &theirs.know);
+            }
             return;
         };
         self.peers.answered(from, asked.sent, now);

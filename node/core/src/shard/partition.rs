@@ -65,8 +65,19 @@ impl PartitionState {
     /// Whether every dot up to these has been seen.
     #[must_use]
     pub fn has_seen_all(&self, stable: &VersionVector) -> bool {
-        let prefix = |actor| self.clock.get(actor).map_or(0, |seen| seen.prefix());
+        // Another replica may not have folded away yet what is folded here.
+        let prefix = |actor| self.clock.seen_of(actor).prefix();
         stable.iter().all(|top| prefix(top.actor) >= top.counter)
+    }
+
+    /// Up to where dots are known here to be stable, of actors that are folded away too: who has an
+    /// older disk may lack just theirs.
+    #[must_use]
+    pub fn all_known(&self) -> VersionVector {
+        let mut known = self.account.know.clone();
+        let folded = self.clock.retired().map(|(actor, counter)| Dot { actor, counter });
+        folded.for_each(|dot| known.insert(dot));
+        known
     }
 
     /// Notes whether this replica is behind. The account belongs into the open batch.

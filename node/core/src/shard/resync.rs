@@ -61,6 +61,9 @@ const LATE_MAX: u32 = 2;
 const PAGE_MS: u64 = 2_000;
 const AGAIN_MS: u64 = 2_000;
 
+/// How long after somebody gave none, because it does not vouch for what it has, milliseconds.
+const ASIDE_MS: u64 = 100;
+
 /// Where a page begins: after this object.
 type Cursor = Option<(BucketId, Bytes)>;
 
@@ -223,7 +226,7 @@ impl Shard {
         let (op, partition, after) = (open.op, open.partition, open.after.clone());
         let bytes_max = self.config.gap_bytes_max as u32;
         let state = self.partitions.get(&partition).filter(|_| after.is_none());
-        let know = state.map(|state| state.account().know.clone()).unwrap_or_default();
+        let know = state.map(|state| state.all_known()).unwrap_or_default();
         let (gathers, run) = (open.gathers, self.run);
         let message = PeerMessage::PageAsk { op, partition, after, know, gathers, run, bytes_max };
         turn.out.push(Effect::Send { to: vec![open.peer], message });
@@ -266,6 +269,12 @@ impl Shard {
         open.late = 0;
         if open.after.is_none() {
             (open.clock, open.know, open.ends) = (clock, know, ends);
+            // What is folded away there was seen there, and is not in a clock that is sent.
+            for (actor, end) in &open.ends {
+                if let End::Folded(dots) = end {
+                    open.clock.insert_range(*actor, 1, dots.max());
+                }
+            }
         }
         let end = match (objects.last(), is_last) {
             (_, true) => end_row(partition),
@@ -291,7 +300,10 @@ impl Shard {
         for (partition, theirs) in positions.iter().filter(|(at, _)| *at == open.partition) {
             self.compare(*partition, from, theirs);
         }
-        self.gaps.look_at(now);
+        // Rather from somebody else. If there is nobody, that one needs time to come back.
+        self.resyncs.failed = Some(from);
+        self.resyncs.not_before = now.plus_ms(ASIDE_MS);
+        self.gaps.look_at(self.resyncs.not_before);
     }
 
     /// Between two batches: takes in some of a page that has come.
@@ -389,7 +401,8 @@ impl Shard {
         let Some(state) = self.partitions.get_mut(&partition) else { return false };
         // Only this run can have made this run's dots.
         let own = clock.get(self.boot.actor).map_or(0, |own| own.max());
-        let new = clock.iter().filter(|(actor, _)| state.clock().get(*actor).is_none()).count();
+        let new =
+            clock.iter().filter(|(actor, _)| state.clock().seen_of(*actor).is_empty()).count();
         if own > state.own_counter() || state.clock().actors() + new > ACTORS_MAX {
             return false;
         }

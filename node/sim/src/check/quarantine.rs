@@ -13,7 +13,7 @@ use crate::check::{Property, Verdict, Violation};
 pub const STEPS_ASIDE: Property = Property {
     name: "a node without memory steps aside",
     invariant: "I11",
-    statement: "no read asked for after a node lost its disk, and before it has taken from others what they have, includes that node, and no such write is coordinated by it",
+    statement: "no read asked for after a replica lost its disk, and before it has taken from others what they have, includes it, and no such write is coordinated by it",
     source: "DESIGN 7, resync: a replica behind what it once claimed is quarantined",
     tla: Some("tla/Stability.tla!NoResurrection"),
     file: file!(),

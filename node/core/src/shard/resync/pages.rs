@@ -56,7 +56,7 @@ impl Shard {
         if standing == gives {
             return self.page(asked, store);
         }
-        let know = self.partitions.get(&partition)?.account().know.clone();
+        let know = self.partitions.get(&partition)?.all_known();
         let positions = vec![(partition, Position { standing, know })];
         Some(PeerMessage::Compare(CompareMessage::Compared { op, positions }))
     }
