@@ -23,7 +23,7 @@ use super::queue::Event;
 use super::{CallId, CallResult, Cluster, add_counters, watch};
 use crate::check::{Violation, equal_clocks, values};
 use crate::rng::stream;
-use crate::store::SyncMode;
+use crate::store::{Changed, SyncMode};
 use crate::tamper::Tamper;
 use crate::trace::{What, whole_frame};
 
@@ -323,48 +323,20 @@ impl Cluster {
         let mut effects = Effects::new();
         let result = slot.shard.commit(now, &mut node.store, &mut effects);
         slot.is_busy = false;
-        if node.store.is_torn() {
-            return self.torn(id);
-        }
-        let rows = node.store.take_last();
+        let is_torn = node.store.is_torn();
+        let rows = node.store.take_changed();
         let dies = node.dies_in_commit && !rows.is_empty();
         if let Err(error) = &result {
             let faults = node.store.faults();
             node.is_doubtful |= faults.reads_fail || faults.scans_fail;
             self.commit_failed(id, run, shard, error);
-        } else if !rows.is_empty() {
-            self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
-            self.bug_at_commit(id, &rows);
-            self.watch_commit(id, &rows);
-            self.audit_hints(id, &rows);
-            self.audit_ends(id, &rows);
-            let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
-            let clock = |partition| {
-                let slot = slots.get(shard_of(partition, slots.len()))?;
-                slot.shard.partition(partition).map(|state| state.clock())
-            };
-            let stored = |partition, bucket, key: &[u8]| {
-                let mut row = Vec::new();
-                holm_core::keys::object_key(&mut row, partition, bucket, key);
-                let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
-                Some(object.context)
-            };
-            let account = |partition| {
-                let row = store.row(Table::Meta, &holm_core::keys::account_key(partition));
-                let account = row.and_then(|row| Account::decode(row).ok());
-                let mut account = account.unwrap_or_default();
-                // What is folded away is known, and is not in the account.
-                for (key, row) in store.rows_below(Table::Meta, &ENDS_BEGIN) {
-                    let end = End::decode(row).ok();
-                    if let (Some((at, actor)), Some(End::Folded(dots))) = (end_key_parts(key), end)
-                        && at == partition
-                    {
-                        account.know.insert(Dot { actor, counter: dots.max() });
-                    }
-                }
-                account
-            };
-            self.referee.committed((id, self.now_us), &rows, clock, (stored, account));
+        }
+        // Also those of batches before one that failed, or is torn.
+        if !rows.is_empty() {
+            self.audit_commit(id, &rows);
+        }
+        if is_torn {
+            return self.torn(id);
         }
         if dies {
             self.note(format!("{id} dies before it can say what it wrote"));
@@ -374,6 +346,42 @@ impl Cluster {
         self.note_standing(id);
         self.carry_out(id, effects);
         self.go_on(id, shard);
+    }
+
+    /// A node has committed these rows.
+    fn audit_commit(&mut self, id: NodeId, rows: &[Changed]) {
+        self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
+        self.bug_at_commit(id, rows);
+        self.watch_commit(id, rows);
+        self.audit_hints(id, rows);
+        self.audit_ends(id, rows);
+        let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
+        let clock = |partition| {
+            let slot = slots.get(shard_of(partition, slots.len()))?;
+            slot.shard.partition(partition).map(|state| state.clock())
+        };
+        let stored = |partition, bucket, key: &[u8]| {
+            let mut row = Vec::new();
+            holm_core::keys::object_key(&mut row, partition, bucket, key);
+            let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
+            Some(object.context)
+        };
+        let account = |partition| {
+            let row = store.row(Table::Meta, &holm_core::keys::account_key(partition));
+            let account = row.and_then(|row| Account::decode(row).ok());
+            let mut account = account.unwrap_or_default();
+            // What is folded away is known, and is not in the account.
+            for (key, row) in store.rows_below(Table::Meta, &ENDS_BEGIN) {
+                let end = End::decode(row).ok();
+                if let (Some((at, actor)), Some(End::Folded(dots))) = (end_key_parts(key), end)
+                    && at == partition
+                {
+                    account.know.insert(Dot { actor, counter: dots.max() });
+                }
+            }
+            account
+        };
+        self.referee.committed((id, self.now_us), rows, clock, (stored, account));
     }
 
     /// Whether a node that has lost something, or may have, is as good as any now.
