@@ -67,7 +67,7 @@ pub(super) fn plan(seed: u64, mode: Mode) -> Plan {
     draw_hints(&mut plan.shard, &mut stream(seed, "hints"));
     // Seldom enough that it hides nothing that the other rules are to find.
     let rng = &mut stream(seed, "verification");
-    plan.shard.verify_every_ms = pick(rng, &[0, 0, 0, 300, 2_000]);
+    plan.shard.verify_every_ms = pick(rng, &[0, 0, 0, 1_000, 5_000]);
     plan.shard.verify_rows = pick(rng, &[1, 2, 100]);
     // Some never close what ended: then holes and old actors are there to be lived with.
     plan.shard.retire_ms = pick(&mut stream(seed, "ends of runs"), &[0, 50, 150, 300, 600]);
