@@ -104,6 +104,11 @@ impl Referee {
         know.merge(&claimed.know);
     }
 
+    /// A node tells another up to where it has seen all of a partition, and claims nothing.
+    pub fn vouches(&mut self, node: NodeId, partition: Partition, seen: &VersionVector) {
+        self.claimed.entry((node, partition)).or_default().0.merge(seen);
+    }
+
     /// What every replica of a partition has claimed to know to be stable.
     fn stable(&self, partition: Partition) -> VersionVector {
         let replicas = self.layout.replicas(partition).iter();

@@ -231,8 +231,11 @@ impl Shard {
         let frozen = self.ends.frozen().iter().map(|&place| (place, 0));
         for (place, count) in frozen.chain(seen) {
             let (partition, actor) = place;
-            let is_known = self.ends.get(partition, actor).is_some_and(|end| end.dots().is_some());
-            if is_known || runs.contains(&actor) || self.is_alive(place) {
+            let end = self.ends.get(partition, actor);
+            let is_known = end.is_some_and(|end| end.dots().is_some());
+            // A run may live longer than its first actor. Who is frozen has ended.
+            let is_alive = end.is_none() && runs.contains(&actor) || self.is_alive(place);
+            if is_known || is_alive {
                 continue;
             }
             let passes = match before.get(&place) {

@@ -92,6 +92,10 @@ impl Cluster {
                     clocks.iter().flat_map(|(at, it)| it.seen.spans().map(move |s| (*at, s)));
                 spans.map(|(at, (actor, _, counter))| (at, Dot { actor, counter })).collect()
             }
+            PeerMessage::PageAnswer { partition, know, .. } => {
+                // All replicas have seen that, so it has.
+                return self.referee.vouches(node, *partition, know);
+            }
             _ => return,
         };
         let verdict = newest.into_iter().try_for_each(|(at, dot)| self.check_claim(node, at, dot));

@@ -372,6 +372,26 @@ fn missed_decisions_are_asked_for() {
     assert_eq!(mesh.decided(3), mesh.decided(2));
 }
 
+/// Goal: the same of an actor that a failed commit ended, though the run whose first it was goes on.
+#[test]
+fn missed_ends_of_runs_that_go_on_are_asked_for() {
+    let mut mesh = Mesh::new(&[(3, 3)]);
+    let put = mesh.node(2).put("k", "v", Level::One);
+    let mut effects = mesh.node(2).ask(Request::Put(put)).1;
+    effects.extend(mesh.node(2).commit());
+    mesh.deliver(sends(&effects).into_iter().map(|sent| (2, sent)).collect());
+    mesh.node(2).shard.resume(Actor(0xbeef));
+    mesh.lost =
+        |_, to, message| to == 3 && matches!(message, PeerMessage::Close(CloseMessage::Ends(_)));
+    mesh.pass_ms(2 * LONG_MS);
+    let end = |mesh: &Mesh, node| mesh.benches[&node].shard.ends.get(PARTITION, run(2)).cloned();
+    assert!(end(&mesh, 2).is_some_and(|end| end.dots() == Some(&set(&[1]))));
+    assert_eq!(end(&mesh, 3), Some(End::Frozen));
+    mesh.lost = nothing;
+    mesh.pass_ms(2 * LONG_MS);
+    assert!(end(&mesh, 3).is_some_and(|end| end.dots() == Some(&set(&[1]))));
+}
+
 /// Goal: who takes a partition whole takes over what is frozen, closed and folded; only a run that has
 /// been met is sent anything.
 #[test]
