@@ -98,14 +98,14 @@ pub fn check(key: &str, replicas: &[(NodeId, Object)]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use holm_core::object::ObjectKind;
+    use holm_core::object::{ObjectKind, Sibling};
     use holm_protocol::ids::Hlc;
     use holm_protocol::version_vector::VersionVector;
 
     use super::*;
     use crate::check::tests::dot;
 
-    /// Goal: a replica that lacks only a tombstone is told.
+    /// Goal: a replica that lacks a value is told; one that lacks a tombstone may have forgotten it.
     #[test]
     fn good_and_bad() {
         let empty = Object::new(ObjectKind::Siblings);
@@ -113,7 +113,11 @@ mod tests {
         deleted.delete(&VersionVector::new(), dot(1, 1), Hlc(1));
         let (one, other) = (NodeId(1), NodeId(2));
         assert_eq!(check("k", &[(one, deleted.clone()), (other, deleted.clone())]), Ok(()));
-        assert!(check("k", &[(one, deleted), (other, empty)]).is_err());
+        assert_eq!(check("k", &[(one, deleted), (other, empty.clone())]), Ok(()));
+        let mut written = empty.clone();
+        let value = bytes::Bytes::from_static(b"v");
+        written.put(&VersionVector::new(), Sibling::new(dot(1, 1), Hlc(1), value));
+        assert!(check("k", &[(one, written), (other, empty)]).is_err());
     }
 
     /// Goal: a replica that has not seen a write is told, whether it is the first or not.

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use holm_core::clock::PartitionClock;
 use holm_core::object::{Object, State};
 use holm_protocol::dot::Dot;
-use holm_protocol::version_vector::{Relation, VersionVector};
+use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{Property, Verdict, Violation};
-use crate::history::{History, KeyId};
+use crate::history::{EventId, History, KeyId};
 
 /// I4.
 pub const NOTHING_RETURNS: Property = Property {
@@ -25,7 +25,7 @@ pub const NOTHING_RETURNS: Property = Property {
 pub const FORGOTTEN_IS_KNOWN: Property = Property {
     name: "what is forgotten every replica knows to be stable",
     invariant: "I4",
-    statement: "a context shrinks, or its object goes, only if every replica of the partition has claimed all that it named to be stable, and what is alive stays named",
+    statement: "a context stops covering a write, or its object goes, only if every replica of the partition has claimed that write to be stable, and one that saw it; and what is alive stays named",
     source: "DESIGN 7; watermarks of DottedDB (SRDS 2017), and a second round of them",
     tla: Some("tla/Stability.tla!ForgottenIsSeen"),
     file: file!(),
@@ -77,21 +77,18 @@ pub fn check(history: &History, change: Change<'_>) -> Verdict {
     if let Err(broken) = after.check() {
         return returned(format!("{name} is no object: {broken}"));
     }
-    let shrinks =
-        matches!(after.context.relation(&before.context), Relation::Before | Relation::Concurrent);
-    let kept = before.context.iter().find(|dot| !known.covers(*dot));
-    if let (true, Some(dot)) = (shrinks, kept) {
+    if let Some(dot) = kept_by_some(history, (key, before, after), known) {
         let how = format!(
-            "{place}: the context of {name} shrinks, and not every replica knows {dot} to be stable"
+            "{place}: the context of {name} shrinks, and not every replica knows {dot} to be stable, or what overwrote it"
         );
         return Err(Violation::new(&FORGOTTEN_IS_KNOWN, how));
     }
-    let before_with = history.with_forgotten(key, &before.context);
     let after_with = history.with_forgotten(key, &after.context);
     let live_before: BTreeSet<Dot> = before.live_dots().collect();
     let live_after: BTreeSet<Dot> = after.live_dots().collect();
     for &dot in live_after.difference(&live_before) {
-        if before_with.covers(dot) {
+        // Not what lies below a forgotten dot: it may have stayed alive, and a new disk has nothing of it.
+        if before.context.covers(dot) || history.is_forgotten(key, dot) {
             return returned(format!("{dot} of {name} was gone and is back"));
         }
     }
@@ -108,6 +105,32 @@ pub fn check(history: &History, change: Change<'_>) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// A dot that a context does not cover any more, and that some replica may still need it for: without the
+/// dot itself it would take an old message for news; without what overwrote it, it may hold it alive. That
+/// other entries stay says nothing: who was cut, and written to since, is taken whole by another replica
+/// that had the new write beside the uncut rest.
+fn kept_by_some(
+    history: &History,
+    (key, before, after): (KeyId, &Object, &Object),
+    known: &VersionVector,
+) -> Option<Dot> {
+    let is_lost = |dot: &Dot| before.context.covers(*dot) && !after.context.covers(*dot);
+    let named = before.context.iter().filter(is_lost);
+    let written = history.events_of(key).filter_map(|(_, event)| event.dot).filter(is_lost);
+    let lost: BTreeSet<Dot> = named.chain(written).collect();
+    let is_dead = |dot: Dot| {
+        let id = history.by_dot(history.key(key).partition, dot);
+        let is_dead = |id: EventId| {
+            // Where the last writer wins, whatever ranks higher wins over it, wherever it is met.
+            history.key(key).is_lww
+                || history.event(id).value.is_none()
+                || history.is_overwritten(id, known)
+        };
+        id.is_none_or(is_dead)
+    };
+    lost.into_iter().find(|&dot| !known.covers(dot) || !is_dead(dot))
 }
 
 /// Checks that a partition clock knows all dots of an object.
@@ -169,7 +192,48 @@ mod tests {
         assert_eq!(verdict(&told, &two, &dropped), Some(&NOTHING_VANISHES));
         let zombie = object(&[(3, 1), (2, 1), (1, 1)], &[]);
         assert_eq!(verdict(&told, &overwritten, &zombie), Some(&NOTHING_RETURNS));
-        assert_eq!(verdict(&told, &overwritten, &two), Some(&NOTHING_RETURNS));
+        assert_eq!(verdict(&told, &overwritten, &two), Some(&FORGOTTEN_IS_KNOWN));
+    }
+
+    /// Goal: a new disk gets a value that is alive, and none that was forgotten, whichever has the greater
+    /// dot. Method: of two writes of one actor either is deleted and forgotten.
+    #[test]
+    fn a_new_disk_gets_what_is_alive() {
+        for (dead, alive) in [(dot(1, 2), dot(1, 1)), (dot(1, 1), dot(1, 2))] {
+            let mut told = Told::default();
+            let (a, b) = (told.put("a", &[]), told.put("b", &[]));
+            told.acknowledge(a, dead, &[1]);
+            told.acknowledge(b, alive, &[1]);
+            told.history.forget(told.key, [dead], 1);
+            let of = |dot: Dot| object(&[(dot.actor.0, dot.counter)], &[]);
+            assert_eq!(verdict(&told, &object(&[], &[]), &of(alive)), None);
+            assert_eq!(verdict(&told, &object(&[], &[]), &of(dead)), Some(&NOTHING_RETURNS));
+        }
+    }
+
+    /// Goal: a write is forgotten when every replica knows it to be stable, and what overwrote it; what came
+    /// later may stay. Method: `b` saw `a`, `c` saw `b`.
+    #[test]
+    fn what_may_be_forgotten() {
+        let mut told = Told::default();
+        let a = told.put("a", &[]);
+        let b = told.put("b", &[a]);
+        let c = told.put("c", &[b]);
+        told.acknowledge(a, dot(1, 1), &[1]);
+        told.acknowledge(b, dot(2, 1), &[1]);
+        told.acknowledge(c, dot(3, 1), &[1]);
+        let before = object(&[(3, 1)], &[(1, 1), (2, 1)]);
+        let verdict = |left: &[(u64, u64)], known: &[(u64, u64)]| {
+            let (after, known) = (object(&[(3, 1)], left), &covers(known));
+            let change =
+                Change { key: told.key, before: &before, after: &after, known, place: "n1" };
+            check(&told.history, change).err().map(|violation| violation.property)
+        };
+        assert_eq!(verdict(&[], &[(1, 1), (2, 1), (3, 1)]), None);
+        assert_eq!(verdict(&[(2, 1)], &[(1, 1), (2, 1)]), None);
+        assert_eq!(verdict(&[(2, 1)], &[(1, 1)]), Some(&FORGOTTEN_IS_KNOWN));
+        assert_eq!(verdict(&[(2, 1)], &[(2, 1)]), Some(&FORGOTTEN_IS_KNOWN));
+        assert_eq!(verdict(&[], &[(1, 1), (2, 1)]), Some(&FORGOTTEN_IS_KNOWN));
     }
 
     /// Goal: a clock that lacks a named dot is told.
