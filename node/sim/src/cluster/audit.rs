@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use holm_core::clock::{IntervalSet, PartitionClock};
-use holm_core::keys::{end_key, end_key_parts, hint_key_parts};
+use holm_core::keys::{ENDS_BEGIN, end_key, end_key_parts, hint_key_parts};
 use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::account::Account;
@@ -196,7 +196,7 @@ impl Cluster {
 
     /// A node has committed these rows: what they say of runs that ended is what everybody says, and
     /// what they call void nobody has.
-    pub(super) fn audit_ends(&mut self, node: NodeId, rows: &[Changed]) {
+    fn audit_ends(&mut self, node: NodeId, rows: &[Changed]) {
         for row in rows.iter().filter(|row| row.table == Table::Meta) {
             let end = row.after.as_deref().and_then(|row| End::decode(row).ok());
             let (Some((partition, actor)), Some(end)) = (end_key_parts(&row.key), end) else {
@@ -288,6 +288,39 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// A node has committed these rows, or finds at its start that it had.
+    pub(super) fn audit_rows(&mut self, id: NodeId, rows: &[Changed]) {
+        self.audit_hints(id, rows);
+        self.audit_ends(id, rows);
+        let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
+        let clock = |partition| {
+            let slot = slots.get(shard_of(partition, slots.len()))?;
+            slot.shard.partition(partition).map(|state| state.clock())
+        };
+        let stored = |partition, bucket, key: &[u8]| {
+            let mut row = Vec::new();
+            holm_core::keys::object_key(&mut row, partition, bucket, key);
+            let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
+            Some(object.context)
+        };
+        let account = |partition| {
+            let row = store.row(Table::Meta, &holm_core::keys::account_key(partition));
+            let account = row.and_then(|row| Account::decode(row).ok());
+            let mut account = account.unwrap_or_default();
+            // What is folded away is known, and is not in the account.
+            for (key, row) in store.rows_below(Table::Meta, &ENDS_BEGIN) {
+                let end = End::decode(row).ok();
+                if let (Some((at, actor)), Some(End::Folded(dots))) = (end_key_parts(key), end)
+                    && at == partition
+                {
+                    account.know.insert(Dot { actor, counter: dots.max() });
+                }
+            }
+            account
+        };
+        self.referee.committed((id, self.now_us), rows, clock, (stored, account));
     }
 
     /// A node has started: its disk has what it acknowledged, and its clocks claim nothing else.

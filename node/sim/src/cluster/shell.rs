@@ -3,16 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
-use holm_core::keys::{ENDS_BEGIN, end_key_parts};
-use holm_core::object::Object;
 use holm_core::peer::PeerMessage;
 use holm_core::shard::Shard;
-use holm_core::shard::account::Account;
 use holm_core::shard::config::{Boot, Standing, shard_of};
-use holm_core::shard::ends::End;
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
-use holm_core::store::{StoreError, Table};
-use holm_protocol::dot::Dot;
+use holm_core::store::StoreError;
 use holm_protocol::error::{RequestError, StoreFault};
 use holm_protocol::ids::{Actor, BucketId, NodeId};
 use holm_protocol::message::{Reply, Request};
@@ -23,7 +18,7 @@ use super::queue::Event;
 use super::{CallId, CallResult, Cluster, add_counters, watch};
 use crate::check::{Violation, equal_clocks, values};
 use crate::rng::stream;
-use crate::store::{Changed, SyncMode};
+use crate::store::SyncMode;
 use crate::tamper::Tamper;
 use crate::trace::{What, whole_frame};
 
@@ -47,7 +42,7 @@ impl Cluster {
             return;
         }
         let found = node.store.reopen(uncertain_is_there);
-        self.audit_hints(id, &found);
+        self.audit_rows(id, &found);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.run += 1;
         node.actor = actor;
@@ -333,7 +328,10 @@ impl Cluster {
         }
         // Also those of batches before one that failed, or is torn.
         if !rows.is_empty() {
-            self.audit_commit(id, &rows);
+            self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
+            self.bug_at_commit(id, &rows);
+            self.watch_commit(id, &rows);
+            self.audit_rows(id, &rows);
         }
         if is_torn {
             return self.torn(id);
@@ -346,42 +344,6 @@ impl Cluster {
         self.note_standing(id);
         self.carry_out(id, effects);
         self.go_on(id, shard);
-    }
-
-    /// A node has committed these rows.
-    fn audit_commit(&mut self, id: NodeId, rows: &[Changed]) {
-        self.trace.step(self.now_us, What::Commit { node: id, rows: rows.len() as u64 });
-        self.bug_at_commit(id, rows);
-        self.watch_commit(id, rows);
-        self.audit_hints(id, rows);
-        self.audit_ends(id, rows);
-        let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
-        let clock = |partition| {
-            let slot = slots.get(shard_of(partition, slots.len()))?;
-            slot.shard.partition(partition).map(|state| state.clock())
-        };
-        let stored = |partition, bucket, key: &[u8]| {
-            let mut row = Vec::new();
-            holm_core::keys::object_key(&mut row, partition, bucket, key);
-            let object = Object::decode(store.row(Table::Objects, &row)?).ok()?;
-            Some(object.context)
-        };
-        let account = |partition| {
-            let row = store.row(Table::Meta, &holm_core::keys::account_key(partition));
-            let account = row.and_then(|row| Account::decode(row).ok());
-            let mut account = account.unwrap_or_default();
-            // What is folded away is known, and is not in the account.
-            for (key, row) in store.rows_below(Table::Meta, &ENDS_BEGIN) {
-                let end = End::decode(row).ok();
-                if let (Some((at, actor)), Some(End::Folded(dots))) = (end_key_parts(key), end)
-                    && at == partition
-                {
-                    account.know.insert(Dot { actor, counter: dots.max() });
-                }
-            }
-            account
-        };
-        self.referee.committed((id, self.now_us), rows, clock, (stored, account));
     }
 
     /// Whether a node that has lost something, or may have, is as good as any now.

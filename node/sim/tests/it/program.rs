@@ -113,7 +113,8 @@ fn a_violation_leaves_a_schedule() {
 }
 
 /// Goal: what broke a rule once breaks none any more. Method: the schedules that were kept, each
-/// shrunk from the seed that found a bug of the core; their first lines say which rule broke.
+/// shrunk from the seed that found a bug of the core or a gap of the referee; their first lines say which rule
+/// broke.
 #[test]
 fn kept_schedules_are_clean() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schedules");
