@@ -26,6 +26,7 @@
 
 pub mod account;
 mod acknowledge;
+pub mod backlog;
 pub mod cache;
 mod claims;
 pub mod config;
@@ -78,6 +79,7 @@ use crate::store::{Store, StoreError};
 use crate::time::{Mono, Now};
 
 use acknowledge::Lingering;
+use backlog::Unstable;
 use cache::ObjectCache;
 use claims::Claims;
 use config::{Boot, ClusterState, ShardConfig};
@@ -179,6 +181,7 @@ pub struct Shard {
     doubts: Doubts,
     /// What every replica has, and may be forgotten.
     stable: Stable,
+    unstable: Unstable,
     /// What other replicas have and this one lacks.
     gaps: Gaps,
     /// Partitions that are taken whole from another replica.
@@ -235,6 +238,7 @@ impl Shard {
             claims: Claims::new(),
             doubts: Doubts::default(),
             stable: Stable::default(),
+            unstable: Unstable::default(),
             gaps: Gaps::default(),
             resyncs: resync::Resyncs::default(),
             last_asked: Partition::from_u32(0),

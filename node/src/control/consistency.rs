@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use holm_core::shard::backlog::Backlog;
 use holm_core::shard::lag::RegionLag;
 use holm_protocol::ids::{NodeId, RegionId};
 
@@ -17,6 +18,8 @@ pub struct ShardFacts {
     pub verified: BTreeMap<NodeId, VerifiedWith>,
     /// When the last violation was found, wall milliseconds; 0: none in this run.
     pub violation_ms: u64,
+    /// What its partitions keep that is not stable.
+    pub backlogs: Vec<Backlog>,
 }
 
 /// What a node has verified with another one, of what it is to begin.
@@ -50,6 +53,8 @@ pub struct Consistency {
     pub hint_bytes: u64,
     /// Since when the oldest is kept, wall milliseconds; 0: there is none.
     pub hints_since_ms: u64,
+    /// What each partition keeps that is not stable, by number.
+    pub backlogs: Vec<Backlog>,
     /// Partitions that the node does not serve: it has not compared with others since its start, or takes
     /// them from others.
     pub quarantined: u64,
@@ -70,6 +75,7 @@ impl NodeState {
             ..Consistency::default()
         };
         for shard in self.shards() {
+            all.backlogs.extend(shard.facts.backlogs);
             for lag in shard.facts.lags {
                 all.lags.entry(name(lag.region)).and_modify(|sum| add(sum, &lag)).or_insert(lag);
             }
@@ -86,6 +92,7 @@ impl NodeState {
             let since = [all.hints_since_ms, shard.counters.hints_since_ms];
             all.hints_since_ms = since.into_iter().filter(|&ms| ms > 0).min().unwrap_or(0);
         }
+        all.backlogs.sort_unstable_by_key(|it| it.partition);
         let (in_doubt, behind) = self.quarantined();
         all.quarantined = in_doubt + behind;
         all
@@ -104,6 +111,22 @@ fn add(sum: &mut RegionLag, more: &RegionLag) {
 }
 
 impl Consistency {
+    /// The partition that keeps the oldest write that is not stable, if there is one.
+    #[must_use]
+    pub fn oldest_unstable(&self) -> Option<&Backlog> {
+        self.backlogs.iter().filter(|it| it.unstable_ms > 0).max_by_key(|it| it.unstable_ms)
+    }
+
+    /// Of how many partitions each node holds back the oldest write that is not stable.
+    #[must_use]
+    pub fn holders_back(&self) -> BTreeMap<NodeId, u64> {
+        let mut holders = BTreeMap::new();
+        for node in self.backlogs.iter().flat_map(|it| &it.held_by) {
+            *holders.entry(*node).or_default() += 1;
+        }
+        holders
+    }
+
     /// How long ago the last violation was found, milliseconds.
     #[must_use]
     pub fn violation_age_ms(&self, wall_ms: u64) -> Option<u64> {

@@ -12,6 +12,7 @@
 //!   "verified": [{ "with": 2, "partitions": 256, "unverified": 0, "oldest_seconds": 1800.0 }],
 //!   "violations": 0,
 //!   "last_violation_seconds_ago": null,
+//!   "unstable": { "partitions": 2, "oldest_seconds": 4.2, "held_back_by": [{ "node": 7, "partitions": 2 }] },
 //!   "hints": { "pending": 0, "bytes": 0, "oldest_seconds": 0.0 },
 //!   "quarantined_partitions": 0
 //! }
@@ -69,6 +70,8 @@ fn for_scripts(known: &Consistency, concerns: &[String], wall_ms: u64) -> Value 
             "oldest_seconds": seconds(with.oldest_ms),
         })
     };
+    let held_back =
+        |(node, partitions): (&NodeId, &u64)| json!({ "node": node.0, "partitions": partitions });
     json!({
         "healthy": concerns.is_empty(),
         "concerns": concerns,
@@ -77,6 +80,11 @@ fn for_scripts(known: &Consistency, concerns: &[String], wall_ms: u64) -> Value 
         "verified": known.verified.iter().map(verified).collect::<Vec<_>>(),
         "violations": known.violations,
         "last_violation_seconds_ago": known.violation_age_ms(wall_ms).map(seconds),
+        "unstable": {
+            "partitions": known.backlogs.iter().filter(|it| it.unstable_ms > 0).count(),
+            "oldest_seconds": seconds(known.oldest_unstable().map_or(0, |it| it.unstable_ms)),
+            "held_back_by": known.holders_back().iter().map(held_back).collect::<Vec<_>>(),
+        },
         "hints": {
             "pending": known.hints,
             "bytes": known.hint_bytes,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use holm_core::shard::backlog::Backlog;
 use holm_core::shard::event::Counters;
 use holm_core::shard::lag::{Bringer, RegionLag};
 
@@ -68,6 +69,7 @@ pub(super) fn consistency_figures(
     let help = "Partitions that were not verified with the node since the start.";
     let unverified = verified.map(|(node, it)| (with(node), it.unverified));
     page.gauges(&plain("ranges_unverified", help), unverified)?;
+    backlog_figures(page, known)?;
     let help =
         "Reads refused because this node lost writes it once had and no other replica answered.";
     let refused = requests.reads_refused.load(Ordering::Relaxed);
@@ -80,6 +82,24 @@ pub(super) fn consistency_figures(
     let help = "From a write's clock reading at its coordinator until it can be read here, by what brought \
         it: its coordinator or a relay (write), or a later repair. As true as clocks agree. Without deletes.";
     page.histograms(&seconds("write_visible", help), MS_PER_SECOND, rows)
+}
+
+/// What is not stable, per partition, and what that costs.
+fn backlog_figures(page: &mut Page<'_>, known: &Consistency) -> fmt::Result {
+    let of = |it: &Backlog| -> Labels { vec![("partition", it.partition.to_string())] };
+    let each = |read: fn(&Backlog) -> u64| known.backlogs.iter().map(move |it| (of(it), read(it)));
+    let help = "Age of the oldest write that is not known to be everywhere, at least: until it is, it holds \
+        back that deletes and logs are forgotten.";
+    let ages = known.backlogs.iter().map(|it| (of(it), it.unstable_ms as f64 / 1e3));
+    page.gauges(&seconds("unstable_oldest", help), ages)?;
+    let help = "Partitions whose oldest such write the node is not known to have.";
+    let holders = known.holders_back().into_iter();
+    let holders = holders.map(|(node, count)| (vec![("peer", node.0.to_string())], count));
+    page.gauges(&plain("unstable_held_back_partitions", help), holders)?;
+    let help = "What a partition's clock takes in memory, about.";
+    page.gauges(&bytes("partition_clock_memory", help), each(|it| it.clock_bytes))?;
+    let help = "What the entries of a partition's log take in memory, about.";
+    page.gauges(&bytes("partition_log_memory", help), each(|it| it.log_bytes))
 }
 
 fn lag_figures(page: &mut Page<'_>, known: &Consistency) -> fmt::Result {

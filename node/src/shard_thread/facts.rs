@@ -36,7 +36,7 @@ impl Running {
         }
     }
 
-    fn facts(&self, now: Now) -> ShardFacts {
+    fn facts(&mut self, now: Now) -> ShardFacts {
         let mut verified: BTreeMap<NodeId, VerifiedWith> = BTreeMap::new();
         for (_, node, at) in self.shard.verified() {
             let with = verified.entry(node).or_default();
@@ -45,7 +45,8 @@ impl Running {
             with.oldest_ms = with.oldest_ms.max(at.unwrap_or(Mono(0)).ms_until(now.mono));
         }
         let violation_ms = self.violation_ms;
-        ShardFacts { lags: self.shard.lag(now), verified, violation_ms }
+        let backlogs = self.shard.backlogs(now);
+        ShardFacts { lags: self.shard.lag(now), verified, violation_ms, backlogs }
     }
 
     /// Measures how long what this turn has made visible took to come. After the commit: before it,

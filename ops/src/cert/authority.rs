@@ -23,6 +23,9 @@ use crate::failure::Failure;
 /// How long before now a certificate starts: machines' clocks differ.
 const BACKDATED: Duration = Duration::hours(1);
 
+/// How much later than its CA a certificate may have to end by the days that were asked for.
+const ROUNDED: Duration = Duration::hours(1);
+
 /// A certificate and its key, in PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -130,8 +133,9 @@ impl Authority {
 
     fn checked(&self, days: u32) -> Result<OffsetDateTime, Failure> {
         let until = valid_until(days);
-        if until <= self.not_after {
-            return Ok(until);
+        // Who asks for as many days as the CA has, a moment later, has all of them but the moment.
+        if until <= self.not_after + ROUNDED {
+            return Ok(until.min(self.not_after));
         }
         Err(Failure::usage(
             format!("{days} days from now the CA has expired ({})", self.not_after.date()),
@@ -231,6 +235,11 @@ mod tests {
         });
         assert!(ca.node(NodeId(1), 31).is_err(), "a certificate must not outlive its CA");
         assert!(ca.node(NodeId(1), 30).is_ok());
+        let older = Authority { not_after: ca.not_after - Duration::minutes(5), ..ca };
+        let node = older.node(NodeId(1), 30).expect("a script may take minutes between the two");
+        with_cert(&node.cert_pem, |cert| {
+            assert_eq!(cert.validity().not_after.to_datetime(), older.not_after);
+        });
     }
 
     /// Goal: a CA read back signs like the one that was made; foreign files are refused. Method:

@@ -342,6 +342,12 @@ impl ShardLog {
         self.recent.bytes()
     }
 
+    /// What one partition's entries take of that.
+    #[must_use]
+    pub fn bytes_of(&self, partition: Partition) -> usize {
+        self.recent.bytes_of(partition)
+    }
+
     /// Gives up the open batch: the partitions it concerned.
     pub fn roll_back(&mut self) -> BTreeSet<Partition> {
         self.staged = Staged::default();

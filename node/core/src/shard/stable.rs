@@ -161,6 +161,12 @@ impl Stable {
         self.forgettable.clear();
     }
 
+    /// Whether a replica has claimed to have seen this dot and all before it.
+    pub(super) fn has_claimed(&self, partition: Partition, node: NodeId, dot: Dot) -> bool {
+        let heard = self.heard.get(&partition).and_then(|heard| heard.get(&node));
+        heard.is_some_and(|heard| heard.seen.covers(dot))
+    }
+
     /// What may be forgotten of a partition.
     pub(super) fn forgettable(&self, partition: Partition) -> Option<&VersionVector> {
         self.forgettable.get(&partition)

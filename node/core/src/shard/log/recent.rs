@@ -22,6 +22,7 @@ struct Part {
     /// The first record that speaks of the partition and is needed for it.
     oldest: u64,
     entries: BTreeMap<Dot, Place>,
+    bytes: usize,
 }
 
 /// See the [module](self).
@@ -38,12 +39,17 @@ impl Recent {
         self.bytes
     }
 
+    /// What one partition's entries take of that.
+    pub(super) fn bytes_of(&self, partition: Partition) -> usize {
+        self.parts.get(&partition).map_or(0, |part| part.bytes)
+    }
+
     /// Adds an entry of a record.
     pub(super) fn add(&mut self, record: u64, entry: LogEntry) {
         let LogEntry { partition, dot, hlc, bucket, key, has_more } = entry;
         let part = self.parts.entry(partition).or_insert_with(|| {
             self.by_age.insert((record, partition));
-            Part { oldest: record, entries: BTreeMap::new() }
+            Part { oldest: record, entries: BTreeMap::new(), bytes: 0 }
         });
         if record < part.oldest {
             self.by_age.remove(&(part.oldest, partition));
@@ -51,10 +57,10 @@ impl Recent {
             part.oldest = record;
         }
         let place = Place { hlc, bucket, key, has_more };
-        self.bytes += cost(&place);
-        if let Some(before) = part.entries.insert(dot, place) {
-            self.bytes -= cost(&before);
-        }
+        let more = cost(&place);
+        let less = part.entries.insert(dot, place).map_or(0, |before| cost(&before));
+        part.bytes = part.bytes + more - less;
+        self.bytes = self.bytes + more - less;
     }
 
     /// Partitions with the first record that is needed for each, oldest first.
@@ -88,7 +94,7 @@ impl Recent {
     pub(super) fn remove(&mut self, partition: Partition) {
         if let Some(part) = self.parts.remove(&partition) {
             self.by_age.remove(&(part.oldest, partition));
-            self.bytes -= part.entries.values().map(cost).sum::<usize>();
+            self.bytes -= part.bytes;
         }
     }
 
@@ -96,9 +102,9 @@ impl Recent {
     pub(super) fn remove_dots(&mut self, partition: Partition, dots: &[Dot]) {
         let Some(part) = self.parts.get_mut(&partition) else { return };
         for dot in dots {
-            if let Some(place) = part.entries.remove(dot) {
-                self.bytes -= cost(&place);
-            }
+            let less = part.entries.remove(dot).map_or(0, |place| cost(&place));
+            part.bytes -= less;
+            self.bytes -= less;
         }
     }
 }

@@ -105,6 +105,32 @@ fn who_is_down_holds_stability_back() {
     assert_eq!(bench.removed(), 1);
 }
 
+/// Goal: it is told how old the oldest unstable write is, and which replicas hold it back: those
+/// that have not claimed it, silent ones too; nobody when all have. Memory is told for each partition.
+#[test]
+fn who_holds_stability_back_is_told() {
+    let mut bench = Bench::new(&[(3, 3)]);
+    let backlog = |bench: &mut Bench| bench.shard.backlogs(bench.now).remove(0);
+    assert_eq!((backlog(&mut bench).unstable_ms, backlog(&mut bench).held_by), (0, vec![]));
+    bench.write_and_delete("k");
+    bench.input(Input::PeerDown(NodeId(3)));
+    bench.pass_ms(5_000);
+    bench.commit();
+    let held = backlog(&mut bench);
+    assert_eq!(held.held_by, [NodeId(2), NodeId(3)]);
+    assert!((5_000..5_100).contains(&held.unstable_ms), "{held:?}");
+    assert!(held.clock_bytes > 0 && held.log_bytes > 0, "{held:?}");
+    bench.others_claim(&[2], &claimed(&[(ACTOR, 2)], &[]));
+    assert_eq!(backlog(&mut bench).held_by, [NodeId(3)]);
+    // The put of the two is stable, and the delete is the oldest.
+    bench.input(up(NodeId(3)));
+    bench.others_claim(&[3], &claimed(&[(ACTOR, 1)], &[]));
+    let held = backlog(&mut bench);
+    assert_eq!((held.held_by.as_slice(), held.partition), (&[NodeId(3)][..], PARTITION));
+    bench.others_claim(&[3], &claimed(&[(ACTOR, 2)], &[]));
+    assert_eq!((backlog(&mut bench).unstable_ms, backlog(&mut bench).held_by), (0, vec![]));
+}
+
 /// Goal: only what is synced counts, also of this node itself. Method: a disk that is behind by two
 /// commits, for ever.
 #[test]
