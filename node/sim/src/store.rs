@@ -104,8 +104,10 @@ pub struct SimStore {
     tables: Tables,
     staged: Vec<Staged>,
     mode: SyncMode,
-    /// The last commit, until somebody has looked at it.
+    /// The last commit, until the next.
     last: Vec<Changed>,
+    /// All commits, until somebody has looked at them.
+    unread: Vec<Changed>,
     /// Committed and not synced, oldest first.
     volatile: Vec<Vec<Changed>>,
     /// A batch whose commit failed and which may be on the disk.
@@ -141,6 +143,7 @@ impl SimStore {
             staged: Vec::new(),
             mode,
             last: Vec::new(),
+            unread: Vec::new(),
             volatile: Vec::new(),
             uncertain: None,
             shown: Vec::new(),
@@ -235,14 +238,19 @@ impl SimStore {
         self.tables.get(&table)?.get(key).map(Vec::as_slice)
     }
 
-    /// What the last commit changed. Empty if it has been taken already.
-    pub fn take_last(&mut self) -> Vec<Changed> {
-        let last = std::mem::take(&mut self.last);
+    /// What commits have changed since this was last asked.
+    pub fn take_changes(&mut self) -> Vec<Changed> {
+        self.settle_last();
+        std::mem::take(&mut self.unread)
+    }
+
+    fn settle_last(&mut self) {
+        let mut last = std::mem::take(&mut self.last);
         if self.is_volatile() && !last.is_empty() {
             self.volatile.push(last.clone());
         }
         self.settle_hidden();
-        last
+        self.unread.append(&mut last);
     }
 
     /// Whether what was just committed is not synced.
@@ -267,7 +275,7 @@ impl SimStore {
     /// The power fails: all but the oldest `keep` volatile batches are gone. Gives what was lost,
     /// newest first.
     pub fn power_cut(&mut self, keep: usize) -> Vec<Changed> {
-        self.take_last();
+        self.take_changes();
         self.uncertain = None;
         self.unshow();
         let mut lost = Vec::new();
@@ -326,6 +334,7 @@ impl SimStore {
         self.volatile.clear();
         self.promised = 0;
         self.last.clear();
+        self.unread.clear();
         self.uncertain = None;
         self.shown.clear();
         self.torn = None;
@@ -343,7 +352,7 @@ impl SimStore {
     /// is left out. Gives what turned out to be there.
     pub fn reopen(&mut self, uncertain_is_there: bool) -> Vec<Changed> {
         self.staged.clear();
-        self.take_last();
+        self.take_changes();
         self.faults.tears = false;
         let mut there = Vec::new();
         if uncertain_is_there {
@@ -357,7 +366,7 @@ impl SimStore {
         }
         self.written += u64::from(!found.is_empty());
         self.apply(found);
-        there.extend(self.take_last());
+        there.extend(self.take_changes());
         self.forget_rows();
         there
     }
@@ -448,7 +457,7 @@ impl Store for SimStore {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        self.take_last();
+        self.settle_last();
         let batch = std::mem::take(&mut self.staged);
         let batch = self.tampered(batch);
         if self.faults.commits_fail && !self.hides_failures() {

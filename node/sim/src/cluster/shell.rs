@@ -326,7 +326,7 @@ impl Cluster {
         if node.store.is_torn() {
             return self.torn(id);
         }
-        let rows = node.store.take_last();
+        let rows = node.store.take_changes();
         let dies = node.dies_in_commit && !rows.is_empty();
         if let Err(error) = &result {
             let faults = node.store.faults();

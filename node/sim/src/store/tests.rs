@@ -13,7 +13,7 @@ fn put(store: &mut SimStore, key: &[u8], value: &[u8]) -> Result<(), StoreError>
 fn only_a_power_cut_loses_the_volatile_tail() {
     let mut store = SimStore::new(SyncMode::Interval { ms: 10 });
     put(&mut store, b"a", b"1").unwrap();
-    store.take_last();
+    store.take_changes();
     store.sync();
     put(&mut store, b"a", b"2").unwrap();
     put(&mut store, b"b", b"3").unwrap();
