@@ -20,7 +20,7 @@ pub const ONE_DECISION: Property = Property {
 pub const NOTHING_HELD_IS_VOID: Property = Property {
     name: "nothing held is void",
     invariant: "I5",
-    statement: "no write that is decided to be void is in the clock, an object or a hint of a node that remembers, but for clocks that were told so",
+    statement: "no write that is decided to be void is in the clock or an object of a replica, or in a hint of a node, that remembers, but for clocks that were told so",
     source: "Chandy, Lamport, TOCS 1985: answers of nodes that froze are a consistent cut",
     tla: Some("tla/Retirement.tla!NothingHeldIsVoid"),
     file: file!(),
@@ -30,7 +30,7 @@ pub const NOTHING_HELD_IS_VOID: Property = Property {
 pub const ALL_FOLDED: Property = Property {
     name: "runs that ended leave clocks in the end",
     invariant: "I10",
-    statement: "after faults stop, with no disk lost and where shards look for such runs, no replica's clock has an entry of a run that ended",
+    statement: "after faults stop, with no disk lost and where shards look for such runs, no replica's clock has an entry of a run that ended, but of one that has a write that no disk has any more",
     source: "DESIGN 7: clocks stay small under thousands of restarts",
     tla: Some("tla/Retirement.tla!AllIsFolded"),
     file: file!(),

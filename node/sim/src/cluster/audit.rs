@@ -233,11 +233,29 @@ impl Cluster {
                 let slot = self.nodes.get(&id).and_then(|node| node.slots.get(shard));
                 let state = slot.and_then(|slot| slot.shard.partition(partition));
                 let Some(state) = state else { continue };
-                let ended = |actor| self.actors.contains(&actor) && !alive.contains(&actor);
+                let ended = |actor| {
+                    self.actors.contains(&actor)
+                        && !alive.contains(&actor)
+                        && !self.has_lost_some(partition, actor)
+                };
                 closed::check_folded(state.clock(), ended, &format!("{id}, {partition}"))?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a dot that an actor has, as was decided, is on no replica's disk any more.
+    fn has_lost_some(&self, partition: Partition, actor: Actor) -> bool {
+        let shard = shard_of(partition, self.setup.shape.shards);
+        let mut left = IntervalSet::new();
+        for id in self.layout.replicas(partition) {
+            let slot = self.nodes.get(id).and_then(|node| node.slots.get(shard));
+            if let Some(state) = slot.and_then(|slot| slot.shard.partition(partition)) {
+                left.merge(&state.clock().seen_of(actor));
+            }
+        }
+        let dots = self.referee.history().closed(partition, actor);
+        dots.is_some_and(|dots| !left.covers(dots))
     }
 
     /// Nothing that is void is anywhere.
@@ -271,8 +289,10 @@ impl Cluster {
         let prefix = partition.to_u32().to_be_bytes();
         for node in self.nodes.values().filter(|node| node.is_up && !node.amnesia) {
             let place = node.id.to_string();
-            let objects =
-                node.store.rows_below(Table::Objects, &prefix).map(|(_, row)| row.to_vec());
+            // Who got a copy of a replica's disk and is none itself does not serve from it.
+            let is_replica = self.layout.is_replica(partition, node.id);
+            let objects = node.store.rows_below(Table::Objects, &prefix).filter(|_| is_replica);
+            let objects = objects.map(|(_, row)| row.to_vec());
             let hints = node.store.rows(Table::Hints).filter_map(|(key, row)| {
                 let is_it = hint_key_parts(key).is_some_and(|parts| parts.1 == partition);
                 is_it.then(|| object_of(&Bytes::copy_from_slice(row)).to_vec())
