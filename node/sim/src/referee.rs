@@ -104,6 +104,12 @@ impl Referee {
         know.merge(&claimed.know);
     }
 
+    /// A node hands over what it knows to be stable, with the partition. So it has seen that: its own seen
+    /// counted when it was concluded, maybe before it was told to anybody.
+    pub fn hands_over(&mut self, node: NodeId, partition: Partition, know: &VersionVector) {
+        self.claimed.entry((node, partition)).or_default().0.merge(know);
+    }
+
     /// What every replica of a partition has claimed to know to be stable.
     fn stable(&self, partition: Partition) -> VersionVector {
         let replicas = self.layout.replicas(partition).iter();

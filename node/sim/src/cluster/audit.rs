@@ -82,6 +82,9 @@ impl Cluster {
 
     /// A node tells others what it has: the newest of it is safe on its disk.
     pub(super) fn audit_claims(&mut self, node: NodeId, message: &PeerMessage) {
+        if let PeerMessage::PageAnswer { partition, know, .. } = message {
+            self.referee.hands_over(node, *partition, know);
+        }
         let newest: Vec<(Partition, Dot)> = match message {
             PeerMessage::Pulse { actor, counters, .. } => {
                 let dot = |&(at, counter): &(Partition, u64)| (at, Dot { actor: *actor, counter });
