@@ -104,7 +104,8 @@ impl Referee {
         know.merge(&claimed.know);
     }
 
-    /// A node tells another up to where it has seen all of a partition, and claims nothing.
+    /// A node hands over what it knows to be stable, with the partition, and claims nothing. So it has seen
+    /// that: its own seen counted when it was concluded, maybe before it was told to anybody.
     pub fn vouches(&mut self, node: NodeId, partition: Partition, seen: &VersionVector) {
         self.claimed.entry((node, partition)).or_default().0.merge(seen);
     }

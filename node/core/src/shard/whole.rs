@@ -30,6 +30,7 @@ impl Shard {
     ) -> Result<(), Refusal> {
         let mut incoming = self.check_incoming(write, turn.now)?;
         self.check_void(write.partition, &incoming)?;
+        incoming.check_limits().map_err(|_| Refusal::TooLarge)?;
         self.writable(turn.store)?;
         let Incoming { partition, bucket, .. } = *write;
         let row = self.object_key(partition, bucket, &write.key);

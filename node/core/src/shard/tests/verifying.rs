@@ -193,6 +193,26 @@ fn a_damaged_row_is_refetched() {
     }
 }
 
+/// Goal: a damaged row that cannot be replaced yet is not taken for nothing: the next write to its key would
+/// drop what it held (I5). Method: the disk is full when the other replica's object comes, then not.
+#[test]
+fn a_damaged_row_waits_for_room() {
+    let mut two = Two::new();
+    two.put("key", "v");
+    let kept = two.node(1).stored("key");
+    let row = two.node(1).disk.rows.get_mut(&(Table::Objects, row_key("key"))).unwrap();
+    row[7] ^= 1;
+    two.forget_cache(1);
+    two.node(1).disk.room = Some(StoreError::Full);
+    two.pass_ms(EVERY_MS + 100);
+    assert_eq!(two.node(1).shard.cache.peek(&row_key("key")), None);
+    two.node(1).disk.room = None;
+    two.pass_ms(EVERY_MS + 100);
+    assert_eq!(two.node(1).stored("key"), kept);
+    let counters = two.node(1).shard.counters();
+    assert_eq!((counters.objects_refetched, counters.consistency_violations), (1, 0));
+}
+
 /// Goal: while the other replica has not seen all that this one has, its object does not replace a
 /// damaged one: this clock would then claim writes that are gone. Method: node 2 misses a later
 /// write to another key.

@@ -50,6 +50,9 @@ impl Shard {
         self.check_ends(partition, &theirs)?;
         self.check_room(partition, &theirs)?;
         self.check_standing(partition)?;
+        theirs.check_limits().map_err(|_| Refusal::TooLarge)?;
+        // Before anything is put in a damaged object's place: it would be read as nothing.
+        self.writable(turn.store)?;
         let object_key = self.object_key(partition, bucket, key);
         let loaded = self.cache.load(&object_key, kind, turn.store);
         let is_damaged = matches!(loaded, Err(StoreError::Corrupt(_)));
@@ -71,7 +74,6 @@ impl Shard {
         };
         self.scratch = object_key;
         let Some((place, own, lost)) = outcome else { return self.join_checked(write, true, turn) };
-        self.writable(turn.store)?;
         let mut next = own.clone();
         next.join(theirs.clone()).map_err(|_| Refusal::WrongKind)?;
         next.check_limits().map_err(|_| Refusal::TooLarge)?;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use holm_core::object::{Object, ObjectKind, Sibling};
-use holm_core::shard::config::ShardConfig;
+use holm_core::shard::config::{ShardConfig, Standing};
 use holm_protocol::dot::Dot;
 use holm_protocol::error::{ContextFault, RequestError};
 use holm_protocol::ids::{Actor, Hlc, NodeId, Partition};
@@ -14,7 +14,7 @@ use holm_protocol::version_vector::VersionVector;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use super::model::{Case, good, live_dots};
+use super::model::{Case, Standings, good, live_dots};
 use crate::check::durable::Copy;
 use crate::check::{
     PROPERTIES, Property, Verdict, answers, bounds, claims, closed, converged, deadline, dots,
@@ -63,6 +63,10 @@ fn told(case: &Case) -> Vec<Verdict> {
         out.push(quorum_reads::check(history, &case.layout, read));
         out.push(quarantine::check(&case.forgot, read.asked_us, receipt, true));
     }
+    let Standings { has_asked, lacks_and_goes_on, left } = &case.standings;
+    out.push(quarantine::check_asked(NodeId(1), partition, *has_asked));
+    out.push(quarantine::check_lacking(NodeId(1), partition, *lacks_and_goes_on));
+    out.push(quarantine::check_left(left));
     let calls = case.calls.iter();
     out.extend(calls.map(|&(asked, now, allowed)| deadline::check(asked, now, allowed, "n1")));
     out.push(ends::check(case.progress));
@@ -141,7 +145,7 @@ type Rng = ChaCha8Rng;
 /// Breaks one rule, if the case offers a chance.
 type Break = fn(&mut Case, &mut Rng) -> Option<()>;
 
-const BREAKS: [(&Property, Break); 45] = [
+const BREAKS: [(&Property, Break); 48] = [
     (&dots::UNIQUE, |case, rng| {
         let (one, other) = (any(rng, &case.learned)?, any(rng, &case.learned)?);
         (one.0 != other.0).then(|| case.learned.push((one.0, other.1)))
@@ -257,6 +261,19 @@ const BREAKS: [(&Property, Break); 45] = [
         let (read, receipt) = any(rng, &case.reads)?;
         let node = receipt.replicas.first()?.node;
         case.forgot.insert(node, read.asked_us - 1);
+        Some(())
+    }),
+    (&quarantine::ASKS_FIRST, |case, _| {
+        case.standings.has_asked = false;
+        Some(())
+    }),
+    (&quarantine::BEHIND_STEPS_ASIDE, |case, _| {
+        case.standings.lacks_and_goes_on = true;
+        Some(())
+    }),
+    (&quarantine::COMES_BACK, |case, rng| {
+        let standing = if rng.random() { Standing::Doubt } else { Standing::Behind };
+        case.standings.left.push((NodeId(1), Partition::from_u32(0), standing));
         Some(())
     }),
     (&quorum_reads::INTERSECTION, |case, rng| {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use holm_core::clock::{IntervalSet, PartitionClock};
 use holm_core::layout::Layout;
 use holm_core::object::{Object, ObjectKind, Sibling};
+use holm_core::shard::config::Standing;
 use holm_core::shard::event::{Counters, Violation as Found};
 use holm_core::shard::log::LogEntry;
 use holm_protocol::dot::Dot;
@@ -42,6 +43,17 @@ const STEPS: usize = 14;
 pub(super) struct Changed {
     pub(super) before: Object,
     pub(super) after: Object,
+}
+
+/// What is said of a node's standing.
+#[derive(Debug, Clone)]
+pub(super) struct Standings {
+    /// It serves, and has asked another replica since it started.
+    pub(super) has_asked: bool,
+    /// It lacks what is known to be stable, and serves.
+    pub(super) lacks_and_goes_on: bool,
+    /// Who does not serve in the end.
+    pub(super) left: Vec<(NodeId, Partition, Standing)>,
 }
 
 /// Everything that checks are told.
@@ -82,6 +94,8 @@ pub(super) struct Case {
     pub(super) found: Vec<(NodeId, Found)>,
     /// What nodes learned that actors of runs that ended have.
     pub(super) decisions: Vec<(Actor, IntervalSet)>,
+    /// Where a node stood that started.
+    pub(super) standings: Standings,
     /// Actors that have left all clocks.
     pub(super) ended: Vec<Actor>,
     /// What a node knows to be stable, what the others claimed to have seen, and what is stable in the
@@ -176,6 +190,7 @@ fn empty() -> Case {
         claims: vec![],
         found: vec![],
         decisions: vec![],
+        standings: Standings { has_asked: true, lacks_and_goes_on: false, left: vec![] },
         ended: vec![],
         know: VersionVector::new(),
         claimed: vec![],
