@@ -155,7 +155,7 @@ tampers! {
     BatchNotAtomic, "A killed process leaves the log entries of its last batch, and not the objects.",
         CRASHES, durable::OUTLIVES_CRASHES;
     TombstoneRemovedAtOnce, "A deleted object is removed from the disk with its context.",
-        GRACE, replica::NOTHING_RETURNS;
+        GRACE, replica::FORGOTTEN_IS_KNOWN;
     TombstonesForgotten, "A restarting node drops its deleted objects.",
         GRACE, durable::OUTLIVES_CRASHES;
     LimitsNotKept, "A node takes on more requests than its limit.",

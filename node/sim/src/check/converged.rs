@@ -49,7 +49,7 @@ pub fn check_clocks(partition: Partition, clocks: &[(NodeId, PartitionClock)]) -
 /// Whether two objects show the same. When contexts are cut is each replica's own affair.
 #[must_use]
 pub fn is_same(one: &Object, other: &Object) -> bool {
-    one.kind() == other.kind() && one.live_dots().eq(other.live_dots())
+    one.kind() == other.kind() && one.siblings() == other.siblings()
 }
 
 /// What every replica has goes in the end.
