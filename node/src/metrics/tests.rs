@@ -142,6 +142,7 @@ fn every_shard_counter_is_shown() {
         let shown = match name {
             "hints_since_ms" => "holm_hint_oldest_age_seconds".to_owned(),
             "log_bytes" => "holm_shard_log_memory_bytes".to_owned(),
+            "in_doubt" | "behind" => format!("holm_shard_partitions_{name}"),
             // Under the name that runbooks of the field use.
             "consistency_violations" => "holm_consistency_violations_total{shard=\"0\"}".to_owned(),
             name => format!("holm_shard_{name}"),

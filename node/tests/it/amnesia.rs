@@ -43,7 +43,10 @@ async fn comes_back(cluster: &Cluster, node: usize, bucket: BucketId) {
     let amnesiac = &cluster.nodes[node];
     assert_eq!(amnesiac.get("/livez").await.0, 200);
     until("it has taken what it lost", async || {
-        amnesiac.metric("holm_node_amnesia").await == 0.0 && amnesiac.get("/readyz").await.0 == 200
+        amnesiac.metric("holm_node_amnesia").await == 0.0
+            && amnesiac.get("/readyz").await.0 == 200
+            // Who has taken all from one may not have met the other yet.
+            && amnesiac.metric("holm_peer_connected").await == 2.0
     })
     .await;
     let (_conn, mut lane) = cluster.lane(node).await;

@@ -43,7 +43,7 @@ use super::*;
 use crate::context::ContextSecrets;
 use crate::layout::{Layout, LayoutNode, LayoutSpec, PlacementSpec};
 use crate::object::{Object, ObjectKind, Sibling};
-use crate::peer::{Claimed, Want};
+use crate::peer::{Claimed, CompareMessage, HintMessage, Want};
 use crate::store::{Row, Table};
 use crate::time::WallMs;
 

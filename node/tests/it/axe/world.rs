@@ -136,7 +136,12 @@ impl RealWorld {
         for (id, event) in self.referee.history().events() {
             let covers =
                 held.get(&event.key).map_or_else(VersionVector::new, |o| o.context.clone());
-            let covers = self.referee.history().with_forgotten(event.key, &covers);
+            // What is dead may be forgotten: nothing then tells it from what the fault has cost. It is
+            // counted as lost, because what it died of may be lost with it.
+            let covers = match may_lose {
+                true => covers,
+                false => self.referee.history().with_forgotten(event.key, &covers),
+            };
             match (event.outcome, event.dot) {
                 (Outcome::Acknowledged, Some(dot))
                     if event.durable.contains(&node) && !covers.covers(dot) =>
