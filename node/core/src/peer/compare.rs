@@ -58,6 +58,9 @@ pub enum CompareMessage {
     },
 }
 
+/// Where a replica stands with some partitions.
+type Positions = Vec<(Partition, Position)>;
+
 impl CompareMessage {
     /// Whether a frame of this kind holds one.
     pub(super) fn is_kind(kind: u8) -> bool {
@@ -110,9 +113,7 @@ impl CompareMessage {
     }
 
     /// Of several partitions, as a message about some.
-    pub(super) fn split(
-        self,
-    ) -> (Vec<(Partition, Position)>, impl Fn(Vec<(Partition, Position)>) -> PeerMessage) {
+    pub(super) fn split(self) -> (Positions, impl Fn(Positions) -> PeerMessage) {
         let (is_question, op, positions) = match self {
             CompareMessage::Compare { op, positions } => (true, op, positions),
             CompareMessage::Compared { op, positions } => (false, op, positions),

@@ -90,7 +90,7 @@ impl Load {
             }
         };
         progress.acknowledged.fetch_add(1, Ordering::Relaxed);
-        if number % DELETED_ONE_IN > 0 {
+        if !number.is_multiple_of(DELETED_ONE_IN) {
             let after_kill = progress.is_killed.load(Ordering::Relaxed);
             self.acknowledged.push(Acknowledged::new(key, &written, after_kill));
             return;
