@@ -2,7 +2,7 @@
 //!
 //! Some dots of a run died with it. The holes that they leave would hold stability back for ever, and
 //! the actors of thousands of starts would stay in every clock. So an actor is closed
-//! ([`super::retire`]), in three steps that a node remembers for good:
+//! (`retire`), in three steps that a node remembers for good:
 //! - **frozen**: the node has said which of the actor's dots it has, and takes no other from anybody;
 //! - **closed**: which dots the actor has is decided. All others, holes and what lies beyond the last,
 //!   are *void*: nobody has one, and who names one is refused whole;

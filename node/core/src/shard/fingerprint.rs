@@ -1,7 +1,7 @@
 //! Fingerprints: whether all regions hold the same, told from digests.
 //!
 //! A node's shards ask a replica of each of their partitions in each region, this node among
-//! them, for one digest per bucket ([`digests`]). The sums over all partitions are equal in all regions
+//! them, for one digest per bucket (`digests`). The sums over all partitions are equal in all regions
 //! exactly if each region holds the same values, but for accidents of hashing. Tombstones and absence
 //! are alike, as in [`crate::merkle`], whose digests of keys these are.
 //!

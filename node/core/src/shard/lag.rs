@@ -1,7 +1,7 @@
 //! How far this replica is behind the others, and how long writes take until they can be seen here.
 //!
 //! **Behind.** Pulses and claims name what other replicas have; what of it is not in the clock here is
-//! how many writes this replica is behind ([`gaps`]). That is told per region: behind whoever of the
+//! how many writes this replica is behind (`gaps`). That is told per region: behind whoever of the
 //! region's replicas has more. Nothing is estimated but bytes, from the mean of the objects that came.
 //!
 //! **Seconds.** The age of the oldest such write is not known before it is here. It is told from
@@ -15,8 +15,6 @@
 //! took, as far as the clocks agree. Only the first arrival counts, and only of values: deletes carry
 //! no reading. Writes that a coordinator or a relay sent are told apart from those that a repair, a
 //! hint or a resync brought.
-//!
-//! [`gaps`]: super::gaps
 
 use std::collections::BTreeMap;
 

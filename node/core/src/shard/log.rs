@@ -25,7 +25,7 @@
 //! varint), the clock reading (8 bytes), the bucket (4 bytes), whether there is more to forget (1 byte:
 //! 0 or 1), the key (length, bytes); at the end a crc32c.
 //!
-//! **Forgetting**: entries of dots that every replica has go ([`super::stable`]): from memory at once, and
+//! **Forgetting**: entries of dots that every replica has go (`stable`): from memory at once, and
 //! from segments when all of one may go. So what is stable soon is never sorted.
 
 mod forget;
