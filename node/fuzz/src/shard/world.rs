@@ -172,9 +172,14 @@ impl World {
         | PeerMessage::Hint(HintMessage::HandOff { op, partition, bucket, key, object }) =
             &message
         {
-            let dots = Object::decode(object).map(|it| it.named_dots().collect());
+            let dots = Object::decode(object).map(|it| it.named_dots().collect::<Vec<_>>());
             let (partition, bucket, key) = (*partition, *bucket, key.clone());
-            let owed = Owed { partition, bucket, key, dots: dots.unwrap_or_default() };
+            let mut dots = dots.unwrap_or_default();
+            // What was seen before may have been overwritten, forgotten or decided to be void since:
+            // that it was is all that can be promised of it.
+            let clock = self.shard.partition(partition).map(|state| state.clock());
+            dots.retain(|&dot| !clock.is_some_and(|clock| clock.contains(dot)));
+            let owed = Owed { partition, bucket, key, dots };
             self.owed.entry((from, *op)).or_default().push(owed);
         }
         self.event(Event::Peer { from, message });
