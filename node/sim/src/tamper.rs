@@ -139,7 +139,7 @@ tampers! {
     JoinKeepsCovered, "A join keeps siblings that the other side has overwritten.",
         None, read::NOTHING_DOMINATED;
     LatestByArrival, "Where the last writer wins, the last to arrive wins.",
-        LWW, converged::SAME_EVERYWHERE;
+        LWW, equal_clocks::EQUAL_STATES;
     DigestIgnored, "A read takes every digest for equal to its own.",
         None, quorum_reads::INTERSECTION;
     CacheNotUpdated, "A replica answers reads from before the last write to the key.",
