@@ -20,6 +20,7 @@ mod accept;
 pub mod chance;
 mod clients;
 pub mod close;
+mod congestion;
 pub mod counters;
 pub mod devnet;
 pub mod endpoint;

@@ -23,6 +23,7 @@ use quinn::{
 use ring::hmac;
 
 use super::chance::Chance;
+use super::congestion::FlooredConfig;
 use super::counters::NetCounters;
 use super::devnet::{DevSocket, LinkRules};
 use super::socket;
@@ -219,6 +220,7 @@ fn transport(net: &NetConfig) -> Result<TransportConfig, EndpointError> {
         .max_idle_timeout(Some(idle))
         .mtu_discovery_config(Some(mtu))
         .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::new(FlooredConfig::default()))
         .enable_segmentation_offload(net.gso);
     Ok(transport)
 }

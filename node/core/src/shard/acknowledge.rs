@@ -33,6 +33,8 @@ use crate::time::Mono;
 
 /// Ended writes that the order of lingering ones may name before it is swept. Arbitrary.
 const ORDER_SLACK: usize = 64;
+/// Each so many bytes of an object put off its being sent again. Arbitrary.
+pub(super) const RESEND_STEP: usize = 64 << 10;
 
 /// A write that has its dot.
 #[derive(Debug)]
@@ -286,6 +288,12 @@ impl Shard {
         self.ops.insert(id.0, Op::Write(op));
     }
 
+    /// Until a write of so many bytes is sent again for the first time. What is long is given the time
+    /// to get through a bad link: a copy behind the first would be what keeps it from that.
+    pub(super) fn first_resend_ms(&self, len: usize) -> u64 {
+        self.config.resend_ms.saturating_mul(1 + (len / RESEND_STEP) as u64)
+    }
+
     /// Sends a write again to the replicas that lack it and have nobody in their place.
     fn send_again<S: Store>(&mut self, id: OpId, op: &mut WriteOp, turn: &mut Turn<'_, S>) {
         let node = self.boot.node;
@@ -293,7 +301,7 @@ impl Shard {
         let to: Vec<NodeId> = op.everyone.iter().copied().filter(awaited).collect();
         let to: Vec<NodeId> = to.into_iter().filter(|&n| self.peers.is_up(n)).collect();
         // Before the first resend some were asked through a relay only.
-        if op.resend_ms > self.config.resend_ms {
+        if op.resend_ms > self.first_resend_ms(op.change.object.len()) {
             to.iter().for_each(|&node| self.peers.missed(node, turn.now.mono));
         }
         if !to.is_empty() {

@@ -34,7 +34,7 @@ pub struct ShardConfig {
     /// Deadline of a request that names none, milliseconds.
     pub timeout_ms: u32,
     /// A replica that has not acknowledged a write for this long gets it again, directly,
-    /// milliseconds. Doubles each time.
+    /// milliseconds. As much again for each 64 KiB of the object; doubles each time.
     pub resend_ms: u64,
     /// A read is hedged when an answer is later than the replica's usual time, but never sooner or
     /// later than these, milliseconds.

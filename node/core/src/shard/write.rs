@@ -287,7 +287,7 @@ impl Shard {
         (route, quorum): (&Route, Arc<Quorum>),
         (deadline, turn): (Mono, &mut Turn<'_, S>),
     ) {
-        let resend_ms = self.config.resend_ms;
+        let resend_ms = self.first_resend_ms(change.object.len());
         let resend_at = turn.now.mono.plus_ms(resend_ms);
         let stand_ins = stand_ins(route, quorum.level());
         let hint_at = stand_ins.is_some().then(|| turn.now.mono.plus_ms(self.config.hint_after_ms));

@@ -2,6 +2,7 @@
 //! and let go.
 
 use super::*;
+use crate::shard::acknowledge::RESEND_STEP;
 
 /// A write at a level, committed. Its caller, its operation, and the effects of the commit.
 fn start(bench: &mut Bench, level: Level) -> (Caller, OpId, Effects) {
@@ -120,6 +121,22 @@ fn a_silent_replica_is_asked_again() {
     let unknown = RequestError::WriteUnknown { needed: 3, durable: 2 };
     assert_eq!(error(reply_to(&effects, caller)), unknown);
     bench.assert_quiet();
+}
+
+/// Goal: what is long is not sent again while its first copy may still be on its way. Method: values
+/// of no, one and four steps at replicas that stay silent.
+#[test]
+fn a_long_write_waits_longer() {
+    for (steps, first_ms) in [(0, 100), (1, 200), (4, 500)] {
+        let mut bench = Bench::new(&[(3, 3)]);
+        let value = "v".repeat(steps * RESEND_STEP);
+        let put = bench.put("k", &value, Level::All);
+        bench.ask(Request::Put(put));
+        bench.commit();
+        assert_eq!(bench.pass_us(first_ms * 1_000 - 1), [], "{steps} steps");
+        assert_eq!(writes(&bench.pass_us(1)).len(), 1, "{steps} steps");
+        assert_eq!(bench.shard.counters().breaker_trips, 0, "late once");
+    }
 }
 
 /// Goal: the last sleep ends at the deadline, and then the write is over: told as unknown if it has
