@@ -20,7 +20,7 @@ use bytes::{BufMut, BytesMut};
 use holm_core::hlc::HlcClock;
 use holm_core::metadata::{Metadata, MetadataConflict};
 use holm_core::store::{Store, StoreError, Table};
-use holm_protocol::admin::{AdminReply, AdminRequest, LinkRule};
+use holm_protocol::admin::{AdminReply, AdminRequest, LinkRule, MemberState, PeerOpinion};
 use holm_protocol::error::{NotReady, RequestError, StoreFault};
 use holm_protocol::frame::{Frame, put_frame};
 use holm_protocol::handshake::Lane;
@@ -213,6 +213,7 @@ impl Control {
                 self.metadata.plan_layout(&proposal).map(AdminReply::Layout)
             }
             AdminRequest::ApplyLayout(proposal) => {
+                self.check_dead(&self.metadata.left_out(&proposal))?;
                 let mut next = self.metadata.clone();
                 let summary = next.apply_layout(&proposal, rand::random())?;
                 self.adopt(next, None)?;
@@ -223,6 +224,28 @@ impl Control {
             AdminRequest::RepairProgress => Ok(AdminReply::Repair(self.state.repair_progress())),
             AdminRequest::Links(rules) => self.set_links(&rules).map(|()| AdminReply::Done),
             _ => Err(RequestError::Malformed { what: "unknown admin request".to_owned() }),
+        }
+    }
+
+    /// Nodes that are to be taken out of the layout must be dead: one that lives may have taken writes
+    /// that nobody else has.
+    fn check_dead(&self, left_out: &[NodeId]) -> Result<(), RequestError> {
+        let refused = |why| Err(RequestError::LayoutRefused { why });
+        if left_out.contains(&self.state.node) {
+            return refused(format!("{} is alive: you are talking to it", self.state.node));
+        }
+        let peers = self.state.membership().peers;
+        let lives = |peer: &&PeerOpinion| {
+            let answers = matches!(peer.state, MemberState::Alive | MemberState::Suspect);
+            left_out.contains(&peer.node) && (peer.connected || answers)
+        };
+        match peers.iter().find(lives) {
+            Some(peer) => refused(format!(
+                "{} answers, or did a moment ago: only dead nodes can be removed; stop it, and wait \
+                 until `holm status` shows it as down or left",
+                peer.node
+            )),
+            None => Ok(()),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use holm_protocol::bucket::BucketKind;
+use holm_protocol::ids::NodeId;
 use holm_protocol::level::Level;
 
 use crate::cert::CertCommand;
@@ -257,6 +258,9 @@ pub(crate) enum LayoutCommand {
     Plan(LayoutArgs),
     /// Make a layout file the cluster's layout
     Apply(LayoutArgs),
+    /// Declare nodes dead that never come back, so that nothing waits for them any more
+    #[command(after_help = crate::layout::removal::HELP)]
+    Remove(RemoveArgs),
     /// Show the layout in force
     Show,
 }
@@ -273,6 +277,17 @@ pub(crate) struct LayoutArgs {
     pub(crate) replication: Option<u8>,
 }
 
+/// What `layout remove` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The nodes, as `3` or `n3`
+    #[arg(required = true, value_name = "NODE", value_parser = parse_node)]
+    pub(crate) nodes: Vec<NodeId>,
+    /// Do it; without this the command says what it would do
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
 /// What is handed on to `holmd config`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -280,6 +295,11 @@ pub(crate) struct ConfigArgs {
     /// init, check or show, and their arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub(crate) args: Vec<OsString>,
+}
+
+fn parse_node(text: &str) -> Result<NodeId, String> {
+    let number = text.strip_prefix('n').unwrap_or(text);
+    number.parse().map(NodeId).map_err(|_| format!("`{text}` is no node: use its id, as 3 or n3"))
 }
 
 fn parse_kind(text: &str) -> Result<BucketKind, String> {

@@ -2,9 +2,10 @@
 //!
 //! The operator writes a layout file ([`mod@file`]), looks at what it would do (`plan`) and makes it the
 //! cluster's (`apply`). A layout carries the version after the one in force, so that two operators
-//! cannot overwrite each other unknowingly.
+//! cannot overwrite each other unknowingly. A node that is dead for good is taken out ([`removal`]).
 
 pub(crate) mod file;
+pub(crate) mod removal;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,21 +46,31 @@ pub(crate) async fn run(
         }
         LayoutCommand::Apply(args) => {
             let (session, view, proposal) = propose(global, &args).await?;
-            let spinner = output.spinner("applying the layout");
-            let summary = apply(&session.client, &proposal).await?;
-            spinner.say("waiting until every node has it");
-            let late = wait_until_spread(&session.client, &proposal, SPREAD_DEADLINE).await;
-            drop(spinner);
-            print_summary(output, &proposal, &summary, &view)?;
-            if late.is_empty() {
-                return Ok(());
-            }
-            Err(Failure::unavailable(
-                format!("the layout is in force, but not yet on {}", text::list(late)),
-                "start those nodes; see `holm status`",
-            ))
+            put_in_force(output, &session.client, (&proposal, &view)).await
         }
+        LayoutCommand::Remove(args) => removal::run(global, output, &args).await,
     }
+}
+
+/// Applies a layout, says what it came to, and waits until every node has it.
+async fn put_in_force(
+    output: &Output,
+    client: &Client,
+    (proposal, before): (&LayoutProposal, &ClusterView),
+) -> Result<(), Failure> {
+    let spinner = output.spinner("applying the layout");
+    let summary = apply(client, proposal).await?;
+    spinner.say("waiting until every node has it");
+    let late = wait_until_spread(client, proposal, SPREAD_DEADLINE).await;
+    drop(spinner);
+    print_summary(output, proposal, &summary, before)?;
+    if late.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::unavailable(
+        format!("the layout is in force, but not yet on {}", text::list(late)),
+        "start those nodes; see `holm status`",
+    ))
 }
 
 /// Reads the file, connects, and gives the proposal the version after the one in force.
@@ -74,8 +85,8 @@ async fn propose(
     Ok((session, view, proposal))
 }
 
-/// Applies a layout on the node with the smallest id: it is the one that dials all others, so the
-/// layout reaches nodes that know of nobody yet.
+/// Applies a layout on the node with the smallest id that answers: it is the one that dials all others,
+/// so the layout reaches nodes that know of nobody yet.
 ///
 /// # Errors
 /// The node refused it or did not answer.
@@ -83,8 +94,16 @@ pub(crate) async fn apply(
     client: &Client,
     proposal: &LayoutProposal,
 ) -> Result<LayoutSummary, Failure> {
-    let smallest = proposal.nodes.iter().map(|node| node.id).min().unwrap_or(NodeId(1));
-    Ok(client.admin().apply_layout(smallest, proposal.clone()).await?)
+    let mut nodes: Vec<NodeId> = proposal.nodes.iter().map(|node| node.id).collect();
+    nodes.sort();
+    let mut at = nodes.first().copied().unwrap_or(NodeId(1));
+    for node in nodes {
+        if client.admin().status(node).await.is_ok() {
+            at = node;
+            break;
+        }
+    }
+    Ok(client.admin().apply_layout(at, proposal.clone()).await?)
 }
 
 /// Waits until every node of a layout says that it has it; returns those that did not.

@@ -72,6 +72,7 @@ mod error;
 mod moves;
 mod primary;
 mod region;
+mod removal;
 mod repair;
 mod spec;
 mod targets;

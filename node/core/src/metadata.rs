@@ -32,11 +32,13 @@
 //! nodes and lies in their stores, nowhere else; no `Debug` shows them.
 //!
 //! # What is left out
-//! Changing a layout that is in force, removing buckets, rotating secrets across the cluster.
+//! Changes of a layout that is in force other than leaving out dead nodes (`removal`), removing buckets,
+//! rotating secrets across the cluster.
 
 mod change;
 mod codec;
 mod error;
+mod removal;
 mod secrets;
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,7 @@ mod handoff;
 pub mod hints;
 pub mod lag;
 pub mod log;
+mod orphans;
 pub mod partition;
 mod peers;
 mod proxy;
@@ -704,6 +705,7 @@ impl Shard {
         if self.layout_version() != version {
             self.claims.start_layout();
             self.stable.forget_claims();
+            self.look_for_orphans(turn.now.mono);
         }
         Ok(())
     }

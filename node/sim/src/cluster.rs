@@ -16,6 +16,7 @@ mod faults;
 mod hints;
 mod node;
 mod queue;
+mod removal;
 mod shell;
 mod standing;
 mod tally;
@@ -128,6 +129,8 @@ pub struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     net: Net,
     layout: Arc<Layout>,
+    /// Nodes that never start again.
+    buried: BTreeSet<NodeId>,
     state: Arc<ClusterState>,
     /// What each client draws from: delays of its messages, losses of its answers.
     client_rngs: BTreeMap<u64, ChaCha8Rng>,
@@ -185,6 +188,7 @@ impl Cluster {
             net,
             referee: Referee::new(layout.clone(), secrets),
             layout,
+            buried: BTreeSet::new(),
             state: Arc::new(state),
             client_rngs: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -408,6 +412,7 @@ impl Cluster {
             Event::Sync { node, run } => self.sync(node, run),
             Event::Link { node, peer } => self.look_at_link(node, peer),
             Event::Boot { node } => self.boot(node),
+            Event::Layout { node, run } => self.learn_layout(node, run),
             Event::StepAside { node, run } => self.step_aside(node, run),
             Event::Recover { node, run, shard } => self.recover(node, run, shard),
         }
@@ -487,6 +492,7 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.commits_failed += more.commits_failed;
     sum.corrupt_objects += more.corrupt_objects;
     sum.hints_kept += more.hints_kept;
+    sum.hints_moved += more.hints_moved;
     sum.hints_refused += more.hints_refused;
     sum.hints_handed_off += more.hints_handed_off;
     sum.hints_received += more.hints_received;
@@ -502,6 +508,9 @@ fn add_counters(sum: &mut Counters, more: Counters) {
     sum.gap_objects_joined += more.gap_objects_joined;
     sum.gap_bytes_joined += more.gap_bytes_joined;
     sum.gap_dots_cut += more.gap_dots_cut;
+    sum.tombstones_removed += more.tombstones_removed;
+    sum.contexts_reduced += more.contexts_reduced;
+    sum.runs_folded += more.runs_folded;
     sum.verifications_begun += more.verifications_begun;
     sum.verifications_done += more.verifications_done;
     sum.verified_rows += more.verified_rows;

@@ -12,7 +12,8 @@
 //! [`tamper`] puts bugs back, to see that they are found. [`steps`] records what the protocol does to
 //! a key, for the specifications.
 //!
-//! Left out: layouts that change, and everything below the core (QUIC, TLS, RocksDB), which have
+//! Left out: layouts that change, but for dead nodes that are taken out ([`sim::Sim::burying`]), and
+//! everything below the core (QUIC, TLS, RocksDB), which have
 //! tests of their own.
 
 pub mod check;

@@ -59,6 +59,8 @@ pub struct OutcomeTally {
 pub struct Referee {
     history: History,
     layout: Arc<Layout>,
+    /// The layout before, which some nodes may still act on.
+    layout_before: Option<Arc<Layout>>,
     secrets: ContextSecrets,
     answers: Vec<Answer>,
     /// The contexts that writers got back.
@@ -79,6 +81,7 @@ impl Referee {
         Referee {
             history: History::new(),
             layout,
+            layout_before: None,
             secrets,
             answers: Vec::new(),
             writers: Vec::new(),
@@ -104,6 +107,16 @@ impl Referee {
         know.merge(&claimed.know);
     }
 
+    /// Another layout is in force.
+    pub fn set_layout(&mut self, layout: Arc<Layout>) {
+        self.layout_before = Some(std::mem::replace(&mut self.layout, layout));
+    }
+
+    /// The layouts that nodes may act on.
+    fn layouts(&self) -> impl Iterator<Item = &Layout> {
+        std::iter::once(&*self.layout).chain(self.layout_before.as_deref())
+    }
+
     /// A node hands over what it knows to be stable, with the partition, and claims nothing. So it has seen
     /// that: its own seen counted when it was concluded, maybe before it was told to anybody.
     pub fn vouches(&mut self, node: NodeId, partition: Partition, seen: &VersionVector) {
@@ -112,21 +125,25 @@ impl Referee {
 
     /// What every replica of a partition has claimed to know to be stable.
     fn stable(&self, partition: Partition) -> VersionVector {
-        let replicas = self.layout.replicas(partition).iter();
-        let known = replicas.map(|&node| {
+        let know = |&node: &NodeId| {
             let claimed = self.claimed.get(&(node, partition));
             claimed.map(|(_, know)| know.clone()).unwrap_or_default()
-        });
-        known.reduce(|one, other| least(&one, &other)).unwrap_or_default()
+        };
+        let mut stable = VersionVector::default();
+        for layout in self.layouts() {
+            let known = layout.replicas(partition).iter().map(know);
+            stable.merge(&known.reduce(|one, other| least(&one, &other)).unwrap_or_default());
+        }
+        stable
     }
 
     /// What all other replicas of a partition have claimed: to have seen, each; to know, all.
     fn claimed_by_others(
         &self,
         node: NodeId,
-        partition: Partition,
+        (layout, partition): (&Layout, Partition),
     ) -> (Vec<(NodeId, VersionVector)>, Option<VersionVector>) {
-        let others = self.layout.replicas(partition).iter().filter(|&&other| other != node);
+        let others = layout.replicas(partition).iter().filter(|&&other| other != node);
         let of = |&other: &NodeId| {
             (other, self.claimed.get(&(other, partition)).cloned().unwrap_or_default())
         };
@@ -547,8 +564,14 @@ impl Referee {
         if let Some((_, claimed)) = self.claimed.get(&(node, partition)) {
             own.merge(claimed);
         }
-        let Some(known) = self.claimed_by_others(node, partition).1 else { return own };
-        least(&own, &known)
+        let mut known = VersionVector::default();
+        for layout in self.layouts() {
+            match self.claimed_by_others(node, (layout, partition)).1 {
+                Some(others) => known.merge(&least(&own, &others)),
+                None => return own,
+            }
+        }
+        known
     }
 
     /// A context was cut: what it does not name any more is forgotten.
@@ -572,13 +595,16 @@ impl Referee {
         let partition = partition.map(|key| Partition::from_u32(u32::from_be_bytes(key)));
         let account = row.after.as_ref().and_then(|row| Account::decode(row).ok());
         let (Some(partition), Some(account)) = (partition, account) else { return Ok(()) };
-        let claimed = self.claimed_by_others(node, partition).0;
-        if claimed.is_empty() {
+        let claimed = |layout| self.claimed_by_others(node, (layout, partition)).0;
+        let claimed: Vec<_> = self.layouts().map(claimed).collect();
+        if claimed.iter().any(Vec::is_empty) {
             // There is nobody to claim it to.
             let own = self.claimed.entry((node, partition)).or_default();
             own.1.merge(&account.know);
         }
-        claims::check_known(node, &account.know, &claimed)
+        let verdicts = claimed.iter().map(|by| claims::check_known(node, &account.know, by));
+        // By one layout or the other.
+        verdicts.reduce(Verdict::or).unwrap_or(Ok(()))
     }
 
     fn row_key(&self, row: &[u8]) -> Option<(Partition, KeyId)> {

@@ -128,6 +128,8 @@ pub struct Sim {
     /// Calls of client timeouts, by alarm.
     timeouts: Vec<(usize, CallId)>,
     trace_all: bool,
+    /// Who dies for good when faults end.
+    dies: Option<NodeId>,
 }
 
 impl Sim {
@@ -173,7 +175,15 @@ impl Sim {
             worked_us: 0,
             timeouts: Vec::new(),
             trace_all,
+            dies: None,
         }
+    }
+
+    /// The same, but this node dies for good when the faults end, and is taken out of the layout when
+    /// clients have done what they had to. Not if nobody else might have what it had.
+    #[must_use]
+    pub fn burying(self, node: NodeId) -> Sim {
+        Sim { dies: Some(node), ..self }
     }
 
     /// Plays the plan of a seed.
@@ -228,6 +238,9 @@ impl Sim {
         self.check_progress();
         self.worked_us = self.cluster.now_us();
         worked();
+        if self.dies.is_some() {
+            self.cluster.take_out_buried();
+        }
         self.cluster.outwait_fast_clocks();
         self.run_until(self.cluster.now_us() + SETTLE_US);
         self.cluster.check_clocks();
@@ -332,6 +345,8 @@ impl Sim {
     }
 
     fn end_faults(&mut self) {
+        let dies = self.dies.take();
+        self.dies = dies.filter(|&node| self.cluster.bury(node));
         self.cluster.heal();
     }
 

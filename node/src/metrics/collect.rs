@@ -26,7 +26,7 @@ const US_PER_SECOND: f64 = 1e6;
 type ShardFigure = (&'static str, &'static str, fn(&Counters) -> u64);
 
 /// What only grows.
-const SHARD_COUNTERS: [ShardFigure; 50] = [
+const SHARD_COUNTERS: [ShardFigure; 51] = [
     ("writes_coordinated", "Dots assigned to client writes.", |c| c.writes_coordinated),
     ("reads_coordinated", "Reads coordinated.", |c| c.reads_coordinated),
     ("objects_joined", "Objects of other nodes joined.", |c| c.objects_joined),
@@ -46,6 +46,9 @@ const SHARD_COUNTERS: [ShardFigure; 50] = [
         c.lingering_dropped
     }),
     ("hints_kept", "Objects taken for other nodes, as hints.", |c| c.hints_kept),
+    ("hints_moved", "Hints for nodes that a layout took out, kept for others instead.", |c| {
+        c.hints_moved
+    }),
     ("hints_refused", "Hints refused, for lack of room or another reason.", |c| c.hints_refused),
     ("hints_handed_off", "Hints that are home and were deleted here.", |c| c.hints_handed_off),
     ("hints_received", "Hints of other nodes for this one, joined here.", |c| c.hints_received),

@@ -1,6 +1,6 @@
-//! Layouts that are refused, before the first one and after it.
+//! Layouts that are refused, before the first one and after it; and dead nodes that are taken out.
 
-use holm_client::{LayoutProposal, NodeId};
+use holm_client::{BucketPolicy, LayoutProposal, Level, NodeId};
 use holm_protocol::admin::{AdminReply, AdminRequest, BucketChange};
 use holm_protocol::error::{NotReady, RequestError};
 use holm_protocol::ids::{BucketId, PlacementId};
@@ -8,7 +8,10 @@ use holm_protocol::message::Request;
 
 use crate::harness::cluster::{Cluster, layout};
 use crate::harness::raw::{get, put};
-use crate::harness::within;
+use crate::harness::{until, within};
+
+/// Keys written before a node dies, and as many after it.
+const KEYS: usize = 60;
 
 /// Goal: a cluster without a layout serves nothing, says so, and takes none that is not possible.
 /// Method: requests; then every kind of bad layout, planned and applied; then a good one.
@@ -78,6 +81,93 @@ async fn one_layout_applied_at_two_nodes_is_one_cluster() {
     for node in &cluster.nodes {
         node.until_ready().await;
     }
+}
+
+/// Goal: a node that is dead for good is taken out: what held everything back moves on, its places are
+/// taken by who lives, hints for it go where they are of use, nothing comes back with it. Method: four
+/// nodes, three replicas; one is killed between two rounds of writes and deletes, removed, and started
+/// again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_is_taken_out() {
+    let mut cluster = Cluster::without_layout(4, &[]).await;
+    let client = cluster.client().await;
+    let admin = client.admin();
+    let mut plan = layout(cluster.nodes.iter().map(|node| (node.id.0, node.quic)));
+    plan.placements[0].replication[0].1 = 3;
+    let applied = admin.apply_layout(NodeId(1), plan.clone());
+    within("applying a layout", applied).await.unwrap();
+    cluster.until_whole().await;
+    let bucket = cluster.bucket("carts", BucketPolicy::default()).await;
+    let gone = NodeId(2);
+    plan.version = 2;
+    plan.nodes.retain(|node| node.id != gone);
+    let removed = within("removing", admin.apply_layout(NodeId(1), plan.clone())).await;
+    assert!(removed.unwrap_err().to_string().contains("n2 answers"), "it is alive");
+
+    for key in 0..KEYS {
+        let put = bucket.put(format!("before-{key}"), "v").level(Level::All).send();
+        within("a put", put).await.unwrap();
+    }
+    cluster.nodes[1].kill();
+    // What was sent to the dead node before its connection is lost is unknown: it is written over.
+    for key in 0..KEYS {
+        let after = format!("after-{key}");
+        until("a put", async || {
+            let Ok(read) = bucket.get(&after).send().await else { return false };
+            let put = bucket.put(&after, "v").context(read.context());
+            put.level(Level::Quorum).send().await.is_ok()
+        })
+        .await;
+        let before = format!("before-{key}");
+        until("a delete", async || {
+            let Ok(read) = bucket.get(&before).send().await else { return false };
+            let delete = bucket.delete(&before).context(read.context());
+            delete.level(Level::Quorum).send().await.is_ok()
+        })
+        .await;
+    }
+    until("everybody has noticed", async || {
+        let removed = admin.apply_layout(NodeId(1), plan.clone()).await;
+        removed.map_err(|error| assert!(error.to_string().contains("answers"), "{error}")).is_ok()
+    })
+    .await;
+    let live = [0, 2, 3];
+    let settled = async |cluster: &Cluster| {
+        until("all is equal and forgotten", async || {
+            let (_, page) = cluster.nodes[0].get("/v1/fingerprint?replicas=all").await;
+            let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+            let hints = cluster.nodes[0].metric("holm_shard_hints").await
+                + cluster.nodes[2].metric("holm_shard_hints").await
+                + cluster.nodes[3].metric("holm_shard_hints").await;
+            page["layout_version"] == 2
+                && page["equal"] == true
+                && page["tombstones"]["carts"] == 0
+                && page["keys"]["carts"]["here"] == KEYS
+                && hints == 0.0
+        })
+        .await;
+    };
+    settled(&cluster).await;
+    for at in live {
+        cluster.nodes[at].until_ready().await;
+    }
+    for key in 0..KEYS {
+        let get = bucket.get(format!("after-{key}")).level(Level::All).send();
+        assert_eq!(within("a get", get).await.unwrap().siblings().len(), 1);
+        let get = bucket.get(format!("before-{key}")).level(Level::All).send();
+        assert_eq!(within("a get", get).await.unwrap().siblings().len(), 0);
+    }
+
+    cluster.nodes[1].start().await;
+    until("it learns that it is out", async || {
+        let (code, why) = cluster.nodes[1].get("/readyz").await;
+        code == 503 && why.contains("this node is not in the layout")
+    })
+    .await;
+    settled(&cluster).await;
+    let (_conn, mut lane) = cluster.lane(1).await;
+    let refused = lane.refusal(&Request::Get(get(bucket.id(), b"before-0"))).await;
+    assert_eq!(refused, RequestError::NotReady { reason: NotReady::NotInLayout });
 }
 
 /// Puts one thing wrong.

@@ -10,7 +10,7 @@ use holm_protocol::ids::{Hlc, NodeId};
 use holm_protocol::level::Level;
 use holm_protocol::limits::is_name;
 
-use super::{BUCKETS_MAX, BucketEntry, Metadata, bucket_id, secrets};
+use super::{BUCKETS_MAX, BucketEntry, Metadata, bucket_id, removal, secrets};
 use crate::layout::{Layout, LayoutError, LayoutNode, LayoutSpec, PlacementSpec};
 
 impl Metadata {
@@ -85,8 +85,9 @@ impl Metadata {
     }
 
     /// Makes a proposal the cluster's layout, and `new_secret`, fresh and random, the secret of its
-    /// contexts. The proposal that is in force already is accepted again: the caller may not have
-    /// had the answer.
+    /// contexts if it is the first. The proposal that is in force already is accepted again: the caller
+    /// may not have had the answer. That the nodes which a later layout leaves out are dead is for the
+    /// caller to make sure ([`Metadata::left_out`]).
     ///
     /// # Errors
     /// [`RequestError::LayoutRefused`] says why; **nothing happened** then.
@@ -97,11 +98,22 @@ impl Metadata {
     ) -> Result<LayoutSummary, RequestError> {
         let planned = self.plan(proposal).map_err(|why| RequestError::LayoutRefused { why })?;
         let summary = summary(&planned);
-        if let Planned::New(layout) = planned {
-            self.layout = Some(Arc::new(layout));
-            self.secrets = Some(secrets::first(new_secret));
+        match planned {
+            Planned::First(layout) => {
+                self.layout = Some(Arc::new(layout));
+                self.secrets = Some(secrets::first(new_secret));
+            }
+            Planned::Next { layout, .. } => self.layout = Some(Arc::new(layout)),
+            Planned::InForce(_) => {}
         }
         Ok(summary)
+    }
+
+    /// Nodes of the layout in force that a proposal does not have.
+    #[must_use]
+    pub fn left_out(&self, proposal: &LayoutProposal) -> Vec<NodeId> {
+        let nodes = self.layout.iter().flat_map(|layout| layout.nodes()).map(|node| node.id);
+        nodes.filter(|&id| proposal.nodes.iter().all(|node| node.id != id)).collect()
     }
 
     /// What [`Metadata::apply_layout`] would answer, without doing it.
@@ -121,42 +133,61 @@ impl Metadata {
                 return Err(LayoutError::Version { version, previous }.to_string());
             }
             let layout = Layout::compute(spec, None).map_err(|error| error.to_string())?;
-            return Ok(Planned::New(layout));
+            return Ok(Planned::First(layout));
         };
         let version = current.version();
-        if spec.canonical() == *current.spec() {
+        let spec = spec.canonical();
+        if spec == *current.spec() {
             return Ok(Planned::InForce(Arc::clone(current)));
         }
         if proposal.version <= version {
             return Err(format!("layout version {version} is in force already, and differs"));
         }
-        Err(format!(
-            "layout version {version} is in force, and changing a layout is not supported by this \
-             release; start a new cluster and copy the data"
-        ))
+        let layout = removal::without(current, spec)?;
+        self.check_levels(&layout)?;
+        // At most as many as a layout has replicas: 2^22.
+        let moves = current.moves(&layout).iter().map(|one| one.to.len() as u32).sum();
+        Ok(Planned::Next { layout, moves })
+    }
+
+    /// Whether every bucket's default levels can still be met.
+    fn check_levels(&self, layout: &Layout) -> Result<(), String> {
+        for BucketEntry { info, .. } in self.buckets.values() {
+            let Some(placement) = layout.placement(info.policy.placement) else { continue };
+            let levels =
+                [("read_level", info.policy.read_level), ("write_level", info.policy.write_level)];
+            for (field, level) in levels {
+                check_level(field, level, placement).map_err(|why| {
+                    format!("bucket `{}`: {why}; lower it first with `holm bucket set`", info.name)
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// What a proposal comes to.
 enum Planned {
-    /// The cluster's first layout.
-    New(Layout),
+    /// The cluster's first layout. It moves nothing: there is nothing yet.
+    First(Layout),
     /// The layout that the cluster has.
     InForce(Arc<Layout>),
+    /// What follows it, and how many replicas of partitions somebody has to take.
+    Next { layout: Layout, moves: u32 },
 }
 
-/// A first layout moves nothing: there is nothing yet.
 fn summary(planned: &Planned) -> LayoutSummary {
-    let layout = match planned {
-        Planned::New(layout) => layout,
-        Planned::InForce(layout) => layout,
+    let (layout, moves) = match planned {
+        Planned::First(layout) => (layout, 0),
+        Planned::InForce(layout) => (&**layout, 0),
+        Planned::Next { layout, moves } => (layout, *moves),
     };
     let load = |(node, partitions)| (node, u32::try_from(partitions).unwrap_or(u32::MAX));
     LayoutSummary {
         version: layout.version(),
         digest: layout.digest(),
         load: layout.loads().into_iter().map(load).collect(),
-        moves: 0,
+        moves,
     }
 }
 

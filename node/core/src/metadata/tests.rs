@@ -84,23 +84,70 @@ fn first_layout_is_applied() {
     assert!(Arc::ptr_eq(state.layout.as_ref().unwrap(), layout));
 }
 
-/// Goal: an applied layout stays: repeating it is harmless, anything else is refused and says why.
+/// Goal: an applied layout stays: repeating it is harmless, what is no removal of dead nodes is refused
+/// and says why.
 #[test]
-fn later_layouts_are_refused() {
+fn later_layouts_only_leave_out() {
     let mut metadata = cluster();
     let before = metadata.clone();
     let again = metadata.apply_layout(&proposal(), [1; 32]).unwrap();
     assert_eq!(again.digest, before.layout().unwrap().digest());
-    let mut other = proposal();
-    other.nodes[0].capacity = 2;
-    let mut why = |proposal: &LayoutProposal| match metadata.apply_layout(proposal, [1; 32]) {
-        Err(RequestError::LayoutRefused { why }) => why,
-        result => panic!("expected a refusal, got {result:?}"),
+    let refused = |change: fn(&mut LayoutProposal), version: u64, expected: &str| {
+        let mut other = LayoutProposal { version, ..proposal() };
+        change(&mut other);
+        match before.clone().apply_layout(&other, [1; 32]) {
+            Err(RequestError::LayoutRefused { why }) => assert!(why.contains(expected), "{why}"),
+            result => panic!("{expected}: expected a refusal, got {result:?}"),
+        }
     };
-    assert!(why(&other).contains("in force already"));
-    other.version = 2;
-    assert!(why(&other).contains("changing a layout is not supported"));
+    refused(|p| p.nodes[0].capacity = 2, 1, "in force already");
+    refused(|p| p.nodes[0].capacity = 2, 2, "is new or changed");
+    refused(|p| p.nodes.push(NodeInfo { id: NodeId(9), ..p.nodes[0].clone() }), 2, "n9 is new");
+    refused(|p| p.nodes.truncate(3), 2, "left without a node");
+    refused(|p| p.placements.clear(), 2, "cannot be added or removed");
+    refused(|p| p.placements[0].bits = 5, 2, "cannot be changed");
+    refused(|p| p.placements[0].replication[1].1 = 1, 2, "must keep 3 replicas in east");
+    refused(|p| drop(p.nodes.remove(0)), 2, "must keep 2 replicas in east");
+    let two_east: fn(&mut LayoutProposal) = |p| {
+        p.nodes.remove(0);
+        p.placements[0].replication[1].1 = 2;
+    };
+    refused(two_east, 3, "does not follow");
     assert_eq!(metadata, before);
+}
+
+/// Goal: a dead node is left out: the others keep what they have, the secrets stay, levels that could
+/// not be met any more are named. Method: three nodes of a region with three replicas lose one.
+#[test]
+fn a_dead_node_is_left_out() {
+    let mut metadata = cluster();
+    let secrets = metadata.state().secrets;
+    let mut without = LayoutProposal { version: 2, ..proposal() };
+    without.nodes.retain(|node| node.id != NodeId(2));
+    without.placements[0].replication[1].1 = 2;
+    assert_eq!(metadata.left_out(&without), [NodeId(2)]);
+
+    let policy = BucketPolicy { read_level: Level::Count(6), ..BucketPolicy::default() };
+    let change = BucketChange { name: "all".into(), policy, create: true };
+    metadata.change_bucket(&change, Hlc(1), NodeId(1)).unwrap();
+    match metadata.plan_layout(&without) {
+        Err(RequestError::LayoutRefused { why }) => {
+            assert!(why.contains("bucket `all`: read_level is 6 replicas"), "{why}");
+        }
+        result => panic!("expected a refusal, got {result:?}"),
+    }
+    let policy = BucketPolicy { read_level: Level::Count(5), ..change.policy.clone() };
+    let change = BucketChange { policy, create: false, ..change };
+    metadata.change_bucket(&change, Hlc(2), NodeId(1)).unwrap();
+
+    let planned = metadata.plan_layout(&without).unwrap();
+    assert_eq!(metadata.apply_layout(&without, [1; 32]).unwrap(), planned);
+    assert_eq!((planned.version, planned.moves), (2, 0));
+    assert_eq!(planned.load, [1, 3, 4, 5, 6].map(|id| (NodeId(id), 16)));
+    assert_eq!(metadata.state().secrets, secrets);
+    let mut late = cluster();
+    assert!(late.merge(metadata.clone()).unwrap(), "who has the earlier layout takes the later");
+    assert_eq!(late.layout(), metadata.layout());
 }
 
 /// Goal: what is wrong with a first layout is said in words that name it. Method: one fault each.

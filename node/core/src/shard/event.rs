@@ -241,6 +241,8 @@ pub struct Counters {
     pub siblings_max: u64,
     /// Objects that were taken for other nodes, as hints.
     pub hints_kept: u64,
+    /// Hints for nodes that a layout has taken out, kept for others instead.
+    pub hints_moved: u64,
     /// Hints that were refused, for lack of room or another reason.
     pub hints_refused: u64,
     /// Hints that their replicas have now, and that were deleted here.

@@ -25,6 +25,7 @@ use crate::keys::{hint_key, hint_key_parts};
 use crate::peer::{HintMessage, OpId, PeerMessage, Refusal};
 use crate::shard::event::Effect;
 use crate::shard::hints::{end_key, first_key, object_of};
+use crate::shard::orphans::Search;
 use crate::shard::replica::Incoming;
 use crate::shard::{Shard, Turn};
 use crate::store::{Store, Table};
@@ -108,12 +109,15 @@ impl Lane {
 #[derive(Debug, Default)]
 pub(super) struct Handoff {
     lanes: BTreeMap<NodeId, Lane>,
+    /// For hints whose replica a layout has taken out.
+    pub(super) search: Option<Search>,
 }
 
 impl Handoff {
     /// When something is to be done.
     pub(super) fn next_wakeup(&self) -> Option<Mono> {
-        self.lanes.values().map(|lane| lane.wake).min()
+        let lanes = self.lanes.values().map(|lane| lane.wake);
+        lanes.chain(self.search.iter().map(|search| search.at)).min()
     }
 
     /// A connection is lost: answers that still come are not of the run that is there next.
@@ -139,6 +143,7 @@ impl Shard {
 
     /// Does what is due.
     pub(super) fn tick_handoff<S: Store>(&mut self, turn: &mut Turn<'_, S>) {
+        self.place_orphans(turn);
         let is_due = |(&node, lane): (&NodeId, &Lane)| (lane.wake <= turn.now.mono).then_some(node);
         let due: Vec<NodeId> = self.handoff.lanes.iter().filter_map(is_due).collect();
         for replica in due {

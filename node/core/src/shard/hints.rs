@@ -12,8 +12,9 @@
 //! Nothing a peer sends is trusted: only replicas of the own region have hints here, and only objects
 //! that their partition and bucket can hold.
 //!
-//! Source: Dynamo (SOSP 2007) 4.6. Left out: hints of replicas that a new layout moves elsewhere are
-//! kept until the node they are for takes them.
+//! Where a new layout takes the replica out, another gets it (`orphans`).
+//!
+//! Source: Dynamo (SOSP 2007) 4.6.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -132,7 +132,7 @@ impl Cluster {
     }
 
     /// Whether somebody is left who remembers, if this node does not: what the only replica forgets is lost.
-    fn may_forget(&self, id: NodeId) -> bool {
+    pub(super) fn may_forget(&self, id: NodeId) -> bool {
         let others = self.nodes.values().filter(|node| node.id != id);
         self.setup.shape.replicas() > 1
             && others.into_iter().all(|node| !node.amnesia && !node.is_older)
@@ -215,7 +215,7 @@ impl Cluster {
 
     /// Starts a dead node.
     pub fn restart(&mut self, id: NodeId) {
-        if !self.is_up(id) {
+        if !self.is_up(id) && !self.buried.contains(&id) {
             self.queue.plan(self.now_us, Event::Boot { node: id });
         }
     }

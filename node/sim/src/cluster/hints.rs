@@ -28,7 +28,16 @@ impl Cluster {
         for row in rows.iter().filter(|row| row.table == Table::Hints) {
             let Some((replica, _, bucket, key)) = hint_key_parts(&row.key) else { continue };
             let (before, after) = (covered(row.before.as_deref()), covered(row.after.as_deref()));
-            let home = |dot| self.copy(replica, (bucket, key), dot);
+            // What was for one of the dead may be kept for another replica instead.
+            let is_moved = |dot| {
+                let mut kept = self.hints_of(node, bucket, key);
+                self.buried.contains(&replica)
+                    && kept.any(|(heir, covers)| heir != replica && covers.covers(dot))
+            };
+            let home = |dot| match is_moved(dot) {
+                true => Copy::Kept,
+                false => self.copy(replica, (bucket, key), dot),
+            };
             let verdict = hints::check_change((node, replica), (&before, &after), home);
             self.referee.judge(verdict);
             let id = self.referee.history().key_id(bucket, &Bytes::copy_from_slice(key));

@@ -28,6 +28,8 @@ pub(super) enum Event {
     Link { node: NodeId, peer: NodeId },
     /// A process starts.
     Boot { node: NodeId },
+    /// A node gets the layout in force.
+    Layout { node: NodeId, run: u32 },
     /// A process whose disk failed gives up.
     StepAside { node: NodeId, run: u32 },
     /// A shard that refused writes looks whether it can take them again.

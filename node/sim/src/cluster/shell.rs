@@ -38,7 +38,7 @@ impl Cluster {
         let uncertain_is_there = self.chance("uncertain batch", id).random();
         let (limits, notices_amnesia) = (self.limits(), self.notices_amnesia());
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        if node.is_up {
+        if node.is_up || self.buried.contains(&id) {
             return;
         }
         let found = node.store.reopen(uncertain_is_there);

@@ -12,5 +12,6 @@ mod program;
 mod quarantined;
 mod recorded;
 mod regressions;
+mod removed;
 mod runs;
 mod stories;

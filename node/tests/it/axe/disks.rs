@@ -10,6 +10,8 @@ use crate::harness::strace::Strace;
 
 /// Acknowledged writes while the disk is in trouble, and after it.
 const BETWEEN: u64 = 80;
+/// Restarts until a node reads its disk while reads fail.
+const TRIES: usize = 5;
 
 /// What is the matter with one node's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,19 +76,27 @@ pub(crate) fn setup() -> Setup {
 /// Strikes. `false` if this machine cannot trace.
 pub(crate) async fn strike(trouble: Trouble, rig: &mut Rig, load: &Load, dice: &mut Dice) -> bool {
     let victim = dice.below(rig.nodes.len());
-    if trouble == Trouble::FailedRead {
-        // What is replayed from the log becomes tables, and nothing is in caches yet.
-        rig.kill(victim);
-        rig.spawn(victim);
-        rig.until_whole().await;
+    let mut effects = 0;
+    for _ in 0..TRIES {
+        if trouble == Trouble::FailedRead {
+            // What is replayed from the log becomes tables, and nothing is in caches yet, unless the
+            // node's comparison with the others was quicker than we are.
+            rig.kill(victim);
+            rig.spawn(victim);
+            rig.until_whole().await;
+        }
+        let args = trouble.args(&rig.nodes[victim]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let Some(strace) = Strace::attach(&rig.nodes[victim], &args).await else {
+            return false;
+        };
+        load.more(BETWEEN).await;
+        effects = strace.detach();
+        if effects > 0 || trouble != Trouble::FailedRead {
+            break;
+        }
     }
-    let args = trouble.args(&rig.nodes[victim]);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let Some(strace) = Strace::attach(&rig.nodes[victim], &args).await else {
-        return false;
-    };
-    load.more(BETWEEN).await;
-    assert!(strace.detach() > 0, "{trouble:?} had no effect");
+    assert!(effects > 0, "{trouble:?} had no effect");
     load.more(BETWEEN).await;
     if trouble.is_lasting() {
         // The disk is sound again; the node is not before it has read what is really there.

@@ -97,3 +97,57 @@ fn measure_large_change() {
         *spec = LayoutSpec { version: 2, ..cluster(1000, 10, 3, 12, |id| 1 + (id % 4) as u32) }
     });
 }
+
+proptest! {
+    /// Goal: who stays keeps all it has when others are left out: what they had is shared out, and
+    /// nothing else moves. Method: capacities, zones and factors of all kinds, one to all spare nodes
+    /// out at once.
+    #[test]
+    fn who_stays_keeps_all(
+        (count, zones, replicas) in (2_u64..12, 1_u64..6, 1_u8..5),
+        capacities in proptest::collection::vec(1_u32..5, 12),
+        gone in proptest::collection::vec(0_u64..12, 1..3),
+    ) {
+        let replicas = replicas.min(count as u8);
+        let before = first(&cluster(count, zones, replicas, 6, |id| capacities[id as usize]));
+        let gone: BTreeSet<NodeId> = gone.into_iter().map(|at| NodeId(at % count + 1)).collect();
+        let left = count - gone.len() as u64;
+        prop_assume!(left > 0);
+        let mut spec = before.spec().clone();
+        spec.version += 1;
+        spec.nodes.retain(|node| !gone.contains(&node.id));
+        spec.placements[0].replication.insert("r".to_owned(), replicas.min(left as u8));
+        let after = before.without(spec).unwrap();
+        prop_assert_eq!(Layout::decode(&after.encode()).unwrap(), after.clone());
+        for node in after.nodes() {
+            for partition in before.partitions_of(node.id) {
+                prop_assert!(after.is_replica(partition, node.id), "{} lost {partition}", node.id);
+            }
+        }
+        for index in 0..64 {
+            let partition = Partition { placement: PLACEMENT, index };
+            let row = after.replicas(partition);
+            let nodes: BTreeSet<&NodeId> = row.iter().collect();
+            prop_assert_eq!((row.len(), nodes.len()), (after.placements()[0].width(), row.len()));
+            let stay = before.replicas(partition).iter().filter(|id| !gone.contains(id));
+            prop_assert!(stay.zip(row).all(|(one, other)| one == other), "in the same order");
+        }
+    }
+}
+
+/// Goal: what a dead node held is shared out evenly. Method: ten like nodes, three zones, one dies.
+#[test]
+fn a_dead_nodes_share_is_spread() {
+    let before = first(&cluster(10, 3, 3, 8, |_| 100));
+    let mut spec = before.spec().clone();
+    spec.version += 1;
+    spec.nodes.retain(|node| node.id != NodeId(4));
+    let after = before.without(spec).unwrap();
+    let gained = |id: NodeId| after.partitions_of(id).count() - before.partitions_of(id).count();
+    let gains: Vec<usize> = after.nodes().iter().map(|node| gained(node.id)).collect();
+    assert_eq!(gains.iter().sum::<usize>(), before.partitions_of(NodeId(4)).count());
+    // Only nodes of its zone keep replicas in three zones.
+    let near = after.nodes().iter().zip(&gains).filter(|(node, _)| node.zone == "z0");
+    let near: Vec<usize> = near.map(|(_, &gain)| gain).collect();
+    assert!(near.iter().max().unwrap() - near.iter().min().unwrap() <= 1, "{gains:?}");
+}

@@ -1,6 +1,7 @@
 //! A fallback's side: what it keeps, for how long, and how it goes home.
 
 use super::*;
+use crate::keys::hint_key_parts;
 
 /// A node of the region that is no replica, and the replicas.
 fn fallback(config: ShardConfig) -> (Bench, [u64; 3]) {
@@ -273,4 +274,30 @@ fn a_replica_takes_its_hints() {
     let effects = bench.fail_commit(StoreError::Full);
     let refused = home(OpId(9), Some(Refusal::StoreFull), 0);
     assert!(sends(&effects).contains(&(nodes(&[2]), refused)));
+}
+
+/// Goal: what is kept for a node that a layout takes out goes to a replica that is left, also where
+/// there is a hint for that one already; nothing is sent to the one that is gone. Method: hints for
+/// two replicas, one of which is removed; the other is back.
+#[test]
+fn hints_for_who_is_gone_go_to_another() {
+    let (mut bench, [a, b, c]) = fallback(ShardConfig::test_min());
+    store(&mut bench, a, &["of-a", "of-both"]);
+    store(&mut bench, b, &["of-both"]);
+    let before = bench.shard.cluster.layout.clone().unwrap();
+    let mut spec = before.spec().clone();
+    spec.version += 1;
+    spec.nodes.retain(|node| node.id != NodeId(a));
+    let layout = Arc::new(before.without(spec).unwrap());
+    let cluster = ClusterState { layout: Some(layout), ..(*bench.shard.cluster).clone() };
+    bench.input(Input::Cluster(Arc::new(cluster)));
+    bench.pass_ms(0);
+    bench.commit();
+    let replicas = bench.disk.rows.keys().filter(|(table, _)| *table == Table::Hints);
+    let replicas: Vec<u64> = replicas.map(|(_, key)| hint_key_parts(key).unwrap().0.0).collect();
+    assert_eq!(replicas, [b, b], "c is {c}");
+    assert_eq!(bench.shard.counters().hints, 2);
+    bench.input(up(NodeId(b)));
+    let home = sent_home(&bench.pass_ms(200));
+    assert_eq!(home.iter().map(|(to, _, key)| (*to, key.as_str())).next(), Some((b, "of-a")));
 }
