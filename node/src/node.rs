@@ -168,6 +168,7 @@ impl Node {
                 store: store.for_shard(),
                 inbox: inbox.clone(),
                 pool: pool.clone(),
+                net: counters.clone(),
                 metrics: metrics.clone(),
                 state: state.shards[shard].clone(),
                 broken: state.broken.clone(),

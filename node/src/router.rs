@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use holm_core::peer::packed::{PACKED, unpack};
 use holm_core::peer::{Found, PeerMessage, Refusal};
 use holm_core::shard::config::{ClusterState, shard_of};
 use holm_protocol::admin::{AdminRequest, MemberState};
@@ -214,7 +215,17 @@ impl Handler for Router {
 
     fn on_peer_frames(&self, from: NodeId, lane: Lane, frames: &mut Vec<Frame>) {
         let mut events: Vec<Vec<Event>> = self.inboxes.iter().map(|_| Vec::new()).collect();
-        for frame in frames.drain(..) {
+        for mut frame in frames.drain(..) {
+            if frame.kind == PACKED {
+                match unpack(&frame) {
+                    Ok(inner) => frame = inner,
+                    Err(error) => {
+                        self.count_malformed();
+                        tracing::warn!(%from, %error, "compressed message of a node refused");
+                        continue;
+                    }
+                }
+            }
             // What is long and can wait comes on the bulk lane too: answers about gaps.
             if lane == Lane::Bulk && !PeerMessage::KINDS.contains(&frame.kind) {
                 self.control.send(Command::Bulk { from, frame });

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use holm_core::peer::PeerMessage;
+use holm_core::peer::packed::pack;
 use holm_core::shard::Shard;
 use holm_core::shard::config::{Boot, ClusterState, ShardConfig, Standing};
 use holm_core::shard::event::{Caller, Effect, Effects, Input};
@@ -38,6 +39,7 @@ use tokio::sync::oneshot;
 use crate::control::ShardState;
 use crate::inbox::{Event, Inbox};
 use crate::metrics::{Operation, RequestMetrics, Visible};
+use crate::net::counters::NetCounters;
 use crate::net::lane::ReplySink;
 use crate::net::peers::PeerPool;
 use crate::net::peers::link::PeerLink;
@@ -80,6 +82,8 @@ pub struct ShardThread {
     pub inbox: Arc<Inbox>,
     /// The other nodes.
     pub pool: PeerPool,
+    /// Where what it sends is counted.
+    pub net: Arc<NetCounters>,
     /// Where its requests are counted and timed.
     pub metrics: Arc<RequestMetrics>,
     /// Where it leaves its counters and whether it refuses writes.
@@ -121,6 +125,8 @@ struct Running {
     /// Emptied buffers, used again for the next turn's answers.
     spare: Vec<BytesMut>,
     encoded: BytesMut,
+    /// The same, compressed.
+    packed: BytesMut,
     /// Whether the shard was told that the store lost writes.
     amnesia: bool,
     /// Since when it is to stop.
@@ -147,6 +153,7 @@ impl ShardThread {
             violation_ms: 0,
             spare: Vec::new(),
             encoded: BytesMut::new(),
+            packed: BytesMut::new(),
         };
         if let Err(error) = running.run() {
             tracing::error!(shard = running.parts.boot.shard, %error, "shard cannot go on");
@@ -327,17 +334,43 @@ impl Running {
     fn send(&mut self, to: &[NodeId], message: &PeerMessage) {
         self.encoded.clear();
         message.encode(&mut self.encoded);
+        let is_packed = self.pack(to, message);
         for &node in to {
+            let is_far = is_packed && self.is_far(node);
+            let encoded = if is_far { &self.packed } else { &self.encoded };
             let pool = &self.parts.pool;
             let (link, frames) =
                 self.links.entry(node).or_insert_with(|| (pool.link(node), BytesMut::new()));
             if matches!(message, PeerMessage::GapAnswer { .. } | PeerMessage::PageAnswer { .. }) {
                 // Long, and nobody's request waits for it. Not sent is asked for again.
-                let _ = link.send(Lane::Bulk, &self.encoded);
+                let _ = link.send(Lane::Bulk, encoded);
             } else {
-                frames.extend_from_slice(&self.encoded);
+                frames.extend_from_slice(encoded);
             }
         }
+    }
+
+    /// Compresses the encoded message, if one of its receivers is in another region and it is worth it.
+    fn pack(&mut self, to: &[NodeId], message: &PeerMessage) -> bool {
+        if !message.is_background() || !to.iter().any(|&node| self.is_far(node)) {
+            return false;
+        }
+        self.packed.clear();
+        let is_packed = pack(&self.encoded, &mut self.packed);
+        if is_packed {
+            let net = &self.parts.net;
+            net.packed_frames.increment();
+            net.packed_bytes_before.add(self.encoded.len() as u64);
+            net.packed_bytes_after.add(self.packed.len() as u64);
+        }
+        is_packed
+    }
+
+    /// Whether a node is in another region, as far as is known.
+    fn is_far(&self, node: NodeId) -> bool {
+        let Some(layout) = &self.cluster.layout else { return false };
+        let (mine, other) = (layout.region_of(self.parts.boot.node), layout.region_of(node));
+        mine.is_some() && other.is_some() && mine != other
     }
 
     fn reply(&mut self, caller: Caller, reply: &Reply, since: Option<Mono>) {

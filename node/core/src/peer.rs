@@ -13,6 +13,7 @@ mod compare;
 pub mod fingerprint;
 mod gaps;
 mod hint;
+pub mod packed;
 
 pub mod verify;
 

@@ -6,6 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 use holm_core::peer::PeerMessage;
+use holm_core::peer::packed::{PACKED, unpack};
 use holm_protocol::frame::{Frame, FrameDecoder, put_frame};
 use holm_protocol::handshake::{self, ClientHello, ClientWelcome, PeerHello};
 use holm_protocol::limits::FRAME_LEN_MAX;
@@ -75,6 +76,12 @@ pub fn only_frame(bytes: &[u8]) -> Option<Frame> {
 }
 
 fn message(frame: &Frame) {
+    if frame.kind == PACKED
+        && let Ok(inner) = unpack(frame)
+    {
+        assert!(inner.kind != PACKED && inner.body.len() <= FRAME_LEN_MAX);
+        message(&inner);
+    }
     if let Ok(request) = Request::decode(frame) {
         let again = encoded(|out| request.encode(frame.id, out));
         assert_eq!(Request::decode(&again), Ok(request));

@@ -54,6 +54,12 @@ counters! {
     dials,
     /// Attempts to reach a node that failed.
     dials_failed,
+    /// Frames to other regions that were compressed.
+    packed_frames,
+    /// Bytes of these before.
+    packed_bytes_before,
+    /// Bytes of these on their way.
+    packed_bytes_after,
     /// Times that the reconnect budget made an attempt wait.
     dials_delayed,
     /// Connections refused because there were too many.

@@ -83,7 +83,7 @@ impl Shard {
         let weight = ends.len() + dots.map(|dots| dots.ranges().len()).sum::<usize>();
         let clock_bytes = (clock.weight() + know.len() + weight) * RANGE_BYTES;
         let (mut objects, mut bytes) = (Vec::new(), 0);
-        loop {
+        let is_last = 'rows: loop {
             let rows = store.scan(Table::Objects, &from, &to, ROWS).ok()?;
             let is_end = rows.len() < ROWS;
             for (row, object) in rows {
@@ -91,16 +91,7 @@ impl Shard {
                 bytes += row.len() + object.len();
                 let is_full = bytes > bytes_max || objects.len() >= PAGE_OBJECTS_MAX;
                 if is_full && !objects.is_empty() {
-                    let is_last = false;
-                    return Some(PeerMessage::PageAnswer {
-                        op,
-                        partition,
-                        clock,
-                        know,
-                        ends,
-                        objects,
-                        is_last,
-                    });
+                    break 'rows false;
                 }
                 if clock_bytes + bytes > FRAME_LEN_MAX {
                     return None;
@@ -110,17 +101,9 @@ impl Shard {
                 from.push(0);
             }
             if is_end {
-                let is_last = true;
-                return Some(PeerMessage::PageAnswer {
-                    op,
-                    partition,
-                    clock,
-                    know,
-                    ends,
-                    objects,
-                    is_last,
-                });
+                break true;
             }
-        }
+        };
+        Some(PeerMessage::PageAnswer { op, partition, clock, know, ends, objects, is_last })
     }
 }
