@@ -1,8 +1,8 @@
 //! Traces of the code, held against the specifications.
 //!
 //! The simulator plays short runs with faults and writes what the core did to a key as sequences of
-//! TLA+ records. `TraceCausality` and `TraceReplication` let TLC take a step of their specification
-//! for each record: where there is none, TLC stands still before the end of the trace, and the
+//! TLA+ records. `TraceCausality`, `TraceReplication` and `TraceStability` let TLC take a step of their
+//! specification for each record: where there is none, TLC stands still before the end of the trace, and the
 //! trace is refused. Traces with a mistake in them must all be refused: those with one step altered at
 //! just that step, those of a bug that was put back somewhere.
 
@@ -52,6 +52,7 @@ pub(super) fn record(place: &Place, scratch: &Scratch) -> Result<Vec<Traces>, Fa
         let spec = match spec {
             "causality" => "TraceCausality",
             "replication" => "TraceReplication",
+            "stability" => "TraceStability",
             _ => continue,
         };
         let kind = if is_bad { "with a mistake" } else { "of the code" };
