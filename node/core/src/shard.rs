@@ -548,23 +548,6 @@ impl Shard {
         self.cache.peek(object_key)
     }
 
-    /// The dots of a partition that the log has with their keys, those of the open batch left out. For
-    /// who watches the protocol from outside.
-    ///
-    /// # Errors
-    /// What the store reports.
-    pub fn in_log<S: Store>(
-        &self,
-        partition: Partition,
-        store: &mut S,
-    ) -> Result<DotSet, StoreError> {
-        let Some(state) = self.partitions.get(&partition) else { return Ok(DotSet::new()) };
-        let keys = self.log.find(partition, (state.clock(), u64::MAX), store)?;
-        let mut found = DotSet::new();
-        keys.keys.iter().for_each(|(_, _, dots)| found.merge(dots));
-        Ok(found)
-    }
-
     /// Gives up an uncommitted batch. Its dots may be known elsewhere: this run draws no more.
     fn roll_back<S: Store>(&mut self, error: &StoreError, turn: &mut Turn<'_, S>) {
         let (fault, refusal) = match error {

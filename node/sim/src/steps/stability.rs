@@ -62,7 +62,7 @@ pub enum Step {
     Commit(NodeId, Held, Vec<Dot>, bool),
     /// All that is committed is synced.
     Sync(NodeId),
-    /// A claim leaves for the other node.
+    /// A claim leaves for the other node, or a pulse, which is one of what its run has written.
     Tell(NodeId, NodeId, Claim),
     /// It is noted by the first node; the other one has claimed it.
     Hear(NodeId, NodeId, Claim),
@@ -258,6 +258,9 @@ impl Recorder {
             PeerMessage::Seen { run, clocks, .. } => {
                 self.claimed(*run, clocks).map(|claim| Step::Tell(from, to, claim))
             }
+            PeerMessage::Pulse { actor, counters, .. } => {
+                self.pulsed(*actor, counters).map(|claim| Step::Tell(from, to, claim))
+            }
             PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
                 self.position(positions).map(|it| Step::Ask(from, to, *op, it))
             }
@@ -274,6 +277,13 @@ impl Recorder {
     pub fn claimed(&self, run: Actor, clocks: &[(Partition, Claimed)]) -> Option<Claim> {
         let (_, claimed) = clocks.iter().find(|(partition, _)| *partition == self.partition)?;
         Some(Claim { run, seen: dots_of(&claimed.seen), know: claimed.know.clone() })
+    }
+
+    /// What a pulse says of it: how far its run has written.
+    fn pulsed(&self, run: Actor, counters: &[(Partition, u64)]) -> Option<Claim> {
+        let (_, upto) = counters.iter().find(|(partition, _)| *partition == self.partition)?;
+        let seen = (1..=*upto).map(|counter| Dot { actor: run, counter }).collect();
+        Some(Claim { run, seen, know: VersionVector::new() })
     }
 
     /// Where a message says that its sender stands with it.

@@ -13,12 +13,12 @@ use crate::steps::Shown;
 use crate::steps::tla::Records;
 
 impl Trace {
-    /// Whether the specification's traces know all that happened, and enough of it did.
+    /// Whether the specification's traces know all that happened, and something did.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         let has = |is: fn(&Step) -> bool| self.steps.iter().filter(|step| is(step)).count();
         let leaves_out = has(|step| matches!(step, Step::Other(_) | Step::FallBehind(_)));
-        leaves_out == 0 && has(|step| matches!(step, Step::Write(..))) >= 2
+        leaves_out == 0 && has(|step| matches!(step, Step::Write(..))) > 0
     }
 
     /// For `TraceStability`.
