@@ -39,9 +39,13 @@ VARIABLES
     written,    \* per node what it has written, synced or not
     told,       \* the claims that were made, those of a run to a node in one: [n, run, m, seen, know]
     met,        \* met[m][n]: the run of n that m has met last
-    said        \* where nodes said that they stand: [k, op, n, run, m, mode, know]
+    said,       \* where nodes said that they stand: [k, op, n, run, m, mode, know]
+    pages,      \* what nodes sent whole: [n, m, mode, state]
+    healing,    \* per node: whom it has taken whole from since it is behind, as [n, mode]
+    aside       \* the nodes whose disk says that they are behind
 
-traceVars == <<trace, at, written, told, met, said>>
+sayings == <<told, met, said, pages, healing>>
+traceVars == <<trace, at, written, sayings, aside>>
 
 Nodes == 1..3
 None == {}
@@ -83,7 +87,7 @@ LoggedWrite ==
        IN  /\ ADot(Event.dot).actor = Actor(n)
            /\ WriteUnder(n, [ctx |-> held, in |-> Included(ctx)], Event.del)
            /\ Same(mem'[n], Event.sib, Event.ctx) /\ mem'[n].seen = DotSet(Event.seen)
-    /\ UNCHANGED <<written, told, met, said>>
+    /\ UNCHANGED <<written, aside, sayings>>
 
 (* Join: a replica joined an object that was sent; it marks as seen nothing but what it then has. *)
 LoggedJoin ==
@@ -98,7 +102,7 @@ LoggedJoin ==
            /\ joined.seen \subseteq seen /\ seen \subseteq joined.seen \cup s.in
            /\ Commit(n, s)
            /\ net' = net \cup {State(s)}
-    /\ UNCHANGED <<nodes, heard, past, written, told, met, said>>
+    /\ UNCHANGED <<nodes, heard, past, written, aside, sayings>>
 
 (* Forget: a replica cut the object's context down, all of which may be forgotten. *)
 LoggedForget ==
@@ -109,7 +113,7 @@ LoggedForget ==
            /\ Same(s, Event.sib, Event.ctx)
            /\ Commit(n, s)
            /\ net' = net \cup {State(s)}
-    /\ UNCHANGED <<nodes, heard, past, written, told, met, said>>
+    /\ UNCHANGED <<nodes, heard, past, written, aside, sayings>>
 
 (* Commit: a replica concluded what is stable from what it heard, let go of entries of the log, *)
 (* and wrote all that it has.                                               *)
@@ -127,14 +131,15 @@ LoggedCommit ==
            /\ s # mem[n] => know = mem[n].know \/ Serves(n)
            /\ mem' = [mem EXCEPT ![n] = s]
            /\ written' = [written EXCEPT ![n] = s]
+           /\ aside' = IF mode[n] = "behind" THEN aside \cup {n} ELSE aside \ {n}
            /\ disk' = IF Event.synced THEN [disk EXCEPT ![n] = s] ELSE disk
-    /\ UNCHANGED <<nodes, heard, net, past, told, met, said>>
+    /\ UNCHANGED <<nodes, heard, net, past, sayings>>
 
 (* Sync: what was written is safe.                                           *)
 LoggedSync ==
     /\ Logged("sync")
     /\ disk' = [disk EXCEPT ![Event.n] = written[Event.n]]
-    /\ UNCHANGED <<nodes, mem, heard, net, past, written, told, met, said>>
+    /\ UNCHANGED <<nodes, mem, heard, net, past, written, aside, sayings>>
 
 (* Tell: a replica claimed what is safe on its disk, and nothing else.       *)
 Claims(n, r, m) == {c \in told : c.n = n /\ c.run = r /\ c.m = m}
@@ -149,7 +154,7 @@ LoggedTell ==
            /\ told' = (told \ before) \cup {[new EXCEPT
                           !.seen = @ \cup UNION {c.seen : c \in before},
                           !.know = @ \cup UNION {c.know : c \in before}]}
-    /\ UNCHANGED vars /\ UNCHANGED <<written, met, said>>
+    /\ UNCHANGED vars /\ UNCHANGED <<written, aside, met, said, pages, healing>>
 
 (* Meet: a node met a run of another, and what it heard of earlier ones ends. *)
 LoggedMeet ==
@@ -157,7 +162,7 @@ LoggedMeet ==
     /\ met' = [met EXCEPT ![Event.n][Event.m] = Event.run]
     /\ heard' = IF met[Event.n][Event.m] = Event.run THEN heard
                 ELSE [heard EXCEPT ![Event.n][Event.m] = NoClaim]
-    /\ UNCHANGED <<nodes, mem, disk, net, past, written, told, said>>
+    /\ UNCHANGED <<nodes, mem, disk, net, past, written, aside, told, said, pages, healing>>
 
 (* Hear: a node took in a claim that was made to it by the run that it has met. *)
 LoggedHear ==
@@ -169,7 +174,7 @@ LoggedHear ==
                   seen \subseteq c.seen /\ know \subseteq c.know
            /\ heard' = [heard EXCEPT ![Event.n][Event.m] =
                             [seen |-> @.seen \cup seen, know |-> @.know \cup know]]
-    /\ UNCHANGED <<nodes, mem, disk, net, past, written, told, met, said>>
+    /\ UNCHANGED <<nodes, mem, disk, net, past, written, aside, sayings>>
 
 Position(k) == [k |-> k, op |-> Event.op, n |-> Event.n, run |-> run[Event.n], m |-> Event.m,
                 mode |-> Event.mode, know |-> DotSet(Event.know)]
@@ -180,7 +185,7 @@ LoggedAsk ==
     /\ Logged("ask")
     /\ SaysAll(Event.n) /\ Event.mode # "ok"
     /\ said' = said \cup {Position("ask")}
-    /\ UNCHANGED vars /\ UNCHANGED <<written, told, met>>
+    /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, pages, healing>>
 
 (* Answer: a node that has seen all that the asking one knows, or is behind, answers. It has met *)
 (* the run that asks.                                                       *)
@@ -192,7 +197,7 @@ LoggedAnswer ==
           /\ met[Event.n][Event.m] = q.run
           /\ q.know \subseteq mem[Event.n].seen \/ mode[Event.n] = "behind"
     /\ said' = said \cup {Position("answer")}
-    /\ UNCHANGED vars /\ UNCHANGED <<written, told, met>>
+    /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, pages, healing>>
 
 (* Serve: a node in doubt has compared with another, which is not behind, in this run. *)
 LoggedServe ==
@@ -207,9 +212,81 @@ LoggedServe ==
            /\ know \subseteq mem[n].seen
            /\ mode' = [mode EXCEPT ![n] = "ok"]
     /\ UNCHANGED <<old, up, run, layout, faults, mem, disk, heard, net, past>>
-    /\ UNCHANGED <<written, told, met, said>>
+    /\ UNCHANGED <<written, aside, sayings>>
 
-(* Start: a node starts in doubt under a new actor, with what it had written. *)
+(* Want: a node asks another one for all that it has, and tells it what it knows. *)
+LoggedWant ==
+    /\ Logged("want")
+    /\ DotSet(Event.know) \subseteq mem[Event.n].know
+    /\ said' = said \cup {Position("ask")}
+    /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, pages, healing>>
+
+(* Page: a node sent all that it has written. *)
+LoggedPage ==
+    /\ Logged("page")
+    /\ LET n == Event.n
+           s == written[n]
+       IN  /\ Same(s, Event.sib, Event.ctx)
+           /\ s.seen = DotSet(Event.seen) /\ s.know = DotSet(Event.know)
+           /\ pages' = pages \cup {[n |-> n, m |-> Event.m, mode |-> mode[n], state |-> s]}
+    /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, said, healing>>
+
+(* Whole: a replica took in all that another sent, who had seen all that it knows to be stable. If *)
+(* that one had seen all that the object names, its context is all there is to know. *)
+LoggedWhole ==
+    /\ Logged("whole")
+    /\ LET n == Event.n
+           know == DotSet(Event.know)
+           sent == {p \in pages : /\ p.n = Event.m /\ p.m = n
+                                  /\ Same(p.state, Event.gotsib, Event.gotctx)
+                                  /\ p.state.seen = DotSet(Event.gotseen)
+                                  /\ p.state.know = DotSet(Event.gotknow)}
+           p == CHOOSE p \in sent : TRUE
+           o == p.state
+           joined == Meet(mem[n], State(o), o.seen)
+           s == [joined EXCEPT !.ctx = IF Names(mem[n]) \subseteq o.seen THEN o.ctx ELSE @,
+                               !.seen = @ \cup o.seen, !.know = know]
+           claims == [heard[n] EXCEPT ![n] = Claim(n)]
+           stable == IF Serves(n) THEN Stable(n, claims) ELSE {}
+       IN  /\ up[n] /\ sent # {} /\ disk[n].know \subseteq o.seen
+           /\ Same(s, Event.sib, Event.ctx) /\ s.seen = DotSet(Event.seen)
+           /\ mem[n].know \subseteq know /\ know \subseteq mem[n].know \cup o.know \cup stable
+           /\ Commit(n, s)
+           /\ net' = net \cup {State(s)}
+           /\ healing' = [healing EXCEPT ![n] = @ \cup {[n |-> p.n, mode |-> p.mode]}]
+    /\ UNCHANGED <<nodes, heard, past, written, aside, told, met, said, pages>>
+
+(* Stand: a node found that it has missed something; or one that was behind has taken all from *)
+(* one that serves, or from all others, which are behind.                   *)
+LoggedStand ==
+    /\ Logged("stand")
+    /\ LET n == Event.n
+       IN  /\ \/ Event.mode = "behind"
+              \/ /\ Event.mode = "ok" /\ mode[n] = "behind"
+                 /\ \/ \E h \in healing[n] : h.mode = "ok"
+                    \/ \A m \in Node \ {n} : \E h \in healing[n] : h.n = m
+           /\ mode' = [mode EXCEPT ![n] = Event.mode]
+           /\ healing' = [healing EXCEPT ![n] = {}]
+    /\ UNCHANGED <<old, up, run, layout, faults, mem, disk, heard, net, past>>
+    /\ UNCHANGED <<written, aside, told, met, said, pages>>
+
+(* Copy: somebody copied a node's disk. *)
+LoggedCopy ==
+    /\ Logged("copy")
+    /\ old' = [old EXCEPT ![Event.n] = written[Event.n]]
+    /\ UNCHANGED <<up, run, mode, layout, faults, mem, disk, heard, net, past>>
+    /\ UNCHANGED <<written, aside, sayings>>
+
+(* Replace: the disk of a node that is down became a copy of one, or an empty one. *)
+LoggedReplace ==
+    /\ Logged("replace")
+    /\ LET s == IF Event.m = 0 THEN Empty ELSE old[Event.m]
+       IN  /\ written' = [written EXCEPT ![Event.n] = s]
+           /\ disk' = [disk EXCEPT ![Event.n] = s] /\ mem' = [mem EXCEPT ![Event.n] = s]
+    /\ mode' = [mode EXCEPT ![Event.n] = "doubt"] /\ aside' = aside \ {Event.n}
+    /\ UNCHANGED <<old, up, run, layout, faults, heard, net, past, sayings>>
+
+(* Start: a node starts under a new actor, with what it had written, and serves nothing yet. *)
 LoggedStart ==
     /\ Logged("start")
     /\ LET n == Event.n
@@ -218,13 +295,15 @@ LoggedStart ==
        IN  /\ Same(s, Event.sib, Event.ctx)
            /\ s.seen = DotSet(Event.seen) /\ s.know = DotSet(Event.know)
            /\ written[n].log \subseteq log /\ log \subseteq s.seen
-           /\ Event.run = run[n] + 1 /\ Event.mode = "doubt"
+           /\ Event.run = run[n] + 1 /\ Event.mode # "ok"
+           /\ n \in aside => Event.mode = "behind"
            /\ mem' = [mem EXCEPT ![n] = s] /\ disk' = [disk EXCEPT ![n] = s]
            /\ written' = [written EXCEPT ![n] = s]
-           /\ run' = [run EXCEPT ![n] = Event.run] /\ mode' = [mode EXCEPT ![n] = "doubt"]
+           /\ run' = [run EXCEPT ![n] = Event.run] /\ mode' = [mode EXCEPT ![n] = Event.mode]
            /\ heard' = [heard EXCEPT ![n] = NoClaims]
            /\ met' = [met EXCEPT ![n] = [m \in Node |-> Many]]
-    /\ UNCHANGED <<old, up, layout, faults, net, past, told, said>>
+           /\ healing' = [healing EXCEPT ![n] = {}]
+    /\ UNCHANGED <<old, up, layout, faults, net, past, aside, told, said, pages>>
 
 Accepted == at > Len(Traces[trace])
 Done == Accepted /\ UNCHANGED vars /\ UNCHANGED traceVars
@@ -232,12 +311,14 @@ Done == Accepted /\ UNCHANGED vars /\ UNCHANGED traceVars
 TraceInit ==
     /\ Init
     /\ trace \in 1..Len(Traces) /\ at = 1
-    /\ written = mem /\ told = {} /\ said = {}
+    /\ written = mem /\ told = {} /\ said = {} /\ pages = {} /\ healing = [n \in Node |-> {}] /\ aside = {}
     /\ met = [n \in Node |-> [m \in Node |-> Many]]
 TraceNext ==
     \/ LoggedWrite \/ LoggedJoin \/ LoggedForget \/ LoggedCommit \/ LoggedSync
     \/ LoggedTell \/ LoggedMeet \/ LoggedHear
     \/ LoggedAsk \/ LoggedAnswer \/ LoggedServe \/ LoggedStart
+    \/ LoggedWant \/ LoggedPage \/ LoggedWhole \/ LoggedStand
+    \/ LoggedCopy \/ LoggedReplace
     \/ Done
 TraceSpec == TraceInit /\ [][TraceNext]_<<vars, traceVars>>
 

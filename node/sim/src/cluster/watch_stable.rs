@@ -73,6 +73,20 @@ impl Cluster {
         }
     }
 
+    /// Somebody copies a node's disk.
+    pub(super) fn watch_copy(&mut self, id: NodeId) {
+        if let Some(recorder) = &mut self.forgetting {
+            recorder.copied(id);
+        }
+    }
+
+    /// A node gets another disk.
+    pub(super) fn watch_disk(&mut self, id: NodeId, from: Option<NodeId>) {
+        if let Some(recorder) = &mut self.forgetting {
+            recorder.replaced(id, from);
+        }
+    }
+
     /// A message leaves.
     pub(super) fn watch_message(&mut self, from: NodeId, to: NodeId, frame: &bytes::Bytes) {
         let Some(recorder) = &mut self.forgetting else { return };
@@ -134,6 +148,10 @@ fn brought(input: &Input, recorder: &Recorder) -> Brought {
             PeerMessage::Compare(CompareMessage::Compared { op, positions }) => {
                 let position = recorder.position(positions);
                 position.map_or(Brought::Other, |it| Brought::Position(*from, *op, it))
+            }
+            PeerMessage::PageAnswer { .. } => {
+                let page = recorder.page(message);
+                page.map_or(Brought::Other, |page| Brought::Page(*from, page))
             }
             _ => Brought::Other,
         },

@@ -4,8 +4,9 @@
 //! Every node is a replica of the key, so that whoever is asked coordinates, and writes ask for a
 //! quorum: two of the three. Disks keep what they have synced, and nothing else goes wrong with them.
 //!
-//! [`forgetting`] makes them for `Stability`: what is stable is forgotten soon, and some disks sync now
-//! and then. Ends of runs are not looked for, and logs not cut.
+//! [`forgetting`] makes them for `Stability`: what is stable is forgotten soon, some disks sync now
+//! and then, and one may become an older one, another's or empty. Ends of runs are not looked for, and
+//! logs not cut.
 
 use holm_core::shard::config::ShardConfig;
 use holm_protocol::level::Level;
@@ -105,6 +106,12 @@ pub(super) fn forgetting(seed: u64) -> Plan {
         SyncMode::Interval { .. } => &KINDS_FORGETTING[..7],
     };
     strike(&mut plan, rng, kinds);
+    if plan.sync == SyncMode::Always && rng.random() {
+        let kind = pick(rng, &[FaultKind::Restore, FaultKind::Clone, FaultKind::Wipe]);
+        let fault = draw_fault(&plan, rng, kind);
+        plan.faults.push(fault);
+        plan.faults.sort_by_key(|fault| fault.at_us);
+    }
     plan
 }
 

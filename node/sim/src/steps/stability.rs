@@ -48,6 +48,17 @@ pub struct Claim {
     pub know: VersionVector,
 }
 
+/// A partition with one key, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The object.
+    pub object: Shown,
+    /// What the sender has seen.
+    pub seen: Vec<Dot>,
+    /// What it knows to be stable.
+    pub know: VersionVector,
+}
+
 /// One step. Each is of a node, and some of another one too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -74,12 +85,20 @@ pub enum Step {
     Answer(NodeId, NodeId, OpId, Position),
     /// A node leaves doubt on the other's answer.
     Serve(NodeId, NodeId, OpId, Position),
-    /// A node finds that it has missed something.
-    FallBehind(NodeId),
+    /// A node wants the partition whole from another one, and says what it knows.
+    Want(NodeId, NodeId, OpId, Position),
+    /// A node sends another one all that it has of it.
+    Page(NodeId, NodeId, Page),
+    /// A replica takes what came on such a page from the other one.
+    Whole(NodeId, NodeId, Page, Held),
+    /// Where a node stands is another place now, of its own accord.
+    Stand(NodeId, Standing),
+    /// Somebody copies a node's disk.
+    Copy(NodeId),
+    /// The disk of a node that is down becomes a copy, of the other's, or an empty one.
+    Replace(NodeId, Option<NodeId>),
     /// A node starts a run: what it finds on its disk.
     Start(NodeId, Actor, Held, Vec<Dot>),
-    /// Something that the specification's traces leave out.
-    Other(NodeId),
 }
 
 /// What an input brings.
@@ -95,6 +114,8 @@ pub enum Brought {
     Run(NodeId, Actor),
     /// An answer of where another replica stands.
     Position(NodeId, OpId, Position),
+    /// All that another replica has.
+    Page(NodeId, Page),
     /// None of these.
     Other,
 }
@@ -115,6 +136,8 @@ pub struct Recorder {
     logs: BTreeMap<NodeId, Vec<Dot>>,
     /// Who has committed something that is not synced.
     unsynced: BTreeSet<NodeId>,
+    /// What came whole and is not taken in.
+    pages: BTreeMap<NodeId, (NodeId, Page)>,
     trace: Trace,
 }
 
@@ -128,8 +151,18 @@ impl Recorder {
         runs: Vec<(NodeId, Actor)>,
     ) -> Recorder {
         let trace = Trace { runs, steps: Vec::new() };
-        let (held, logs, unsynced) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Recorder { bucket, key, partition, row, secrets, held, logs, unsynced, trace }
+        Recorder {
+            bucket,
+            key,
+            partition,
+            row,
+            secrets,
+            held: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            unsynced: BTreeSet::new(),
+            pages: BTreeMap::new(),
+            trace,
+        }
     }
 
     /// Whether this is the key that is watched.
@@ -157,6 +190,9 @@ impl Recorder {
                 self.push(Step::Hear(node, *from, claim.clone()));
             }
             Brought::Run(other, run) => self.push(Step::Meet(node, *other, *run)),
+            Brought::Page(from, page) => {
+                self.pages.insert(node, (*from, page.clone()));
+            }
             _ => {}
         }
         let Some(before) = self.held.get(&node).cloned() else {
@@ -166,11 +202,10 @@ impl Recorder {
         self.changed(node, actor, brought, (&before, &after));
         match (before.standing, after.standing, brought) {
             (was, is, _) if was == is => {}
-            (_, Standing::Behind, _) => self.push(Step::FallBehind(node)),
             (Standing::Doubt, Standing::Serves, Brought::Position(from, op, position)) => {
                 self.push(Step::Serve(node, *from, *op, position.clone()));
             }
-            _ => self.push(Step::Other(node)),
+            (_, is, _) => self.push(Step::Stand(node, is)),
         }
         self.held.insert(node, after);
     }
@@ -224,10 +259,19 @@ impl Recorder {
         is_synced: bool,
     ) {
         if let Some(before) = self.held.get(&node).cloned() {
-            let same = Held { know: before.know.clone(), ..after.clone() };
-            self.changed(node, actor, &Brought::Other, (&before, &same));
-            if before.standing != after.standing {
-                self.push(Step::Other(node));
+            let is_changed = before.object != after.object || before.seen != after.seen;
+            let stands = before.standing != after.standing;
+            match self.pages.remove(&node) {
+                Some((from, page)) if is_changed || stands => {
+                    self.push(Step::Whole(node, from, page, after.clone()));
+                }
+                _ => {
+                    let same = Held { know: before.know.clone(), ..after.clone() };
+                    self.changed(node, actor, &Brought::Other, (&before, &same));
+                }
+            }
+            if stands {
+                self.push(Step::Stand(node, after.standing));
             }
         }
         let last = self.trace.steps.iter().rev().find(|step| step.is_state_of(node));
@@ -267,6 +311,14 @@ impl Recorder {
             PeerMessage::Compare(CompareMessage::Compared { op, positions }) => {
                 self.position(positions).map(|it| Step::Answer(from, to, *op, it))
             }
+            PeerMessage::PageAsk { op, partition, know, .. } if *partition == self.partition => {
+                let standing = self.held.get(&from).map_or(Standing::Doubt, |held| held.standing);
+                let position = Position { standing, know: know.clone() };
+                Some(Step::Want(from, to, *op, position))
+            }
+            PeerMessage::PageAnswer { .. } => {
+                self.page(message).map(|page| Step::Page(from, to, page))
+            }
             _ => None,
         };
         self.trace.steps.extend(step);
@@ -286,11 +338,33 @@ impl Recorder {
         Some(Claim { run, seen, know: VersionVector::new() })
     }
 
+    /// All that a message has of it.
+    #[must_use]
+    pub fn page(&self, message: &PeerMessage) -> Option<Page> {
+        let PeerMessage::PageAnswer { partition, clock, know, objects, .. } = message else {
+            return None;
+        };
+        let object = objects.iter().find(|it| self.watches(it.bucket, &it.key));
+        let object = object.and_then(|it| Object::decode(&it.object).ok());
+        let (object, seen) = (Shown::of(object.as_ref()), dots_of(clock));
+        (*partition == self.partition).then(|| Page { object, seen, know: know.clone() })
+    }
+
     /// Where a message says that its sender stands with it.
     #[must_use]
     pub fn position(&self, positions: &[(Partition, Position)]) -> Option<Position> {
         let (_, position) = positions.iter().find(|(partition, _)| *partition == self.partition)?;
         Some(position.clone())
+    }
+
+    /// Somebody copies a node's disk.
+    pub fn copied(&mut self, node: NodeId) {
+        self.push(Step::Copy(node));
+    }
+
+    /// A node that is down gets another disk: a copy of a node's, or an empty one.
+    pub fn replaced(&mut self, node: NodeId, from: Option<NodeId>) {
+        self.push(Step::Replace(node, from));
     }
 
     /// A node has started.
@@ -300,6 +374,7 @@ impl Recorder {
         }
         self.push(Step::Start(node, actor, found.clone(), log.clone()));
         self.unsynced.remove(&node);
+        self.pages.remove(&node);
         self.held.insert(node, found);
         self.logs.insert(node, log);
     }
@@ -317,6 +392,8 @@ impl Step {
             Step::Write(it, ..)
             | Step::Join(it, ..)
             | Step::Forget(it, _)
+            | Step::Whole(it, ..)
+            | Step::Stand(it, _)
             | Step::Commit(it, ..)
             | Step::Start(it, ..) => *it == node,
             _ => false,

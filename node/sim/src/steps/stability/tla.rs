@@ -8,17 +8,15 @@ use holm_protocol::dot::Dot;
 use holm_protocol::ids::{Actor, NodeId};
 use holm_protocol::version_vector::VersionVector;
 
-use super::{Claim, Held, Step, Trace};
+use super::{Claim, Held, Page, Step, Trace};
 use crate::steps::Shown;
 use crate::steps::tla::Records;
 
 impl Trace {
-    /// Whether the specification's traces know all that happened, and something did.
+    /// Whether something happened in it.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        let has = |is: fn(&Step) -> bool| self.steps.iter().filter(|step| is(step)).count();
-        let leaves_out = has(|step| matches!(step, Step::Other(_) | Step::FallBehind(_)));
-        leaves_out == 0 && has(|step| matches!(step, Step::Write(..))) > 0
+        self.steps.iter().any(|step| matches!(step, Step::Write(..)))
     }
 
     /// For `TraceStability`.
@@ -72,7 +70,29 @@ impl Trace {
             Step::Serve(node, from, op, position) => {
                 self.position("serve", (*node, *from), (*op, position), asked)
             }
-            Step::FallBehind(node) => format!("\"behind\", n |-> {}", node.0),
+            Step::Want(from, to, op, position) => {
+                self.position("want", (*from, *to), (*op, position), asked)
+            }
+            Step::Page(from, to, page) => {
+                format!("\"page\", n |-> {}, m |-> {}, {}", from.0, to.0, self.page("", page))
+            }
+            Step::Whole(node, from, page, after) => {
+                let (page, know) = (self.page("got", page), self.prefixes(&after.know));
+                format!(
+                    "\"whole\", n |-> {}, m |-> {}, {page}, {}, know |-> {know}",
+                    node.0,
+                    from.0,
+                    self.held(after)
+                )
+            }
+            Step::Stand(node, standing) => {
+                format!("\"stand\", n |-> {}, mode |-> {}", node.0, mode(*standing))
+            }
+            Step::Copy(node) => format!("\"copy\", n |-> {}", node.0),
+            Step::Replace(node, from) => {
+                let from = from.map_or(0, |from| from.0);
+                format!("\"replace\", n |-> {}, m |-> {from}", node.0)
+            }
             Step::Start(node, actor, found, log) => {
                 let (know, log) = (self.prefixes(&found.know), self.set(log));
                 let mode = mode(found.standing);
@@ -82,7 +102,6 @@ impl Trace {
                     node.0
                 )
             }
-            Step::Other(node) => format!("\"other\", n |-> {}", node.0),
         };
         format!("[k |-> {fields}]")
     }
@@ -106,6 +125,12 @@ impl Trace {
     fn claim(&self, claim: &Claim) -> String {
         let (seen, know) = (self.set(&claim.seen), self.prefixes(&claim.know));
         format!("run |-> {}, seen |-> {seen}, know |-> {know}", self.run(claim.run))
+    }
+
+    fn page(&self, prefix: &str, page: &Page) -> String {
+        let (seen, know) = (self.set(&page.seen), self.prefixes(&page.know));
+        let object = self.object(prefix, &page.object);
+        format!("{object}, {prefix}seen |-> {seen}, {prefix}know |-> {know}")
     }
 
     fn held(&self, held: &Held) -> String {
