@@ -26,11 +26,13 @@ pub enum Alteration {
     FoundTooLittle,
     /// A started node serves though it lacks what the other knows to be stable.
     ServedTooSoon,
+    /// A replica that takes a partition whole does not take in something that has been seen.
+    TakenTooLittle,
 }
 
 impl Alteration {
     /// All of them.
-    pub const ALL: [Alteration; 8] = [
+    pub const ALL: [Alteration; 9] = [
         Alteration::ClaimsTooMuch,
         Alteration::KnowsTooMuch,
         Alteration::HeardTooMuch,
@@ -39,6 +41,7 @@ impl Alteration {
         Alteration::TrimmedTooSoon,
         Alteration::FoundTooLittle,
         Alteration::ServedTooSoon,
+        Alteration::TakenTooLittle,
     ];
 
     /// The trace with one step changed, if it has a step that can be. The last such step is taken:
@@ -127,6 +130,11 @@ impl Alteration {
                 let mut position = position.clone();
                 position.know.insert(lacked);
                 Some(Step::Serve(*node, *from, *op, position))
+            }
+            (Alteration::TakenTooLittle, Step::Whole(node, from, page, after)) => {
+                let mut after = after.clone();
+                after.object.live.pop().or_else(|| after.seen.pop())?;
+                Some(Step::Whole(*node, *from, page.clone(), after))
             }
             _ => None,
         }
