@@ -90,7 +90,9 @@ impl Alteration {
             }
             (Alteration::StableAtOnce, Step::Commit(node, after, log, is_synced)) => {
                 let disk = before(node);
-                let is_new = |dot: &&Dot| !disk.is_some_and(|it| has(it, **dot));
+                let is_new = |dot: &&Dot| {
+                    !disk.is_some_and(|it| has(it, **dot)) && !after.know.covers(**dot)
+                };
                 let new = after.seen.iter().find(is_new)?;
                 let mut after = after.clone();
                 after.know.insert(*new);
