@@ -6,9 +6,10 @@
 (* The mapping. All nodes are replicas of the key, which is alone in its    *)
 (* partition: the partition's clock, log and account are the key's. What    *)
 (* is known up to a counter is known of each dot up to it. What a state     *)
-(* includes is as in the specification: what was sent with it. A client may *)
-(* have kept a context for long: one of which all has been seen stands for  *)
-(* what of it the object still names, so that it does not grow back.        *)
+(* includes is as in the specification: what was sent with it. A client's   *)
+(* context stands for what of it the object names then: entries that the    *)
+(* object covers already are not marked as seen, and one of which all has   *)
+(* been seen, which a client may have kept for long, does not grow back.    *)
 (*                                                                          *)
 (* What is one step there and several in the code. A pulse: a claim (or how *)
 (* far a run has written, which the code calls a pulse) is told, and must   *)
@@ -16,10 +17,12 @@
 (* run that the hearing node has met last; something is concluded from it   *)
 (* with a later commit. Claims of a run only grow, so a late one says less. *)
 (* A comparison: a node asks, the other looks whether it has missed         *)
-(* something itself and answers, the first one serves. A resync: a page is  *)
-(* sent, and taken. To forget: the object's context, and entries of the log *)
-(* with any commit. A node may conclude and forget less than it could, and  *)
-(* fall behind without need.                                                *)
+(* something itself and answers, the first one serves. What was heard of    *)
+(* the first one's earlier runs ends when the other meets its run: before   *)
+(* the answer or, here alone, soon after it. A resync: a page is sent, and  *)
+(* taken. To forget: the object's context, and entries of the log with any  *)
+(* commit. A node may conclude and forget less than it could, and fall      *)
+(* behind without need.                                                     *)
 (*                                                                          *)
 (* What is more than one step there. A start is a crash and a start, and,   *)
 (* where a process was killed, a sync before them: what was written is kept *)
@@ -82,9 +85,9 @@ LoggedWrite ==
     /\ Logged("write")
     /\ LET n == Event.n
            ctx == DotSet(Event.under)
-           held == IF ctx \subseteq mem[n].seen
-                   THEN Tops({d \in Names(mem[n]) : Covers(ctx, d)})
-                   ELSE ctx
+           named == {d \in Names(mem[n]) : Covers(ctx, d)}
+           new == IF ctx \subseteq mem[n].seen THEN {} ELSE ctx \cap Merge(mem[n].ctx, ctx)
+           held == Tops(named \cup new)
        IN  /\ ADot(Event.dot).actor = Actor(n)
            /\ WriteUnder(n, [ctx |-> held, in |-> Included(ctx)], Event.del)
            /\ Same(mem'[n], Event.sib, Event.ctx) /\ mem'[n].seen = DotSet(Event.seen)
@@ -188,14 +191,12 @@ LoggedAsk ==
     /\ said' = said \cup {Position("ask")}
     /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, pages, healing>>
 
-(* Answer: a node that has seen all that the asking one knows, or is behind, answers. It has met *)
-(* the run that asks.                                                       *)
+(* Answer: a node that has seen all that the asking one knows, or is behind, answers. *)
 LoggedAnswer ==
     /\ Logged("answer")
     /\ SaysAll(Event.n)
     /\ \E q \in said :
           /\ q.k = "ask" /\ q.op = Event.op /\ q.n = Event.m /\ q.m = Event.n
-          /\ met[Event.n][Event.m] = q.run
           /\ q.know \subseteq mem[Event.n].seen \/ mode[Event.n] = "behind"
     /\ said' = said \cup {Position("answer")}
     /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, pages, healing>>

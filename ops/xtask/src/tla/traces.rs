@@ -17,7 +17,7 @@ use crate::place::{Place, entries};
 use crate::run::{self, Child, Failure};
 use crate::suite::SIM_BUILD;
 
-/// Good traces, of one seed each.
+/// Good traces of each kind of runs, of one seed each.
 const COUNT: &str = "250";
 /// The invariant that traces with a mistake in them are held to.
 const REFUSED: &str = "MistakesAreRefused";
@@ -119,7 +119,7 @@ fn count(data: &str) -> usize {
     origins(data).count()
 }
 
-/// Which trace a state of `TraceCausality` is in, and at which step.
+/// Which trace a state of a module of traces is in, and at which step.
 fn place_of(variables: &[(String, Value)], data: &str) -> String {
     let number = |name: &str| {
         let value = variables.iter().find(|(it, _)| it == name).map(|(_, value)| value);
