@@ -52,8 +52,7 @@ Contexts == {[ctx |-> {}, in |-> {}]}
             \cup {[ctx |-> mem[m].ctx, in |-> mem[m].in] : m \in {k \in Node : Serves(k)}}
             \cup {[ctx |-> o.ctx, in |-> o.in] : o \in net}
 
-(* Write: n coordinates a put, or a delete, with the context that a client holds. *)
-Write(n, del) == \E t \in Contexts :
+WriteUnder(n, t, del) ==
     LET a == Actor(n)
         d == [actor |-> a, n |-> Cardinality(OfActor(mem[n].seen, a)) + 1]
         kept == {e \in mem[n].sib : ~Covers(t.ctx, e)}
@@ -62,13 +61,17 @@ Write(n, del) == \E t \in Contexts :
                 !.ctx = Merge(Merge(@, t.ctx), {d}),
                 !.seen = @ \cup {d} \cup t.ctx,
                 !.log = @ \cup {d} \cup (t.ctx \ mem[n].seen), !.in = @ \cup t.in \cup {d}]
-    IN  /\ Serves(n) /\ n \in Writers /\ Cardinality(past) < Len(Writes)
-        /\ Writes[Cardinality(past) + 1] \in {"any", IF del THEN "delete" ELSE "put"}
-        /\ del => t.ctx # {}
+    IN  /\ Serves(n)
         /\ Commit(n, o)
         /\ past' = past \cup {[dot |-> d, saw |-> t.in, del |-> del]}
         /\ net' = IF Sending = "nothing" THEN net ELSE net \cup {State(o)}
         /\ UNCHANGED <<nodes, heard>>
+
+(* Write: n coordinates a put, or a delete, with the context that a client holds. *)
+Write(n, del) ==
+    /\ n \in Writers /\ Cardinality(past) < Len(Writes)
+    /\ Writes[Cardinality(past) + 1] \in {"any", IF del THEN "delete" ELSE "put"}
+    /\ \E t \in Contexts : (del => t.ctx # {}) /\ WriteUnder(n, t, del)
 
 (* Receive: a state that was sent, now or long ago, arrives at n.             *)
 Receive(n) == \E o \in net :

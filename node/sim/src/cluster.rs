@@ -21,6 +21,7 @@ mod shell;
 mod standing;
 mod tally;
 mod watch;
+mod watch_stable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use crate::net::{Delay, Net};
 use crate::plan::{Shape, Timing};
 use crate::referee::Referee;
 use crate::rng::stream;
-use crate::steps::Recorder;
+use crate::steps::{Recorder, stability};
 use crate::store::{SimStore, SyncMode};
 use crate::tamper::Tamper;
 use crate::trace::{Trace, What};
@@ -152,6 +153,8 @@ pub struct Cluster {
     bugs: bugs::Bugs,
     /// Records the protocol's steps, if somebody wants them.
     recorder: Option<Recorder>,
+    /// And how a key is forgotten.
+    forgetting: Option<stability::Recorder>,
 }
 
 impl Cluster {
@@ -202,6 +205,7 @@ impl Cluster {
             actors: BTreeSet::new(),
             bugs: bugs::Bugs::default(),
             recorder: None,
+            forgetting: None,
             setup,
         };
         for (id, region) in cluster.setup.shape.nodes() {

@@ -200,6 +200,12 @@ impl Plan {
         short::plan(seed)
     }
 
+    /// A short plan in which what is stable is forgotten, for the specification `Stability`.
+    #[must_use]
+    pub fn forgetting(seed: u64) -> Plan {
+        short::forgetting(seed)
+    }
+
     /// The plan of a seed in a given mode.
     #[must_use]
     pub fn with_mode(seed: u64, mode: Mode) -> Plan {

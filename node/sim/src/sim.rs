@@ -28,7 +28,7 @@ use crate::history::{EventId, KeyId};
 use crate::hostile::Hostile;
 use crate::plan::{FaultKind, Mode, Plan};
 use crate::referee::OutcomeTally;
-use crate::steps::Trace;
+use crate::steps::{Trace, stability};
 use crate::trace::STEPS_KEPT;
 
 /// Between two comparisons of replicas, simulated microseconds.
@@ -205,25 +205,37 @@ impl Sim {
         if let Some(key) = key {
             self.cluster.record(key);
         }
-        let played = catch_unwind(AssertUnwindSafe(|| self.play(|| ())));
-        if let Err(payload) = played {
-            let violation = panics::violation(payload.as_ref());
-            self.cluster.referee_mut().judge(Err(violation));
-        }
+        self.play_to_the_end(|| ());
         let trace = self.cluster.take_steps();
         (self.report(), trace)
     }
 
-    /// Plays the plan, and tells when clients have done what they had to: what follows is the
-    /// referee's.
+    /// Plays a plan with one key, and records how it is forgotten.
     #[must_use]
-    pub fn run_and_tell(mut self, worked: impl FnOnce()) -> Report {
+    pub fn run_forgetting(mut self) -> (Report, Option<stability::Trace>) {
+        let key = self.cluster.referee().history().keys().next().map(|(key, _)| key);
+        if let Some(key) = key {
+            self.cluster.record_forgetting(key);
+        }
+        self.play_to_the_end(|| ());
+        let trace = self.cluster.take_forgetting();
+        (self.report(), trace)
+    }
+
+    fn play_to_the_end(&mut self, worked: impl FnOnce()) {
         // Nothing of the run is used afterwards but what it recorded.
         let played = catch_unwind(AssertUnwindSafe(|| self.play(worked)));
         if let Err(payload) = played {
             let violation = panics::violation(payload.as_ref());
             self.cluster.referee_mut().judge(Err(violation));
         }
+    }
+
+    /// Plays the plan, and tells when clients have done what they had to: what follows is the
+    /// referee's.
+    #[must_use]
+    pub fn run_and_tell(mut self, worked: impl FnOnce()) -> Report {
+        self.play_to_the_end(worked);
         self.report()
     }
 

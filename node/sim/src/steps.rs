@@ -8,9 +8,10 @@
 //! then be refused.
 //!
 //! One key is watched, whose partition has no other: counters of the partition are then those of
-//! the key.
+//! the key. How such a key is forgotten is recorded apart, in [`stability`].
 
 pub mod alter;
+pub mod stability;
 pub mod tla;
 
 use bytes::Bytes;

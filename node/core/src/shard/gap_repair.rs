@@ -226,6 +226,23 @@ impl Shard {
         turn.out.push(Effect::Send { to: vec![peer], message });
     }
 
+    /// The dots of a partition that the log has with their keys, those of the open batch left out. For
+    /// who watches the protocol from outside.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn in_log<S: Store>(
+        &self,
+        partition: Partition,
+        store: &mut S,
+    ) -> Result<DotSet, StoreError> {
+        let Some(state) = self.partitions.get(&partition) else { return Ok(DotSet::new()) };
+        let keys = self.log.find(partition, (state.clock(), u64::MAX), store)?;
+        let mut found = DotSet::new();
+        keys.keys.iter().for_each(|(_, _, dots)| found.merge(dots));
+        Ok(found)
+    }
+
     /// Another replica lacks something.
     pub(super) fn on_gap_ask<S: Store>(
         &mut self,

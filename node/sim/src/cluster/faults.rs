@@ -162,6 +162,7 @@ impl Cluster {
         self.referee.lost(id, &lost, &node.store);
         self.forget(id);
         self.tally.wipes += 1;
+        self.watch_disk(id, None);
         self.note(format!("{id} gets an empty disk"));
     }
 
@@ -170,6 +171,7 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.copy = Some((node.store.copy(), node.amnesia));
             self.note(format!("disk of {id} is copied"));
+            self.watch_copy(id);
         }
     }
 
@@ -188,6 +190,7 @@ impl Cluster {
         self.tally.restored += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
         self.referee.comes_back(id, amnesia, self.now_us);
+        self.watch_disk(id, Some(id));
         self.note(format!("disk of {id} is set back, {} rows are gone", lost.len()));
     }
 
@@ -207,6 +210,8 @@ impl Cluster {
         self.tally.cloned += u64::from(!lost.is_empty());
         self.referee.lost(id, &lost, &node.store);
         self.referee.comes_back(id, amnesia, self.now_us);
+        self.watch_copy(from);
+        self.watch_disk(id, Some(from));
         self.note(format!(
             "disk of {id} is a copy of that of {from}, {} rows are gone",
             lost.len()

@@ -95,6 +95,7 @@ impl Cluster {
         self.links_change(id);
         self.audit_restart(id);
         self.watch_start(id);
+        self.watch_found(id);
         // Also a node that nobody calls, and that has no others, has something to do.
         (0..shards).for_each(|shard| self.go_on(id, shard));
     }
@@ -283,7 +284,11 @@ impl Cluster {
                 }
                 _ => None,
             };
+            let before = effects.len();
+            let brought = self.brought(input.as_ref());
+            let Some(node) = self.nodes.get_mut(&id) else { return };
             watch::handle(node, (shard, now), input, &mut effects, self.recorder.as_mut());
+            self.watch_handled(id, brought, &effects[before..]);
             if let Some(position) = position {
                 self.audit_position(id, shard, &position);
             }
@@ -332,6 +337,9 @@ impl Cluster {
             self.bug_at_commit(id, &rows);
             self.watch_commit(id, &rows);
             self.audit_rows(id, &rows);
+        }
+        if result.is_ok() {
+            self.watch_store(id);
         }
         if is_torn {
             return self.torn(id);
@@ -446,6 +454,7 @@ impl Cluster {
         let SyncMode::Interval { ms } = self.setup.sync else { return };
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.run == run) else { return };
         node.store.sync();
+        self.watch_sync(id);
         self.queue.plan(self.now_us + ms * 1000, Event::Sync { node: id, run });
     }
 
@@ -510,6 +519,7 @@ impl Cluster {
                 self.pass_on_again(from, to, &message);
             }
             let Some(frame) = frame else { continue };
+            self.watch_message(from, to, &frame);
             let mut arrivals = self.net.send(self.now_us, from, to);
             let mut run = None;
             if matches!(message, PeerMessage::Proxy { .. }) {

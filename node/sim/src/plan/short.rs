@@ -3,6 +3,10 @@
 //!
 //! Every node is a replica of the key, so that whoever is asked coordinates, and writes ask for a
 //! quorum: two of the three. Disks keep what they have synced, and nothing else goes wrong with them.
+//!
+//! [`forgetting`] makes them for `Stability`: what is stable is forgotten soon, some disks sync now
+//! and then, and one may become an older one, another's or empty. Ends of runs are not looked for, and
+//! logs not cut.
 
 use holm_core::shard::config::ShardConfig;
 use holm_protocol::level::Level;
@@ -28,6 +32,20 @@ const KINDS: [FaultKind; 13] = [
     FaultKind::DieInCommit,
     FaultKind::PowerCut,
     FaultKind::TornWrite,
+    FaultKind::Pause,
+    FaultKind::SlowDisk,
+];
+/// And where runs forget: power does not fail within a commit, of which only a part may be kept then.
+const KINDS_FORGETTING: [FaultKind; 11] = [
+    FaultKind::Loss,
+    FaultKind::Duplicate,
+    FaultKind::Reorder,
+    FaultKind::Cut,
+    FaultKind::OneWayCut,
+    FaultKind::PartialCut,
+    FaultKind::Kill,
+    FaultKind::DieInCommit,
+    FaultKind::PowerCut,
     FaultKind::Pause,
     FaultKind::SlowDisk,
 ];
@@ -65,13 +83,45 @@ pub(super) fn plan(seed: u64) -> Plan {
         shape,
     };
     plan.shard.in_flight_max = 64;
+    strike(&mut plan, rng, &KINDS);
+    plan
+}
+
+/// The short plan of a seed in which what is stable is forgotten.
+pub(super) fn forgetting(seed: u64) -> Plan {
+    let mut plan = plan(seed);
+    let rng = &mut stream(seed, "short plan that forgets");
+    let shard = &mut plan.shard;
+    shard.seen_ms = rng.random_range(20..200);
+    shard.stable_ms = rng.random_range(10..100);
+    shard.log_segment_bytes_max = 1 << 20;
+    let workload = pick(rng, &[Workload::Register, Workload::Recreate, Workload::Recreate]);
+    plan.clients.iter_mut().for_each(|client| client.workload = workload);
+    if rng.random_range(0..3) == 0 {
+        plan.sync = SyncMode::Interval { ms: rng.random_range(5..200) };
+    }
+    // How much an interrupted disk keeps of what it has not synced nobody sees.
+    let kinds: &[FaultKind] = match plan.sync {
+        SyncMode::Always => &KINDS_FORGETTING,
+        SyncMode::Interval { .. } => &KINDS_FORGETTING[..7],
+    };
+    strike(&mut plan, rng, kinds);
+    if plan.sync == SyncMode::Always && rng.random() {
+        let kind = pick(rng, &[FaultKind::Restore, FaultKind::Clone, FaultKind::Wipe]);
+        let fault = draw_fault(&plan, rng, kind);
+        plan.faults.push(fault);
+        plan.faults.sort_by_key(|fault| fault.at_us);
+    }
+    plan
+}
+
+fn strike(plan: &mut Plan, rng: &mut ChaCha8Rng, kinds: &[FaultKind]) {
     let faults = (0..rng.random_range(2..=4)).map(|_| {
-        let kind = pick(rng, &KINDS);
-        draw_fault(&plan, rng, kind)
+        let kind = pick(rng, kinds);
+        draw_fault(plan, rng, kind)
     });
     plan.faults = faults.collect();
     plan.faults.sort_by_key(|fault| fault.at_us);
-    plan
 }
 
 fn client(rng: &mut ChaCha8Rng, id: u64, (workload, regions): (Workload, usize)) -> ClientPlan {

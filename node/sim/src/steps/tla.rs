@@ -1,5 +1,6 @@
-//! Recorded steps as TLA+: a module `TraceData` with a sequence of traces for the modules
-//! `TraceCausality` and `TraceReplication`.
+//! Recorded steps as TLA+: a module `TraceData` with a sequence of traces, for the modules
+//! `TraceCausality` and `TraceReplication`. Those for `TraceStability` are of other steps
+//! ([`super::stability`]), in a module of the same form.
 //!
 //! Runs of nodes are numbered from 1 in the order in which they began; a run is what `Causality`
 //! calls a replica, for it is its own actor, and a restarted node is one more replica, which begins

@@ -1,8 +1,8 @@
 //! Traces of the code, held against the specifications.
 //!
 //! The simulator plays short runs with faults and writes what the core did to a key as sequences of
-//! TLA+ records. `TraceCausality` and `TraceReplication` let TLC take a step of their specification
-//! for each record: where there is none, TLC stands still before the end of the trace, and the
+//! TLA+ records. `TraceCausality`, `TraceReplication` and `TraceStability` let TLC take a step of their
+//! specification for each record: where there is none, TLC stands still before the end of the trace, and the
 //! trace is refused. Traces with a mistake in them must all be refused: those with one step altered at
 //! just that step, those of a bug that was put back somewhere.
 
@@ -17,7 +17,7 @@ use crate::place::{Place, entries};
 use crate::run::{self, Child, Failure};
 use crate::suite::SIM_BUILD;
 
-/// Good traces, of one seed each.
+/// Good traces of each kind of runs, of one seed each.
 const COUNT: &str = "250";
 /// The invariant that traces with a mistake in them are held to.
 const REFUSED: &str = "MistakesAreRefused";
@@ -52,6 +52,7 @@ pub(super) fn record(place: &Place, scratch: &Scratch) -> Result<Vec<Traces>, Fa
         let spec = match spec {
             "causality" => "TraceCausality",
             "replication" => "TraceReplication",
+            "stability" => "TraceStability",
             _ => continue,
         };
         let kind = if is_bad { "with a mistake" } else { "of the code" };
@@ -118,7 +119,7 @@ fn count(data: &str) -> usize {
     origins(data).count()
 }
 
-/// Which trace a state of `TraceCausality` is in, and at which step.
+/// Which trace a state of a module of traces is in, and at which step.
 fn place_of(variables: &[(String, Value)], data: &str) -> String {
     let number = |name: &str| {
         let value = variables.iter().find(|(it, _)| it == name).map(|(_, value)| value);

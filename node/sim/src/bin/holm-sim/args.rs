@@ -24,7 +24,7 @@ usage: holm-sim [--seeds N] [--minutes M] [--from S]
   --replay FILE  play the plan in FILE
   --self-test    put each bug back and count the seeds that it takes to find it
   --load         nine nodes in three regions under load: how much faster than real time
-  --tla DIR      play short runs and write what the protocol did, N traces of it, into DIR as
+  --tla DIR      play short runs and write what the protocol did, N traces of each kind, into DIR as
                  modules for the specifications, and traces with a mistake in them
   --seconds T    of load, simulated (default 60)
   --schedules D  where plans that broke a rule are written, shrunk (default: holm-schedules
