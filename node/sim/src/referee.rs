@@ -524,7 +524,10 @@ impl Referee {
             (before, Some(after)) => (before.unwrap_or_else(|| Object::new(after.kind())), after),
         };
         self.saw_object(key, &after, place)?;
-        let change = replica::Change { key, before: &before, after: &after, known, place };
+        // What could not be read any more was not there.
+        let nothing = row.was_damaged.then(|| Object::new(after.kind()));
+        let was = nothing.as_ref().unwrap_or(&before);
+        let change = replica::Change { key, before: was, after: &after, known, place };
         replica::check(&self.history, change)?;
         self.note_forgotten((node, key), (&before, &after), now_us);
         clock.map_or(Ok(()), |clock| replica::check_clock(clock, &after, place))

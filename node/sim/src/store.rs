@@ -70,6 +70,8 @@ pub struct Changed {
     pub before: Option<Vec<u8>>,
     /// Its value after.
     pub after: Option<Vec<u8>>,
+    /// Whether its value before could not be read any more.
+    pub was_damaged: bool,
 }
 
 /// A row that a batch writes, or removes.
@@ -326,7 +328,14 @@ impl SimStore {
             for (key, value) in rows {
                 let after = self.row(table, &key).map(<[u8]>::to_vec);
                 if after.as_ref() != Some(&value) {
-                    lost.push(Changed { table, key, before: after, after: Some(value) });
+                    let was_damaged = false;
+                    lost.push(Changed {
+                        table,
+                        key,
+                        before: after,
+                        after: Some(value),
+                        was_damaged,
+                    });
                 }
             }
         }
@@ -374,8 +383,9 @@ impl SimStore {
 
     fn apply(&mut self, batch: Vec<Staged>) {
         for (table, key, after) in batch {
+            let was_damaged = self.is_damaged(table, &key);
             let before = self.write(table, key.clone(), after.clone());
-            self.last.push(Changed { table, key, before, after });
+            self.last.push(Changed { table, key, before, after, was_damaged });
         }
     }
 

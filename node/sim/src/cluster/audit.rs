@@ -320,6 +320,13 @@ impl Cluster {
     pub(super) fn audit_rows(&mut self, id: NodeId, rows: &[Changed]) {
         self.audit_hints(id, rows);
         self.audit_ends(id, rows);
+        // What only a damaged row had, is lost when something else is put in its place.
+        let replaced = |row: &Changed| {
+            let (before, after) = (row.after.clone(), row.before.clone());
+            row.was_damaged.then(|| Changed { before, after, ..row.clone() })
+        };
+        let replaced: Vec<Changed> = rows.iter().filter_map(replaced).collect();
+        self.referee.lost(id, &replaced, &self.nodes[&id].store);
         let (slots, store) = (&self.nodes[&id].slots, &self.nodes[&id].store);
         let clock = |partition| {
             let slot = slots.get(shard_of(partition, slots.len()))?;
