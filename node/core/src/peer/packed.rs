@@ -15,8 +15,8 @@ use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
 
 use crate::peer::PeerMessage;
 
-/// The kind of frames that hold a compressed one. Beside it the node's own kinds begin at 128.
-pub const PACKED: u8 = 160;
+/// The kind of frames that hold a compressed one: the last, far from all lists of messages, which grow.
+pub const PACKED: u8 = u8::MAX;
 
 /// Frames that are shorter are not worth it. Arbitrary: a packet is some five times as long.
 const LEN_MIN: usize = 256;

@@ -290,3 +290,14 @@ proptest! {
         let _ = PeerMessage::decode(&Frame { kind, id: 1, body: body.into() });
     }
 }
+
+/// Goal: no message looks like a compressed one (the first number of the kind was that of comparisons, so
+/// that no node that started was ever answered).
+#[test]
+fn no_message_is_taken_for_a_packed_one() {
+    for message in samples() {
+        let mut out = BytesMut::new();
+        message.encode(&mut out);
+        assert_ne!(out[4], packed::PACKED, "{message:?}");
+    }
+}
