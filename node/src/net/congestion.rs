@@ -3,7 +3,8 @@
 //! QUIC lets the window shrink to two packets (RFC 9002, section 7.2). Between nodes that is a trap: a
 //! link that loses a third of its packets at random keeps it there, and quinn sends no acknowledgement
 //! while the window is full, so that two nodes which both have much to send wait for each other's
-//! probe timeouts. A packet every quarter of a second was seen, for a minute.
+//! probe timeouts. A packet every quarter of a second was seen, for a minute. Answers to clients have the
+//! same floor: who is a node is known only when a connection has its settings already.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// Goal: no run of losses takes the window below its floor, and it still grows.
+    /// Goal: no run of losses takes the window below its floor.
     #[test]
     fn losses_stop_at_the_floor() {
         let start = Instant::now();

@@ -12,7 +12,8 @@ use holm_protocol::ids::Partition;
 use super::{Layout, LayoutError, LayoutNode, LayoutSpec, check_succession};
 
 impl Layout {
-    /// The layout that `spec` describes, where every node of it keeps all partitions that it holds.
+    /// The layout that `spec` describes, where every node of it keeps all partitions that it holds, unless
+    /// a factor is lower than what is left of a row: then those in front keep it.
     ///
     /// # Errors
     /// [`LayoutError`], as for [`Layout::compute`].
@@ -30,7 +31,7 @@ impl Layout {
                 for (region, &factor) in &placement.replication {
                     let id = self.region_id(region);
                     let before = id.map_or(&[][..], |id| self.replicas_in(partition, id));
-                    let stays = |id| spec.nodes.iter().position(|node| node.id == id);
+                    let stays = |id| spec.nodes.binary_search_by_key(&id, |node| node.id).ok();
                     let mut row: Vec<usize> = before.iter().filter_map(|&id| stays(id)).collect();
                     row.truncate(factor.into());
                     while row.len() < usize::from(factor) {

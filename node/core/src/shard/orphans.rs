@@ -9,6 +9,7 @@ use bytes::Bytes;
 use holm_protocol::ids::{NodeId, Partition};
 
 use crate::keys::{HINT_KEY_HEAD_LEN, hint_key_parts};
+use crate::object::Object;
 use crate::shard::hints::object_of;
 use crate::shard::replica::Incoming;
 use crate::shard::{Shard, Turn};
@@ -79,7 +80,11 @@ impl Shard {
             Ok(None) => return true,
             Err(_) => return false,
         };
-        let Ok(object) = crate::object::Object::decode(&object_of(&row)) else { return true };
+        let Ok(object) = Object::decode(&object_of(&row)) else {
+            // It cannot be of use to anybody, and is no reason to look again and again.
+            self.counters.corrupt_objects += 1;
+            return true;
+        };
         self.hints.set(key.clone(), Some(&row), None);
         let hint = Incoming { partition, bucket, key: name, object: Bytes::new() };
         let is_moved = self.store_hint(heir, &hint, object, turn).is_ok();
