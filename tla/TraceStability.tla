@@ -18,11 +18,10 @@
 (* with a later commit. Claims of a run only grow, so a late one says less. *)
 (* A comparison: a node asks, the other looks whether it has missed         *)
 (* something itself and answers, the first one serves. What was heard of    *)
-(* the first one's earlier runs ends when the other meets its run: before   *)
-(* the answer or, here alone, soon after it. A resync: a page is sent, and  *)
-(* taken. To forget: the object's context, and entries of the log with any  *)
-(* commit. A node may conclude and forget less than it could, and fall      *)
-(* behind without need.                                                     *)
+(* the first one's earlier runs ends when the other meets its run, before   *)
+(* the answer. A resync: a page is sent, and taken. To forget: the object's *)
+(* context, and entries of the log with any commit. A node may conclude and *)
+(* forget less than it could, and fall behind without need.                 *)
 (*                                                                          *)
 (* What is more than one step there. A start is a crash and a start, and,   *)
 (* where a process was killed, a sync before them: what was written is kept *)
@@ -198,6 +197,7 @@ LoggedAnswer ==
     /\ \E q \in said :
           /\ q.k = "ask" /\ q.op = Event.op /\ q.n = Event.m /\ q.m = Event.n
           /\ q.know \subseteq mem[Event.n].seen \/ mode[Event.n] = "behind"
+          /\ met[Event.n][Event.m] = q.run
     /\ said' = said \cup {Position("answer")}
     /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, pages, healing>>
 

@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use holm_protocol::ids::Partition;
+use holm_protocol::ids::{Actor, Partition};
 use holm_protocol::message::kind;
 use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError};
@@ -46,6 +46,9 @@ pub enum CompareMessage {
     Compare {
         /// The operation.
         op: OpId,
+        /// The sender's run: who has not met it still counts on claims of an earlier one, and gives no
+        /// answer.
+        run: Actor,
         /// Per partition; at least one.
         positions: Vec<(Partition, Position)>,
     },
@@ -83,8 +86,13 @@ impl CompareMessage {
     }
 
     pub(super) fn encode_rest(&self, out: &mut BytesMut) {
-        let (CompareMessage::Compare { positions, .. }
-        | CompareMessage::Compared { positions, .. }) = self;
+        let positions = match self {
+            CompareMessage::Compare { run, positions, .. } => {
+                out.put_u64(run.0);
+                positions
+            }
+            CompareMessage::Compared { positions, .. } => positions,
+        };
         put_parts(out, positions, |out, position| {
             out.put_u8(position.standing as u8);
             position.know.encode(out);
@@ -101,30 +109,35 @@ impl CompareMessage {
         first: Partition,
         reader: &mut Reader<'_>,
     ) -> Result<CompareMessage, WireError> {
+        let run = match kind {
+            COMPARE => Some(Actor(reader.u64()?)),
+            _ => None,
+        };
         let positions = parts(first, reader, |reader| {
             let standing = standing(reader)?;
             let know = VersionVector::decode(reader, ACTORS_MAX)?;
             Ok(Position { standing, know })
         })?;
-        Ok(match kind {
-            COMPARE => CompareMessage::Compare { op, positions },
-            _ => CompareMessage::Compared { op, positions },
-        })
+        Ok(CompareMessage::new(op, run, positions))
     }
 
     /// Of several partitions, as a message about some.
     pub(super) fn split(self) -> (Positions, impl Fn(Positions) -> PeerMessage) {
-        let (is_question, op, positions) = match self {
-            CompareMessage::Compare { op, positions } => (true, op, positions),
-            CompareMessage::Compared { op, positions } => (false, op, positions),
+        let (op, run, positions) = match self {
+            CompareMessage::Compare { op, run, positions } => (op, Some(run), positions),
+            CompareMessage::Compared { op, positions } => (op, None, positions),
         };
-        let message = move |positions| {
-            PeerMessage::Compare(match is_question {
-                true => CompareMessage::Compare { op, positions },
-                false => CompareMessage::Compared { op, positions },
-            })
-        };
+        let message =
+            move |positions| PeerMessage::Compare(CompareMessage::new(op, run, positions));
         (positions, message)
+    }
+
+    /// A question, if it names the run of who asks.
+    fn new(op: OpId, run: Option<Actor>, positions: Positions) -> CompareMessage {
+        match run {
+            Some(run) => CompareMessage::Compare { op, run, positions },
+            None => CompareMessage::Compared { op, positions },
+        }
     }
 }
 

@@ -163,7 +163,11 @@ fn about_gaps(op: OpId, partition: Partition) -> Vec<PeerMessage> {
             objects: vec![page],
             is_last: true,
         },
-        PeerMessage::Compare(CompareMessage::Compare { op, positions: positions.clone() }),
+        PeerMessage::Compare(CompareMessage::Compare {
+            op,
+            run: Actor(9),
+            positions: positions.clone(),
+        }),
         PeerMessage::Compare(CompareMessage::Compared { op, positions }),
         PeerMessage::Pulse { actor: Actor(3), hlc: Hlc(8), counters },
         PeerMessage::Seen { op, run: Actor(4), layout: 300, clocks },

@@ -58,8 +58,8 @@ impl Shard {
             }
             PeerMessage::Hint(message) => self.on_hint(from, message, turn),
             PeerMessage::Fingerprint(message) => self.on_fingerprint_message(from, message, turn),
-            PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
-                self.on_compare((from, op), &positions, turn);
+            PeerMessage::Compare(CompareMessage::Compare { op, run, positions }) => {
+                self.on_compare((from, op), run, &positions, turn);
             }
             PeerMessage::Compare(CompareMessage::Compared { op, positions }) => {
                 self.on_compared((from, op), &positions, turn);

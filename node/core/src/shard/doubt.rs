@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 
 use holm_protocol::dot::Dot;
 use holm_protocol::error::NotReady;
-use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::ids::{Actor, NodeId, Partition};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::layout::Layout;
@@ -358,9 +358,9 @@ impl Shard {
         }
         messages.push(positions);
         for positions in messages.into_iter().filter(|positions| !positions.is_empty()) {
-            let op = self.new_op();
+            let (op, run) = (self.new_op(), self.run);
             self.doubts.asked.insert(op, Asked { peer, sent: turn.now.mono });
-            let message = PeerMessage::Compare(CompareMessage::Compare { op, positions });
+            let message = PeerMessage::Compare(CompareMessage::Compare { op, run, positions });
             turn.out.push(Effect::Send { to: vec![peer], message });
         }
     }
@@ -374,9 +374,18 @@ impl Shard {
     pub(super) fn on_compare<S: Store>(
         &mut self,
         (from, op): (NodeId, OpId),
+        run: Actor,
         positions: &[(Partition, Position)],
         turn: &mut Turn<'_, S>,
     ) {
+        if self.peers.run(from) != Some(run) {
+            // Claims of another run of that node may still count here. An answer might let it serve
+            // without what they claim; it asks again. What all once had stays so.
+            for (partition, theirs) in positions {
+                self.look_for_loss(*partition, from, &theirs.know);
+            }
+            return;
+        }
         let mut own = Vec::new();
         for (partition, theirs) in positions {
             if let Some(position) = self.compare(*partition, from, theirs) {

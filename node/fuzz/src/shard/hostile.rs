@@ -145,7 +145,9 @@ pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage 
             if input.flag() {
                 positions.push((place::partitions()[input.below(4)], position(input)));
             }
-            PeerMessage::Compare(CompareMessage::Compare { op, positions })
+            // Mostly a run that has been met.
+            let run = world::run_of(NODES[input.below(NODES.len())]);
+            PeerMessage::Compare(CompareMessage::Compare { op, run, positions })
         }
         _ => page_answer(input, world, (op, partition)),
     }
@@ -291,7 +293,7 @@ pub(super) fn reply(input: &mut Input<'_>, world: &World) -> Option<(NodeId, Pee
             gap_answer(input, world, (*op, partition), missing.clone())
         }
         PeerMessage::PageAsk { op, .. } => page_answer(input, world, (*op, partition)),
-        PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
+        PeerMessage::Compare(CompareMessage::Compare { op, positions, .. }) => {
             let position = |(partition, _): &(Partition, Position)| {
                 let standing = STANDINGS[input.below(STANDINGS.len())];
                 (*partition, Position { standing, know: known(input, world) })

@@ -90,7 +90,8 @@ impl Cluster {
 fn positions(message: &PeerMessage) -> Option<(OpId, &Vec<(Partition, Position)>)> {
     match message {
         PeerMessage::Compare(
-            CompareMessage::Compare { op, positions } | CompareMessage::Compared { op, positions },
+            CompareMessage::Compare { op, positions, .. }
+            | CompareMessage::Compared { op, positions },
         ) => Some((*op, positions)),
         _ => None,
     }

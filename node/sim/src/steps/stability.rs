@@ -305,7 +305,7 @@ impl Recorder {
             PeerMessage::Pulse { actor, counters, .. } => {
                 self.pulsed(*actor, counters).map(|claim| Step::Tell(from, to, claim))
             }
-            PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
+            PeerMessage::Compare(CompareMessage::Compare { op, positions, .. }) => {
                 self.position(positions).map(|it| Step::Ask(from, to, *op, it))
             }
             PeerMessage::Compare(CompareMessage::Compared { op, positions }) => {

@@ -45,12 +45,12 @@ impl Tamper {
                 PeerMessage::ReadReply { op, partition, found: self.found(found, passing) }
             }
             PeerMessage::GapAsk { .. } if self == Tamper::GapsNotAskedFor => return None,
-            PeerMessage::Compare(CompareMessage::Compare { op, mut positions })
+            PeerMessage::Compare(CompareMessage::Compare { op, run, mut positions })
                 if self == Tamper::ComparesOneWay =>
             {
                 let nothing = VersionVector::new;
                 positions.iter_mut().for_each(|(_, position)| position.know = nothing());
-                PeerMessage::Compare(CompareMessage::Compare { op, positions })
+                PeerMessage::Compare(CompareMessage::Compare { op, run, positions })
             }
             PeerMessage::Seen { op, run, layout, clocks } => {
                 let clocks = self.claims(clocks, passing.sender);

@@ -84,7 +84,8 @@ impl FakePeer {
     pub(crate) async fn vouch(&mut self) {
         let mut told = BTreeSet::new();
         while told.len() < 1 << BITS {
-            let PeerMessage::Compare(CompareMessage::Compare { op, positions }) = self.hear().await
+            let PeerMessage::Compare(CompareMessage::Compare { op, positions, .. }) =
+                self.hear().await
             else {
                 continue;
             };

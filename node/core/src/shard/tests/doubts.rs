@@ -24,7 +24,8 @@ fn position(standing: Standing, know: &[(Actor, u64)]) -> Vec<(Partition, Positi
 
 fn compare(standing: Standing, know: &[(Actor, u64)]) -> PeerMessage {
     let positions = position(standing, know);
-    PeerMessage::Compare(CompareMessage::Compare { op: OpId(77), positions })
+    let (op, run) = (OpId(77), first_run(2));
+    PeerMessage::Compare(CompareMessage::Compare { op, run, positions })
 }
 
 fn compared(op: OpId, standing: Standing, know: &[(Actor, u64)]) -> PeerMessage {
@@ -35,7 +36,7 @@ fn compared(op: OpId, standing: Standing, know: &[(Actor, u64)]) -> PeerMessage 
 /// Whom a shard asks where they stand, and with which standing.
 fn compares(effects: &[Effect]) -> Vec<(u64, OpId, Standing)> {
     let question = |(to, message): (Vec<NodeId>, PeerMessage)| match message {
-        PeerMessage::Compare(CompareMessage::Compare { op, positions }) => {
+        PeerMessage::Compare(CompareMessage::Compare { op, positions, .. }) => {
             Some((to[0].0, op, positions[0].1.standing))
         }
         _ => None,
@@ -214,6 +215,26 @@ fn who_lacks_something_steps_aside() {
     assert_eq!(bench.answers_where(9, compare(Standing::Serves, &lacked)), None);
     assert_eq!(bench.answers_where(2, compare(Standing::Serves, &[(ACTOR, 1)])), None);
     assert_eq!(bench.standing(), Standing::Serves);
+}
+
+/// Goal: a run that this replica has not met gets no answer: it might serve before this replica has
+/// dropped what an earlier run of it claimed. What all once had is looked for all the same.
+#[test]
+fn a_run_that_was_not_met_is_not_answered() {
+    let of_run = |run, know: &[(Actor, u64)]| {
+        let (op, positions) = (OpId(77), position(Standing::Doubt, know));
+        PeerMessage::Compare(CompareMessage::Compare { op, run, positions })
+    };
+    let mut bench = Bench::new(&[(2, 2)]);
+    bench.write("k", "v");
+    let (had, next) = ([(ACTOR, 1)], Actor(0xb102));
+    assert_eq!(bench.answers_where(2, of_run(next, &had)), None);
+    bench.input(Input::PeerUp(NodeId(2), next));
+    assert!(bench.answers_where(2, of_run(next, &had)).is_some());
+    assert_eq!(bench.answers_where(2, of_run(first_run(2), &had)), None, "nor one that has ended");
+    assert_eq!(bench.standing(), Standing::Serves);
+    assert_eq!(bench.answers_where(2, of_run(first_run(2), &[(OTHER, 1)])), None);
+    assert_eq!(bench.standing(), Standing::Behind);
 }
 
 /// Goal: what was overwritten elsewhere goes, also where the other replica has nothing of the key any
