@@ -226,8 +226,7 @@ impl Handler for Router {
                     }
                 }
             }
-            // What is long and can wait comes on the bulk lane too: answers about gaps.
-            if lane == Lane::Bulk && !PeerMessage::KINDS.contains(&frame.kind) {
+            if lane == Lane::Bulk && !PeerMessage::BULK_KINDS.contains(&frame.kind) {
                 self.control.send(Command::Bulk { from, frame });
                 continue;
             }

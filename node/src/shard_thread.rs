@@ -341,8 +341,8 @@ impl Running {
             let pool = &self.parts.pool;
             let (link, frames) =
                 self.links.entry(node).or_insert_with(|| (pool.link(node), BytesMut::new()));
-            if matches!(message, PeerMessage::GapAnswer { .. } | PeerMessage::PageAnswer { .. }) {
-                // Long, and nobody's request waits for it. Not sent is asked for again.
+            if message.is_bulk() {
+                // Not sent is asked for again.
                 let _ = link.send(Lane::Bulk, encoded);
             } else {
                 frames.extend_from_slice(encoded);

@@ -3,21 +3,17 @@
 //! The first violation is kept; the run then ends.
 
 mod disks;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holm_core::clock::{IntervalSet, PartitionClock};
+use holm_core::clock::IntervalSet;
 use holm_core::context::ContextSecrets;
-use holm_core::keys::{OBJECT_KEY_HEAD_LEN, SEGMENTS_BEGIN};
 use holm_core::layout::Layout;
 use holm_core::object::{Object, State};
 use holm_core::peer::{Claimed, GapObject, HintMessage, PageObject, PeerMessage};
-use holm_core::shard::account::Account;
-use holm_core::shard::log::segment::{self, Place};
-use holm_core::shard::log::{LogEntry, decode_record};
-use holm_core::store::Table;
 use holm_protocol::dot::Dot;
 use holm_protocol::error::Outcome as Told;
 use holm_protocol::ids::{Actor, BucketId, Hlc, NodeId, Partition};
@@ -26,12 +22,11 @@ use holm_protocol::message::{Reply, Values, Written};
 use holm_protocol::version_vector::VersionVector;
 
 use crate::check::{
-    Verdict, Violation, answers, claims, converged, dots, elements, forged, gone, kept, latest,
-    logged, names, quarantine, quorum_reads, receipts, replica, values,
+    Verdict, Violation, answers, converged, dots, elements, forged, gone, kept, latest, names,
+    quarantine, quorum_reads, receipts, values,
 };
 use crate::cluster::CallResult;
 use crate::history::{Answer, Event, EventId, EventSet, History, KeyId, Outcome};
-use crate::store::Changed;
 
 /// How calls ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -473,151 +468,6 @@ impl Referee {
         Ok(())
     }
 
-    /// A node committed these rows. `clock` gives its partition clocks, `stored` its objects'
-    /// contexts, `account` what it knows of a partition.
-    pub fn committed<'a>(
-        &mut self,
-        (node, now_us): (NodeId, u64),
-        rows: &[Changed],
-        clock: impl Fn(Partition) -> Option<&'a PartitionClock>,
-        (stored, account): (
-            impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
-            impl Fn(Partition) -> Account,
-        ),
-    ) {
-        let place = node.to_string();
-        for row in rows {
-            let verdict = match row.table {
-                Table::Objects => {
-                    let Some((partition, key)) = self.row_key(&row.key) else { continue };
-                    let known = self.known(node, partition, &account);
-                    let at = (node, &place[..], now_us);
-                    let verdict = self.check_row(key, row, (at, &known), clock(partition));
-                    if let Some(object) = row.after.as_ref().and_then(|b| Object::decode(b).ok()) {
-                        self.history.regain(node, key, &object.context, now_us);
-                    }
-                    verdict
-                }
-                Table::Log => self.check_log(row, &place, &stored),
-                Table::Meta => self.check_account(node, row),
-                _ => Ok(()),
-            };
-            self.judge(verdict);
-        }
-    }
-
-    fn check_row(
-        &mut self,
-        key: KeyId,
-        row: &Changed,
-        ((node, place, now_us), known): ((NodeId, &str, u64), &VersionVector),
-        clock: Option<&PartitionClock>,
-    ) -> Verdict {
-        let decode = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|b| Object::decode(b).ok());
-        let (before, after) = match (decode(&row.before), decode(&row.after)) {
-            (None, None) => return Ok(()),
-            // A removed row is an object without a context.
-            (Some(before), None) => {
-                let after = Object::new(before.kind());
-                (before, after)
-            }
-            (before, Some(after)) => (before.unwrap_or_else(|| Object::new(after.kind())), after),
-        };
-        self.saw_object(key, &after, place)?;
-        // What could not be read any more was not there.
-        let nothing = row.was_damaged.then(|| Object::new(after.kind()));
-        let was = nothing.as_ref().unwrap_or(&before);
-        let change = replica::Change { key, before: was, after: &after, known, place };
-        replica::check(&self.history, change)?;
-        self.note_forgotten((node, key), (&before, &after), now_us);
-        clock.map_or(Ok(()), |clock| replica::check_clock(clock, &after, place))
-    }
-
-    /// Checks that what a log row says was seen is stored.
-    fn check_log(
-        &self,
-        row: &Changed,
-        place: &str,
-        stored: &impl Fn(Partition, BucketId, &[u8]) -> Option<VersionVector>,
-    ) -> Verdict {
-        let entries =
-            row.after.as_deref().map(|bytes| log_entries(&row.key, bytes)).unwrap_or_default();
-        for entry in &entries {
-            let covers = stored(entry.partition, entry.bucket, &entry.key);
-            let key = self.history.key_id(entry.bucket, &entry.key);
-            let covers = covers.into_iter().chain(key.map(|key| self.history.forgotten(key)));
-            let covers = covers.reduce(|mut one, other| {
-                one.merge(&other);
-                one
-            });
-            logged::check(entry, covers.as_ref(), place)?;
-        }
-        Ok(())
-    }
-
-    /// What a node may forget of a partition: by what it knows, or has claimed to know before its disk was
-    /// replaced by an older one.
-    fn known(
-        &self,
-        node: NodeId,
-        partition: Partition,
-        account: &impl Fn(Partition) -> Account,
-    ) -> VersionVector {
-        let mut own = account(partition).know;
-        if let Some((_, claimed)) = self.claimed.get(&(node, partition)) {
-            own.merge(claimed);
-        }
-        let mut known = VersionVector::default();
-        for layout in self.layouts() {
-            match self.claimed_by_others(node, (layout, partition)).1 {
-                Some(others) => known.merge(&least(&own, &others)),
-                None => return own,
-            }
-        }
-        known
-    }
-
-    /// A context was cut: what it does not name any more is forgotten.
-    fn note_forgotten(
-        &mut self,
-        (_, key): (NodeId, KeyId),
-        (before, after): (&Object, &Object),
-        now_us: u64,
-    ) {
-        let is_gone = |dot: &Dot| before.context.covers(*dot) && !after.context.covers(*dot);
-        let events = self.history.events_of(key).filter_map(|(_, event)| event.dot);
-        let gone: Vec<Dot> = before.context.iter().chain(events).filter(is_gone).collect();
-        if !gone.is_empty() {
-            self.history.forget(key, gone, now_us);
-        }
-    }
-
-    /// A partition's account changed.
-    fn check_account(&mut self, node: NodeId, row: &Changed) -> Verdict {
-        let partition = row.key.strip_prefix(b"account/").and_then(|key| key.try_into().ok());
-        let partition = partition.map(|key| Partition::from_u32(u32::from_be_bytes(key)));
-        let account = row.after.as_ref().and_then(|row| Account::decode(row).ok());
-        let (Some(partition), Some(account)) = (partition, account) else { return Ok(()) };
-        let claimed = |layout| self.claimed_by_others(node, (layout, partition)).0;
-        let claimed: Vec<_> = self.layouts().map(claimed).collect();
-        if claimed.iter().any(Vec::is_empty) {
-            // There is nobody to claim it to.
-            let own = self.claimed.entry((node, partition)).or_default();
-            own.1.merge(&account.know);
-        }
-        let verdicts = claimed.iter().map(|by| claims::check_known(node, &account.know, by));
-        // By one layout or the other.
-        verdicts.reduce(Verdict::or).unwrap_or(Ok(()))
-    }
-
-    fn row_key(&self, row: &[u8]) -> Option<(Partition, KeyId)> {
-        let (head, name) = row.split_at_checked(OBJECT_KEY_HEAD_LEN)?;
-        let partition = u32::from_be_bytes(head[..4].try_into().ok()?);
-        let bucket = BucketId(u32::from_be_bytes(head[4..].try_into().ok()?));
-        let key = self.history.key_id(bucket, &Bytes::copy_from_slice(name))?;
-        Some((Partition::from_u32(partition), key))
-    }
-
     /// Nodes have learned which dots an actor of a run that ended has.
     pub fn closed(&mut self, (partition, actor): (Partition, Actor), dots: &IntervalSet) {
         self.history.close(partition, actor, dots);
@@ -682,23 +532,6 @@ impl Referee {
 fn least(one: &VersionVector, other: &VersionVector) -> VersionVector {
     let both = |dot: Dot| Dot { counter: dot.counter.min(other.get(dot.actor)), ..dot };
     one.iter().map(both).collect()
-}
-
-/// The entries of a record, or of a segment.
-fn log_entries(key: &[u8], bytes: &[u8]) -> Vec<LogEntry> {
-    let Some(segment) = key.strip_prefix(&SEGMENTS_BEGIN) else {
-        return decode_record(bytes).unwrap_or_default();
-    };
-    let (Some(partition), Some(actor)) = (segment.first_chunk(), segment[4..].first_chunk()) else {
-        return Vec::new();
-    };
-    let partition = Partition::from_u32(u32::from_be_bytes(*partition));
-    let entries = segment::decode(Actor(u64::from_be_bytes(*actor)), bytes).unwrap_or_default();
-    let entry = |(dot, place)| {
-        let Place { hlc, bucket, key, has_more } = place;
-        LogEntry { partition, dot, hlc, bucket, key, has_more }
-    };
-    entries.into_iter().map(entry).collect()
 }
 
 /// A key's name, by value.

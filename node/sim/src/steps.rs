@@ -18,7 +18,7 @@ use bytes::Bytes;
 use holm_core::context::ContextSecrets;
 use holm_core::object::Object;
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::{Actor, BucketId, NodeId};
+use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::{Reply, Request};
 use holm_protocol::version_vector::VersionVector;
 
@@ -125,15 +125,28 @@ pub struct Recorder {
     steps: Vec<Step>,
 }
 
+/// What a recorder must know of the key that it watches.
+#[derive(Debug)]
+pub struct Watched {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Bytes,
+    /// Where it is.
+    pub partition: Partition,
+    /// The key of its object in the store.
+    pub row: Vec<u8>,
+    /// What reads contexts.
+    pub secrets: ContextSecrets,
+    /// The first runs of nodes.
+    pub runs: Vec<(NodeId, Actor)>,
+}
+
 impl Recorder {
-    /// Watches a key, from before its first write on. `runs` are the first ones.
+    /// Watches a key, from before its first write on.
     #[must_use]
-    pub fn new(
-        (bucket, key): (BucketId, Bytes),
-        row: Vec<u8>,
-        secrets: ContextSecrets,
-        runs: Vec<(NodeId, Actor)>,
-    ) -> Recorder {
+    pub fn new(of: Watched) -> Recorder {
+        let Watched { bucket, key, row, secrets, runs, .. } = of;
         Recorder { bucket, key, row, secrets, runs, steps: Vec::new() }
     }
 

@@ -86,6 +86,13 @@ impl LayoutSpec {
         self
     }
 
+    /// How many of so many replicas in a region its nodes have room for.
+    #[must_use]
+    pub fn at_most(&self, region: &str, factor: u8) -> u8 {
+        let nodes = self.nodes.iter().filter(|node| node.region == region).count();
+        u8::try_from(nodes).map_or(factor, |nodes| factor.min(nodes))
+    }
+
     /// A fingerprint of the canonical form: equal for specs that describe the same cluster.
     #[must_use]
     pub fn digest(&self) -> u64 {

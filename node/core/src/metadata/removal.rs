@@ -63,9 +63,8 @@ fn check_placement(
         before.replication.keys().chain(after.replication.keys()).collect();
     for region in regions {
         let factor = |one: &PlacementSpec| one.replication.get(region).copied().unwrap_or(0);
-        let nodes = spec.nodes.iter().filter(|node| node.region == *region).count();
-        let wanted = usize::from(factor(before)).min(nodes);
-        if usize::from(factor(after)) != wanted {
+        let wanted = spec.at_most(region, factor(before));
+        if factor(after) != wanted {
             return Err(format!(
                 "placement `{}` must keep {wanted} replicas in {region}, not {}: only what a region \
                  has too few nodes for can be lowered",

@@ -7,7 +7,8 @@ use holm_protocol::limits::OBJECT_LEN_MAX;
 use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
-use super::{OpId, PeerMessage, put_target, target};
+use super::codec::{put_target, target};
+use super::{OpId, PeerMessage};
 use crate::clock::{ACTORS_MAX, DotSet};
 use crate::shard::config::shard_of;
 use crate::shard::ends::End;

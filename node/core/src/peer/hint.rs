@@ -12,7 +12,8 @@ use holm_protocol::limits::OBJECT_LEN_MAX;
 use holm_protocol::message::kind;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
-use super::{OpId, Refusal, put_target, target};
+use super::codec::{put_target, target};
+use super::{OpId, Refusal};
 
 /// Apart from the other messages between nodes, so that each list can grow.
 const KEEP: u8 = kind::PEER_FIRST + 64;

@@ -1,7 +1,8 @@
 //! Goal: messages between nodes round trip, and no bytes make the decoder panic (I8).
 
+use bytes::BytesMut;
 use holm_protocol::dot::Dot;
-use holm_protocol::frame::FrameDecoder;
+use holm_protocol::frame::{Frame, FrameDecoder};
 use holm_protocol::ids::{Actor, PlacementId, RequestId};
 use holm_protocol::level::Level;
 use holm_protocol::message::Put;

@@ -39,14 +39,9 @@ impl Cluster {
         let mut spec = self.layout.spec().clone();
         spec.version += 1;
         spec.nodes.retain(|node| !self.buried.contains(&node.id));
-        let regions = self.layout.regions().to_vec();
-        for placement in &mut spec.placements {
-            for region in &regions {
-                let left = spec.nodes.iter().filter(|node| node.region == *region).count() as u8;
-                placement.replication.entry(region.clone()).and_modify(|factor| {
-                    *factor = (*factor).min(left);
-                });
-            }
+        let rest = spec.clone();
+        for (region, factor) in spec.placements.iter_mut().flat_map(|it| &mut it.replication) {
+            *factor = rest.at_most(region, *factor);
         }
         let layout = match self.layout.without(spec) {
             Ok(layout) => Arc::new(layout),

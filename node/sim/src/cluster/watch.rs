@@ -11,19 +11,24 @@ use holm_protocol::message::Reply;
 use super::Cluster;
 use super::node::Node;
 use crate::history::KeyId;
-use crate::steps::{Brought, Recorder, Shown, Trace};
+use crate::steps::{Brought, Recorder, Shown, Trace, Watched};
 use crate::store::{Changed, SimStore};
 
 impl Cluster {
     /// From now on records the protocol's steps on a key, of which nothing has happened yet.
     pub fn record(&mut self, key: KeyId) {
+        self.recorder = self.watched(key).map(Recorder::new);
+    }
+
+    /// What a recorder must know of a key; nothing while there is no cluster.
+    pub(super) fn watched(&self, key: KeyId) -> Option<Watched> {
         let facts = self.referee.history().key(key);
-        let (bucket, name, partition) = (facts.bucket, facts.name.clone(), facts.partition);
+        let (bucket, key, partition) = (facts.bucket, facts.name.clone(), facts.partition);
         let mut row = Vec::new();
-        holm_core::keys::object_key(&mut row, partition, bucket, &name);
+        holm_core::keys::object_key(&mut row, partition, bucket, &key);
         let runs = self.nodes.values().map(|node| (node.id, node.actor)).collect();
-        let Some(secrets) = self.state.secrets.clone() else { return };
-        self.recorder = Some(Recorder::new((bucket, name), row, secrets, runs));
+        let secrets = self.state.secrets.clone()?;
+        Some(Watched { bucket, key, partition, row, secrets, runs })
     }
 
     /// What was recorded.

@@ -19,14 +19,7 @@ use crate::trace::whole_frame;
 impl Cluster {
     /// From now on records how a key, of which nothing has happened yet, is forgotten.
     pub fn record_forgetting(&mut self, key: KeyId) {
-        let facts = self.referee.history().key(key);
-        let (bucket, name, partition) = (facts.bucket, facts.name.clone(), facts.partition);
-        let mut row = Vec::new();
-        holm_core::keys::object_key(&mut row, partition, bucket, &name);
-        let runs = self.nodes.values().map(|node| (node.id, node.actor)).collect();
-        let Some(secrets) = self.state.secrets.clone() else { return };
-        let recorder = Recorder::new((bucket, name), (partition, row), secrets, runs);
-        self.forgetting = Some(recorder);
+        self.forgetting = self.watched(key).map(Recorder::new);
     }
 
     /// What was recorded.

@@ -8,7 +8,8 @@ use holm_core::store::Table;
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::NodeId;
 
-use super::{Referee, log_entries};
+use super::Referee;
+use super::rows::log_entries;
 use crate::cluster::covered;
 use crate::store::{Changed, SimStore};
 

@@ -22,7 +22,7 @@ use holm_protocol::ids::{Actor, BucketId, NodeId, Partition};
 use holm_protocol::message::Request;
 use holm_protocol::version_vector::VersionVector;
 
-use super::Shown;
+use super::{Shown, Watched};
 
 /// What a node holds of the partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,14 +142,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Watches a key, from before its first write on. `runs` are the first ones.
+    /// Watches a key, from before its first write on.
     #[must_use]
-    pub fn new(
-        (bucket, key): (BucketId, Bytes),
-        (partition, row): (Partition, Vec<u8>),
-        secrets: ContextSecrets,
-        runs: Vec<(NodeId, Actor)>,
-    ) -> Recorder {
+    pub fn new(of: Watched) -> Recorder {
+        let Watched { bucket, key, partition, row, secrets, runs } = of;
         let trace = Trace { runs, steps: Vec::new() };
         Recorder {
             bucket,

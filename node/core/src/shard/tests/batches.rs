@@ -138,7 +138,7 @@ fn held_answers_turn_into_faults() {
     let held = Effect::Reply { caller, reply, since: Mono(7) };
     let reply = Reply::Error(RequestError::Store { fault: StoreFault::Full });
     let told = Effect::Reply { caller, reply, since: Mono(7) };
-    assert_eq!(refused(held, NodeId(1), Refusal::StoreFull, StoreFault::Full), Some(told));
+    assert_eq!(commit::refused(held, NodeId(1), Refusal::StoreFull, StoreFault::Full), Some(told));
 }
 
 /// Goal: dots of a lost batch are known elsewhere and belong to this run: they are no forgery.

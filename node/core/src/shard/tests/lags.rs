@@ -1,6 +1,7 @@
 //! Lag: what peers say they have and this node lacks, for how long, and how long writes took to come.
 
 use super::*;
+use crate::clock::DotSet;
 use crate::peer::GapObject;
 use crate::shard::lag::{Arrival, Bringer, RegionLag};
 
