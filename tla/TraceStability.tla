@@ -197,7 +197,7 @@ LoggedAnswer ==
     /\ \E q \in said :
           /\ q.k = "ask" /\ q.op = Event.op /\ q.n = Event.m /\ q.m = Event.n
           /\ q.know \subseteq mem[Event.n].seen \/ mode[Event.n] = "behind"
-          /\ met[Event.n][Event.m] = q.run
+          /\ met[Event.n][Event.m] # Many /\ met[Event.n][Event.m] >= q.run
     /\ said' = said \cup {Position("answer")}
     /\ UNCHANGED vars /\ UNCHANGED <<written, aside, told, met, pages, healing>>
 

@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut, BytesMut};
 use holm_core::hlc::HlcClock;
 use holm_core::metadata::{Metadata, MetadataConflict};
+use holm_core::peer::PeerMessage;
 use holm_core::peer::packed::PACKED;
 use holm_core::store::{Store, StoreError, Table};
 use holm_protocol::admin::{AdminReply, AdminRequest, LinkRule, MemberState, PeerOpinion};
@@ -42,7 +43,11 @@ const METADATA: u8 = 128;
 /// Frame kind of "I knew you with another store", on bulk lanes. Body: the remembered store (16
 /// bytes, big-endian).
 const STORE_CHANGED: u8 = 129;
-const _: () = assert!(METADATA != PACKED && STORE_CHANGED != PACKED);
+const _: () = {
+    let [one, other] = PeerMessage::BULK_KINDS;
+    assert!(METADATA != PACKED && METADATA != one && METADATA != other);
+    assert!(STORE_CHANGED != PACKED && STORE_CHANGED != one && STORE_CHANGED != other);
+};
 
 const METADATA_KEY: &[u8] = b"cluster/metadata";
 const AMNESIA_KEY: &[u8] = b"node/amnesia";

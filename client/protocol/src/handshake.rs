@@ -66,7 +66,7 @@ pub struct PeerHello {
 pub enum Lane {
     /// Requests and their answers: small and urgent.
     Requests,
-    /// Cluster metadata, and later bulk transfers: never blocks requests.
+    /// Cluster metadata, and answers that are long and can wait: never blocks requests.
     Bulk,
 }
 

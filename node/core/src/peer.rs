@@ -5,8 +5,9 @@
 //! shard, starting from its run's random actor: an answer to an earlier run matches nothing.
 //!
 //! Layout: a frame whose id is the operation, whose kind is
-//! [`PEER_FIRST`](holm_protocol::message::kind::PEER_FIRST) plus the variant's number, and whose body starts with the partition (4 bytes, big-endian). Pulses and
-//! claims speak of several; the receiver's router cuts them up ([`PeerMessage::split`]).
+//! [`PEER_FIRST`](holm_protocol::message::kind::PEER_FIRST) plus the variant's number, and whose
+//! body starts with the partition (4 bytes, big-endian). Pulses and claims speak of several; the
+//! receiver's router cuts them up ([`PeerMessage::split`]).
 
 mod closing;
 mod codec;

@@ -58,7 +58,8 @@ fn step(input: &mut Input<'_>, world: &mut World) {
             }
         }
         24 if input.flag() => {
-            let (from, message) = (hostile::sender(input), hostile::about_clocks(input, world));
+            let from = hostile::sender(input);
+            let message = hostile::about_clocks(input, world, from);
             world.peer(from, &message);
         }
         21..=24 => world.commit(),
@@ -69,7 +70,11 @@ fn step(input: &mut Input<'_>, world: &mut World) {
         }
         28 => {
             let node = hostile::sender(input);
-            world.event(if input.flag() { world::up(node) } else { Event::PeerDown(node) });
+            world.event(match input.byte() {
+                bits if bits & 1 == 1 => world::up(node),
+                bits if bits & 2 == 2 => Event::PeerDoubted(node, bits & 4 == 4),
+                _ => Event::PeerDown(node),
+            });
         }
         29 => {
             let (bucket, key) = requests::key(input);

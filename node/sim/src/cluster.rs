@@ -109,6 +109,8 @@ pub struct Setup {
     pub shape: Shape,
     /// Every shard's limits.
     pub shard: ShardConfig,
+    /// Whether buckets have no fallbacks.
+    pub strict: bool,
     /// When commits are safe.
     pub sync: SyncMode,
     /// How long things take.
@@ -163,12 +165,15 @@ impl Cluster {
     pub fn new(setup: Setup) -> Cluster {
         let layout = Arc::new(setup.shape.layout());
         let secrets = ContextSecrets::new([7; 32]);
+        let mut referee = Referee::new(layout.clone(), secrets.clone());
+        referee.set_strict(setup.strict);
+        let strict = setup.strict && setup.tamper != Some(Tamper::StrictIgnored);
         let state = ClusterState {
             layout: Some(layout.clone()),
             buckets: [(SIBLINGS, "carts", BucketKind::Siblings), (LWW, "flags", BucketKind::Lww)]
                 .into_iter()
                 .map(|(id, name, kind)| {
-                    let policy = BucketPolicy { kind, ..BucketPolicy::default() };
+                    let policy = BucketPolicy { kind, strict, ..BucketPolicy::default() };
                     (id, BucketInfo { id, name: name.to_owned(), policy })
                 })
                 .collect(),
@@ -189,7 +194,7 @@ impl Cluster {
             queue: Queue::default(),
             nodes,
             net,
-            referee: Referee::new(layout.clone(), secrets),
+            referee,
             layout,
             buried: BTreeSet::new(),
             state: Arc::new(state),

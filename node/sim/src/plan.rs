@@ -176,6 +176,8 @@ pub struct Plan {
     pub timing: Timing,
     /// How many keys each workload has.
     pub keys: usize,
+    /// Whether buckets have no fallbacks.
+    pub strict: bool,
     /// The clients.
     pub clients: Vec<ClientPlan>,
     /// The faults, by their beginning.

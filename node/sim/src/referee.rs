@@ -56,6 +56,8 @@ pub struct Referee {
     layout: Arc<Layout>,
     /// The layout before, which some nodes may still act on.
     layout_before: Option<Arc<Layout>>,
+    /// Whether buckets have no fallbacks.
+    strict: bool,
     secrets: ContextSecrets,
     answers: Vec<Answer>,
     /// The contexts that writers got back.
@@ -77,6 +79,7 @@ impl Referee {
             history: History::new(),
             layout,
             layout_before: None,
+            strict: false,
             secrets,
             answers: Vec::new(),
             writers: Vec::new(),
@@ -93,6 +96,11 @@ impl Referee {
         let mut referee = Referee::new(layout, secrets);
         referee.history.see_no_disks();
         referee
+    }
+
+    /// Whether buckets have no fallbacks.
+    pub fn set_strict(&mut self, strict: bool) {
+        self.strict = strict;
     }
 
     /// A node claims this of a partition.
@@ -314,7 +322,8 @@ impl Referee {
             self.history.acknowledged_by_fallback(id, entry.node);
         }
         let partition = self.history.key(key).partition;
-        let verdict = receipts::check(&self.layout, partition, level, &written.receipt);
+        let asked = (level, self.strict);
+        let verdict = receipts::check(&self.layout, partition, asked, &written.receipt);
         self.judge(verdict);
         let without = self.without(partition);
         self.judge(quarantine::check(&without, asked_us, &written.receipt, false));
@@ -367,7 +376,7 @@ impl Referee {
 
     fn check_read(&mut self, key: KeyId, level: Level, values: &Values) -> Verdict {
         let partition = self.history.key(key).partition;
-        receipts::check(&self.layout, partition, level, &values.receipt)?;
+        receipts::check(&self.layout, partition, (level, self.strict), &values.receipt)?;
         let seen = values.siblings.iter().map(|s| (s.dot, s.hlc, &s.value));
         for (dot, hlc, value) in seen {
             self.learn_value(key, (dot, hlc), value, "an answer")?;

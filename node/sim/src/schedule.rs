@@ -1,9 +1,9 @@
 //! Plans as text: a run can be kept in a file, sent to somebody, changed by hand and played again.
 //!
 //! ```text
-//! holm-sim-schedule 2
+//! holm-sim-schedule 3
 //! # Anything after a # is for people.
-//! plan seed=7 mode=nemesis:Kill sync=always keys=2 faults_until_us=2500000 tamper=none
+//! plan seed=7 mode=nemesis:Kill sync=always keys=2 strict=false faults_until_us=2500000 tamper=none
 //! shape regions=3:2,1:1 zones=0 bits=1 shards=2
 //! client id=1 region=0 workload=Set operations=12 think_us=1000 levels=quorum:one ...
 //! fault at_us=90000 for_us=500000 kind=Kill node=n1 other=n2 strength=40
@@ -30,7 +30,7 @@ use sense::Nonsense;
 use values::Value;
 
 /// Raised whenever a file of before would be understood in another way.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const MAGIC: &str = "holm-sim-schedule";
 
@@ -265,7 +265,7 @@ macro_rules! plan {
 }
 
 plan! {
-    words { seed, mode, sync, keys, faults_until_us, tamper }
+    words { seed, mode, sync, keys, strict, faults_until_us, tamper }
     lines { shape, shard, timing }
     lists { clients, faults }
 }
@@ -374,7 +374,7 @@ mod tests {
         let good = encode(&plan);
         for (from, to, line, what) in [
             (MAGIC, "toml", 1, "no schedule"),
-            ("schedule 2", "schedule 9", 1, "format 9"),
+            (&format!("schedule {VERSION}"), "schedule 99", 1, "format 99"),
             ("plan seed=1", "plan seed=one", 2, "seed=one"),
             ("plan seed=1", "plan", 2, "`plan` has no seed="),
             ("plan seed=1", "plan seed=1 seed=1", 2, "twice"),

@@ -81,6 +81,7 @@ impl Script {
         let setup = Setup {
             shape: Shape { regions: regions.to_vec(), zones: 0, bits: 0, shards: 1 },
             shard,
+            strict: false,
             sync: SyncMode::Always,
             timing: Timing { delays, link_spread: 0, disk, detect_us: DETECT_US },
             seed: 1,

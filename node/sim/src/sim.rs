@@ -139,6 +139,7 @@ impl Sim {
         let setup = Setup {
             shape: plan.shape.clone(),
             shard: plan.shard.clone(),
+            strict: plan.strict,
             sync: plan.sync,
             timing: plan.timing.clone(),
             seed: plan.seed,

@@ -78,6 +78,8 @@ tampers! {
         CRASHES, durable::OUTLIVES_CRASHES;
     EvenSplitIsQuorum, "Half of an even number of replicas is taken for a majority: R + W = N.",
         None, receipts::LEVEL_MET;
+    StrictIgnored, "A bucket that is to have no fallbacks has some.",
+        None, receipts::LEVEL_MET;
     CounterReusedAfterAmnesia, "A node whose disk was replaced goes on under its old actor, counting from 1.",
         KV679, dots::UNIQUE;
     ContextOfWrongActor, "Merging contexts, an actor's counter is raised to that of another.",

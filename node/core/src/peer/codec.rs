@@ -11,7 +11,10 @@ use holm_protocol::version_vector::VersionVector;
 use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use super::fingerprint::FingerprintMessage;
-use super::*;
+use super::{
+    CloseMessage, CompareMessage, Found, HintMessage, OpId, PeerMessage, Refusal, Want, gaps,
+    verify,
+};
 use crate::clock::{ACTORS_MAX, DotSet};
 
 const WRITE: u8 = kind::PEER_FIRST;

@@ -43,35 +43,54 @@ const CLAIM_BYTES: usize = 32 << 10;
 /// Partitions in one pulse: some ten kilobytes.
 const PULSE_PARTITIONS: usize = 2048;
 
+/// Changes between two looks, before what is the same is put together.
+const FRESH_MAX: usize = 4096;
+
 /// A claim is repeated when it was not noted for this long at least, milliseconds, and twice what
 /// the peer usually takes.
 const REPEAT_MS: u64 = 500;
 
-/// Things that change, in the order in which they last did.
+/// Things that change, numbered by their last change. Between two looks each is counted once: at tens of
+/// thousands of writes a second there are many more changes than things.
 #[derive(Debug)]
 struct Changes<K> {
     numbers: BTreeMap<K, u64>,
     order: BTreeMap<u64, K>,
     last: u64,
+    /// Changes that have no number yet.
+    fresh: Vec<K>,
 }
 
 impl<K: Ord + Copy> Changes<K> {
     const fn new() -> Self {
-        Changes { numbers: BTreeMap::new(), order: BTreeMap::new(), last: 0 }
+        Changes { numbers: BTreeMap::new(), order: BTreeMap::new(), last: 0, fresh: Vec::new() }
     }
 
     fn note(&mut self, key: K) {
-        let newest = self.order.last_key_value().map(|(_, newest)| *newest);
-        if newest == Some(key) {
-            // Nobody was told in between: that happens between batches only, and this one counts anew
-            // after it.
-            self.order.pop_last();
-        } else if let Some(before) = self.numbers.get(&key) {
-            self.order.remove(before);
+        if self.fresh.last() != Some(&key) {
+            self.fresh.push(key);
         }
-        self.last += 1;
-        self.numbers.insert(key, self.last);
-        self.order.insert(self.last, key);
+        if self.fresh.len() >= FRESH_MAX {
+            self.settle();
+        }
+    }
+
+    /// Gives numbers to what has changed since the last time: before anybody asks for them.
+    fn settle(&mut self) {
+        self.fresh.sort_unstable();
+        self.fresh.dedup();
+        for key in self.fresh.drain(..) {
+            self.last += 1;
+            if let Some(before) = self.numbers.insert(key, self.last) {
+                self.order.remove(&before);
+            }
+            self.order.insert(self.last, key);
+        }
+    }
+
+    /// Whether anything has changed after a number.
+    fn has_after(&self, number: u64) -> bool {
+        self.last > number || !self.fresh.is_empty()
     }
 
     /// What has changed after a number.
@@ -165,6 +184,7 @@ impl Claims {
     /// Clocks were loaded, or are vouched for from now on: all of it is to be told.
     pub(super) fn loaded(&mut self, partition: Partition, actors: impl Iterator<Item = Actor>) {
         actors.for_each(|actor| self.seen.note((partition, actor)));
+        self.own.settle();
         if self.own.numbers.contains_key(&partition) {
             self.own.note(partition);
         }
@@ -202,7 +222,7 @@ impl Claims {
         if claim.partitions.is_empty() {
             listener.told = claim.upto;
             listener.claim = None;
-            if self.seen.last > listener.told {
+            if self.seen.has_after(listener.told) {
                 self.due = Some(Mono(0));
             }
         }
@@ -297,12 +317,13 @@ impl Shard {
     ) -> Option<Mono> {
         let now = turn.now.mono;
         let listener = self.claims.listeners.get_mut(&node)?;
-        if self.claims.own.last <= listener.pulsed {
+        if !self.claims.own.has_after(listener.pulsed) {
             return None;
         }
         if listener.pulse_at > now {
             return Some(listener.pulse_at);
         }
+        self.claims.own.settle();
         let mut counters = Vec::new();
         for (number, partition) in self.claims.own.after(listener.pulsed).take(PULSE_PARTITIONS) {
             listener.pulsed = number;
@@ -346,12 +367,13 @@ impl Shard {
             }
             listener.claim = None;
         }
-        if self.claims.seen.last <= listener.told {
+        if !self.claims.seen.has_after(listener.told) {
             return None;
         }
         if listener.claim_at > now {
             return Some(listener.claim_at);
         }
+        self.claims.seen.settle();
         let serving = (&self.partitions, &self.doubts);
         let (clocks, upto) = changes(&self.claims.seen, listener, serving, CLAIM_BYTES);
         if clocks.is_empty() {
@@ -375,12 +397,13 @@ impl Shard {
     /// back.
     fn claim_to_self(&mut self, now: Mono, told: &mut Told) -> Option<Mono> {
         let listener = self.claims.listeners.get_mut(&self.boot.node)?;
-        if self.claims.seen.last <= listener.told {
+        if !self.claims.seen.has_after(listener.told) {
             return None;
         }
         if listener.claim_at > now {
             return Some(listener.claim_at);
         }
+        self.claims.seen.settle();
         let serving = (&self.partitions, &self.doubts);
         let (clocks, upto) = changes(&self.claims.seen, listener, serving, usize::MAX);
         listener.told = upto;
@@ -434,17 +457,26 @@ fn changes(
 mod tests {
     use super::*;
 
-    /// Goal: what has changed since is told once, in the order of its last change.
+    /// Goal: what has changed since is told once, behind what had changed before. Method: changes between
+    /// looks, of the same thing and of others.
     #[test]
-    fn changes_are_ordered_by_the_last() {
+    fn changes_are_numbered_by_the_last() {
         let mut changes = Changes::new();
-        for key in ['a', 'b', 'a', 'c', 'c'] {
-            changes.note(key);
-        }
-        let after = |number| changes.after(number).map(|(_, key)| key).collect::<String>();
-        assert_eq!(after(0), "bac");
-        assert_eq!(after(changes.last), "");
-        let (b, _) = changes.after(0).next().unwrap();
-        assert_eq!(after(b), "ac");
+        let mut note = |keys: &str| {
+            let before = changes.last;
+            keys.chars().for_each(|key| changes.note(key));
+            assert_eq!(changes.has_after(before), !keys.is_empty());
+            changes.settle();
+            (before, changes.after(0).map(|(_, key)| key).collect::<String>())
+        };
+        assert_eq!(note("ab"), (0, "ab".to_owned()));
+        assert_eq!(note("acca"), (2, "bac".to_owned()));
+        assert_eq!(note(""), (4, "bac".to_owned()));
+        assert_eq!(note("b"), (4, "acb".to_owned()));
+        assert_eq!(changes.after(4).map(|(_, key)| key).collect::<String>(), "b");
+        (0..2 * FRESH_MAX).for_each(|at| changes.note(['d', 'e'][at % 2]));
+        assert!(changes.fresh.len() < FRESH_MAX, "bounded");
+        changes.settle();
+        assert_eq!(changes.after(0).map(|(_, key)| key).collect::<String>(), "acbde");
     }
 }

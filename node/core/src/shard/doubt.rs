@@ -14,6 +14,9 @@
 //! - If all other replicas can be reached and are behind too, nobody has more than they have together:
 //!   the one with the lowest number takes all of all of them, and serves; the others then take it
 //!   from that one. To serve because all others are behind is wrong (`Stability-all-behind`).
+//! - Only a run that has been met is answered: claims of an earlier run of that node, which may have had
+//!   another disk, do not count from then on, and who is answered may serve. A question that comes
+//!   before the news of its run is asked again.
 //! - A replica in doubt is good enough to compare with: so a cluster that starts as a whole comes up.
 //!   One that is behind is not.
 //! - A partition that a later layout gives to the node is behind, whatever the disk has of it.

@@ -30,27 +30,28 @@
 
 mod forget;
 mod recent;
+mod rows;
 pub mod segment;
+mod sort;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 
 use holm_protocol::dot::Dot;
 use holm_protocol::ids::{BucketId, Hlc, Partition};
-use holm_protocol::limits::KEY_LEN_MAX;
-use holm_protocol::message::{dot as read_dot, put_dot};
-use holm_protocol::wire::{Reader, WireError, put_slice, put_varint};
 
 use crate::clock::{DotSet, PartitionClock};
-use crate::keys::segments_size_key;
-use crate::keys::{SEGMENTS_BEGIN, checkpoint_key, log_key, log_key_parts, log_mark_key};
+use crate::keys::{SEGMENTS_BEGIN, log_key, log_mark_key};
 use crate::shard::account::Account;
 use crate::shard::partition::PartitionState;
 use crate::store::{Store, StoreError, Table};
 
 use recent::Recent;
+pub use rows::decode_record;
+pub(super) use rows::{checked, read_flag, seal};
+use rows::{encode_record, key_parts, next_key, read_checkpoint, read_mark, read_size};
 use segment::Place;
 
 /// Log rows read at a time when clocks are rebuilt. Arbitrary: about a megabyte.
@@ -458,9 +459,8 @@ impl ShardLog {
             left -= last - first + 1;
             let mut span = DotSet::new();
             span.insert_range(actor, first, last);
-            let dot = |counter| Dot { actor, counter };
             let mut here = DotSet::new();
-            for (dot, place) in self.recent.range(partition, dot(first)..=dot(last)) {
+            for (dot, place) in self.recent.range(partition, actor, first..=last) {
                 here.insert(dot);
                 found.add(dot, place.clone());
             }
@@ -476,104 +476,6 @@ impl ShardLog {
 
     fn is_sorted(&self, partition: Partition) -> bool {
         self.staged.sorted.iter().any(|sorted| sorted.whole && sorted.partition == partition)
-    }
-
-    /// Stages segments: of up to so many partitions, those with records before `before` and, as long
-    /// as there are `excess` bytes too many, others; the oldest first.
-    fn sort<S: Store>(
-        &mut self,
-        (before, mut excess, count): (u64, usize, usize),
-        partitions: &BTreeMap<Partition, PartitionState>,
-        store: &mut S,
-    ) {
-        let pending: usize = self.pending.iter().map(|entry| entry.key.len() + 24).sum();
-        let mut budget = SORTED_BYTES.max(2 * pending);
-        let mut sorted = Vec::new();
-        // An adopted clock has dots that no record has: it is checkpointed at once, and what that has
-        // seen must be in segments.
-        for &partition in &self.adopted {
-            let Some(state) = partitions.get(&partition) else { continue };
-            let (part, _) = self.sort_partition(partition, usize::MAX, store);
-            let row = encode_checkpoint(state.clock());
-            store.stage_put(Table::Meta, &checkpoint_key(partition), &row);
-            sorted.push(part);
-        }
-        let others = self.recent.by_age().filter(|(_, p)| !self.adopted.contains(p));
-        for (oldest, partition) in others.take(count) {
-            if budget == 0 || (oldest > before && excess == 0) {
-                break;
-            }
-            let clock = partitions.get(&partition).map(PartitionState::clock);
-            let Some(clock) = clock.or_else(|| self.others.get(&partition)) else { continue };
-            let (part, bytes) = self.sort_partition(partition, budget, store);
-            if part.whole {
-                store.stage_put(Table::Meta, &checkpoint_key(partition), &encode_checkpoint(clock));
-            }
-            budget = budget.saturating_sub(bytes);
-            excess = excess.saturating_sub(bytes);
-            sorted.push(part);
-        }
-        self.staged.sorted = sorted;
-    }
-
-    /// Stages segments of a partition's entries, up to about so many bytes.
-    fn sort_partition<S: Store>(
-        &self,
-        partition: Partition,
-        budget: usize,
-        store: &mut S,
-    ) -> (Sorted, usize) {
-        let mut entries: Vec<(Dot, &Place)> = Vec::new();
-        let mut bytes = 0;
-        let mut whole = true;
-        for (dot, place) in self.recent.entries(partition) {
-            if bytes >= budget {
-                whole = false;
-                break;
-            }
-            bytes += place.bytes();
-            entries.push((dot, place));
-        }
-        let dots = entries.iter().map(|(dot, _)| *dot).collect();
-        let open: Vec<(Dot, Place)> = match whole {
-            true => self.pending.iter().filter(|e| e.partition == partition).map(placed).collect(),
-            false => Vec::new(),
-        };
-        entries.extend(open.iter().map(|(dot, place)| (*dot, place)));
-        entries.sort_unstable_by_key(|(dot, _)| *dot);
-        let staged = segment::stage(partition, &entries, store);
-        let size = self.sizes.get(&partition).map_or(0, |size| *size) + staged;
-        store.stage_put(Table::Meta, &segments_size_key(partition), &size.to_be_bytes());
-        (Sorted { partition, whole, dots, size }, bytes)
-    }
-
-    fn resize(&mut self, partition: Partition, size: u64) {
-        let before = self.sizes.insert(partition, size).unwrap_or(0);
-        self.size = self.size - before + size;
-    }
-
-    /// Stages the removal of the oldest segments of the partition that has the most of them, if all
-    /// take more than this.
-    fn stage_cut<S: Store>(
-        &mut self,
-        segments: u64,
-        partitions: &BTreeMap<Partition, PartitionState>,
-        store: &mut S,
-    ) {
-        let is_untouched = |p: &Partition| {
-            !self.trimmed.contains_key(p) && self.staged.sorted.iter().all(|it| it.partition != *p)
-        };
-        let excess = self.size.saturating_sub(segments);
-        let sizes = self.sizes.iter().filter(|(partition, _)| is_untouched(partition));
-        let largest = sizes.max_by_key(|(_, size)| **size).filter(|_| excess > 0);
-        let Some((&partition, &size)) = largest else { return };
-        let Some(state) = partitions.get(&partition) else { return };
-        // A disk that cannot be read now is cut later.
-        let Ok(cut) = segment::stage_cut(partition, state.clock(), excess, store) else { return };
-        // Where there is none, the size was wrong.
-        let size = if cut == 0 { 0 } else { size.saturating_sub(cut) };
-        store.stage_put(Table::Meta, &segments_size_key(partition), &size.to_be_bytes());
-        self.staged.cut = Some((partition, size));
     }
 
     /// Stages how far the log is dealt with, and the removal of the records behind that.
@@ -609,126 +511,6 @@ impl Finding {
             keys.len() - 1
         });
         keys[at].2.insert(dot);
-    }
-}
-
-fn placed(entry: &LogEntry) -> (Dot, Place) {
-    let LogEntry { dot, hlc, bucket, key, has_more, .. } = entry;
-    (*dot, Place { hlc: *hlc, bucket: *bucket, key: key.clone(), has_more: *has_more })
-}
-
-/// Stream and sequence of a record that was found.
-fn key_parts(key: &[u8]) -> Result<(u32, u64), StoreError> {
-    let corrupt = || StoreError::Corrupt(format!("dot log: a key of {} bytes", key.len()));
-    log_key_parts(key).ok_or_else(corrupt)
-}
-
-/// The least key above a record's.
-fn next_key(stream: u32, sequence: u64) -> [u8; 12] {
-    match sequence.checked_add(1) {
-        Some(next) => log_key(stream, next),
-        None => log_key(stream.saturating_add(1), 0),
-    }
-}
-
-fn read_mark<S: Store>(stream: u32, store: &mut S) -> Result<u64, StoreError> {
-    let bytes = store.get(Table::Meta, &log_mark_key(stream))?;
-    match bytes.map(<[u8; 8]>::try_from) {
-        None => Ok(0),
-        Some(Ok(mark)) => Ok(u64::from_be_bytes(mark)),
-        Some(Err(_)) => Err(StoreError::Corrupt(format!("mark of dot log stream {stream}"))),
-    }
-}
-
-/// What a partition's segments take; of one that has none, 0.
-fn read_size<S: Store>(partition: Partition, store: &mut S) -> Result<u64, StoreError> {
-    let bytes = store.get(Table::Meta, &segments_size_key(partition))?;
-    match bytes.map(<[u8; 8]>::try_from) {
-        None => Ok(0),
-        // Room for the sum of all partitions' sizes: damage is not to stop the node.
-        Some(Ok(size)) => Ok(u64::from_be_bytes(size).min(1 << 40)),
-        Some(Err(_)) => Err(StoreError::Corrupt(format!("segments' size of {partition}"))),
-    }
-}
-
-fn read_checkpoint<S: Store>(
-    partition: Partition,
-    store: &mut S,
-) -> Result<PartitionClock, StoreError> {
-    let Some(bytes) = store.get(Table::Meta, &checkpoint_key(partition))? else {
-        return Ok(PartitionClock::default());
-    };
-    decode_checkpoint(&bytes)
-        .map_err(|error| StoreError::Corrupt(format!("clock checkpoint of {partition}: {error}")))
-}
-
-fn encode_checkpoint(clock: &PartitionClock) -> Vec<u8> {
-    let mut out = Vec::new();
-    clock.encode(&mut out);
-    seal(out)
-}
-
-fn decode_checkpoint(bytes: &[u8]) -> Result<PartitionClock, WireError> {
-    let mut reader = Reader::new(checked(bytes, "clock checkpoint")?);
-    let clock = PartitionClock::decode(&mut reader)?;
-    reader.finish()?;
-    Ok(clock)
-}
-
-fn encode_record(entries: &[LogEntry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 + entries.iter().map(|e| 40 + e.key.len()).sum::<usize>());
-    put_varint(&mut out, entries.len() as u64);
-    for entry in entries {
-        out.put_u32(entry.partition.to_u32());
-        put_dot(&mut out, entry.dot);
-        out.put_u64(entry.hlc.0);
-        out.put_u32(entry.bucket.0);
-        out.put_u8(entry.has_more.into());
-        put_slice(&mut out, &entry.key);
-    }
-    seal(out)
-}
-
-/// Reads a log record.
-///
-/// # Errors
-/// [`WireError`] if it is damaged.
-pub fn decode_record(bytes: &[u8]) -> Result<Vec<LogEntry>, WireError> {
-    let mut reader = Reader::new(checked(bytes, "dot log record")?);
-    let count = reader.varint("log entries")?;
-    let mut entries = Vec::new();
-    for _ in 0..count {
-        let partition = Partition::from_u32(reader.u32()?);
-        let dot = read_dot(&mut reader)?;
-        let hlc = Hlc(reader.u64()?);
-        let bucket = BucketId(reader.u32()?);
-        let has_more = read_flag(&mut reader)?;
-        let key = reader.bytes("key", KEY_LEN_MAX)?;
-        entries.push(LogEntry { partition, dot, hlc, bucket, key, has_more });
-    }
-    reader.finish()?;
-    Ok(entries)
-}
-
-/// A byte that says no or yes.
-pub(super) fn read_flag(reader: &mut Reader<'_>) -> Result<bool, WireError> {
-    match reader.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        got => Err(WireError::Invalid { field: "log flag", got: got.into() }),
-    }
-}
-
-pub(super) fn seal(mut out: Vec<u8>) -> Vec<u8> {
-    let crc = crc32c::crc32c(&out);
-    out.put_u32(crc);
-    out
-}
-
-pub(super) fn checked<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], WireError> {
-    match bytes.split_last_chunk::<4>() {
-        Some((body, crc)) if crc32c::crc32c(body) == u32::from_be_bytes(*crc) => Ok(body),
-        _ => Err(WireError::Checksum { field }),
     }
 }
 

@@ -377,8 +377,8 @@ impl Shard {
         if from >= last.counter {
             return true;
         }
-        let first = Dot { actor: last.actor, counter: from + 1 };
-        let forgotten = self.log.forget(partition, first..=last, budget.entries);
+        let dots = (last.actor, from + 1..=last.counter);
+        let forgotten = self.log.forget(partition, dots, budget.entries);
         budget.entries -= forgotten.walked;
         self.counters.log_entries_forgotten += forgotten.removed as u64;
         for (dot, place) in &forgotten.with_more {

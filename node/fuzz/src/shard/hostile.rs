@@ -100,7 +100,7 @@ pub(super) fn claim(input: &mut Input<'_>, world: &World) -> PeerMessage {
 }
 
 /// What nodes say of clocks, unasked.
-pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage {
+pub(super) fn about_clocks(input: &mut Input<'_>, world: &World, from: NodeId) -> PeerMessage {
     let op = OpId(input.below(6) as u64);
     let (partition, bucket, key) = target(input);
     match input.below(8) {
@@ -120,8 +120,7 @@ pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage 
                 let (seen, know) = (dots(input, world), dots(input, world).prefixes());
                 clocks.push((other, Claimed { seen, know }));
             }
-            // Mostly a run and a layout that count.
-            let run = world::run_of(NODES[input.below(NODES.len())]);
+            let run = run(input, from);
             PeerMessage::Seen { op, run, layout: 1 + u64::from(input.byte() == 0), clocks }
         }
         3 => {
@@ -145,12 +144,17 @@ pub(super) fn about_clocks(input: &mut Input<'_>, world: &World) -> PeerMessage 
             if input.flag() {
                 positions.push((place::partitions()[input.below(4)], position(input)));
             }
-            // Mostly a run that has been met.
-            let run = world::run_of(NODES[input.below(NODES.len())]);
+            let run = run(input, from);
             PeerMessage::Compare(CompareMessage::Compare { op, run, positions })
         }
         _ => page_answer(input, world, (op, partition)),
     }
+}
+
+/// A run of who speaks: mostly the one that has been met.
+fn run(input: &mut Input<'_>, from: NodeId) -> Actor {
+    let of = if input.byte() < 224 { from } else { NODES[input.below(NODES.len())] };
+    world::run_of(of)
 }
 
 /// What somebody claims to be stable, of this run too.

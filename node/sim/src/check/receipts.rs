@@ -13,17 +13,22 @@ use crate::check::{Property, Verdict, Violation};
 pub const LEVEL_MET: Property = Property {
     name: "receipts meet their level",
     invariant: "I2",
-    statement: "an answer's receipt names distinct replicas of its partition, as many as its level needs; at `one` and `local_quorum` other nodes of the coordinator's region may stand for those of its replicas that are not named",
+    statement: "an answer's receipt names distinct replicas of its partition, as many as its level needs; at `one` and `local_quorum` other nodes of the coordinator's region may stand for those of its replicas that are not named, but not in strict buckets",
     source: "Dynamo (SOSP 2007) 4.5; votes by identity",
     tla: Some("tla/Replication.tla!ReceiptMeetsLevel"),
     file: file!(),
 };
 
-/// Checks one receipt for an answer at `level`.
+/// Checks one receipt for an answer at `level`, in a bucket that is `strict` or not.
 ///
 /// # Errors
 /// What it lacks.
-pub fn check(layout: &Layout, partition: Partition, level: Level, receipt: &Receipt) -> Verdict {
+pub fn check(
+    layout: &Layout,
+    partition: Partition,
+    (level, strict): (Level, bool),
+    receipt: &Receipt,
+) -> Verdict {
     let broken = |how: String| Err(Violation::new(&LEVEL_MET, how));
     let mut nodes: Vec<NodeId> = receipt.replicas.iter().map(|entry| entry.node).collect();
     nodes.sort_unstable();
@@ -47,8 +52,8 @@ pub fn check(layout: &Layout, partition: Partition, level: Level, receipt: &Rece
         let is_far = fallbacks.iter().any(|&node| layout.region_of(node) != Some(home));
         let local = layout.replicas_in(partition, home);
         let named = local.iter().filter(|replica| nodes.contains(replica)).count();
-        let is_strict = !matches!(level, Level::One | Level::LocalQuorum);
-        if is_far || is_strict || named + fallbacks.len() > local.len() {
+        let has_none = strict || !matches!(level, Level::One | Level::LocalQuorum);
+        if is_far || has_none || named + fallbacks.len() > local.len() {
             return broken(format!("fallbacks at {level} that stand for nobody: {fallbacks:?}"));
         }
     }
@@ -94,7 +99,7 @@ mod tests {
             let entry = |&node| ReceiptEntry { node, region: RegionId(0), fallback: false };
             let replicas = nodes.map(entry).collect();
             let receipt = Receipt { coordinator: local[0], level, replicas };
-            check(&layout, partition, level, &receipt).is_ok()
+            check(&layout, partition, (level, false), &receipt).is_ok()
         };
         assert!(verdict(Level::One, 1, 0) && !verdict(Level::One, 0, 0));
         assert!(verdict(Level::LocalQuorum, 2, 0) && !verdict(Level::LocalQuorum, 1, 3));
@@ -107,7 +112,7 @@ mod tests {
             let entry = |node| ReceiptEntry { node, region: RegionId(0), fallback: false };
             let replicas = nodes.into_iter().map(entry).collect();
             let receipt = Receipt { coordinator: local[0], level: Level::One, replicas };
-            assert!(check(&layout, partition, Level::One, &receipt).is_err());
+            assert!(check(&layout, partition, (Level::One, false), &receipt).is_err());
         }
     }
 
@@ -119,16 +124,20 @@ mod tests {
         let (layout, partition) = (shape.layout(), Partition::from_u32(0));
         let near = layout.preference_list(partition, RegionId(0));
         let far = layout.preference_list(partition, RegionId(1));
-        let verdict = |level: Level, named: &[NodeId], fallbacks: &[NodeId]| {
+        let judged = |asked: (Level, bool), named: &[NodeId], fallbacks: &[NodeId]| {
             let entry =
                 |fallback| move |&node| ReceiptEntry { node, region: RegionId(0), fallback };
             let named = named.iter().map(entry(false));
             let replicas = named.chain(fallbacks.iter().map(entry(true))).collect();
-            let receipt = Receipt { coordinator: near[0], level, replicas };
-            check(&layout, partition, level, &receipt).is_ok()
+            let receipt = Receipt { coordinator: near[0], level: asked.0, replicas };
+            check(&layout, partition, asked, &receipt).is_ok()
         };
+        let verdict =
+            |level, named: &[_], fallbacks: &[_]| judged((level, false), named, fallbacks);
         assert!(verdict(Level::LocalQuorum, &near[..1], &near[3..4]));
         assert!(verdict(Level::LocalQuorum, &[], &near[3..]));
+        assert!(!judged((Level::LocalQuorum, true), &[], &near[3..]), "a strict bucket");
+        assert!(!judged((Level::One, true), &near[..1], &near[3..4]), "a strict bucket");
         assert!(verdict(Level::LocalQuorum, &near[..1], &near[3..]));
         assert!(verdict(Level::One, &[], &near[3..4]));
         assert!(!verdict(Level::LocalQuorum, &[], &near[3..4]), "one of three");

@@ -1,5 +1,6 @@
 //! What can be done to a cluster.
 
+use holm_core::shard::event::Input;
 use holm_core::store::Table;
 use holm_protocol::ids::NodeId;
 use rand::RngExt;
@@ -287,6 +288,16 @@ impl Cluster {
             }
         }
         self.note(format!("objects of {id} are damaged"));
+    }
+
+    /// A node's membership takes another for dead, or for alive again. What it thought ends with a run.
+    pub fn set_doubted(&mut self, by: NodeId, node: NodeId, doubted: bool) {
+        if !self.is_up(by) {
+            return;
+        }
+        self.tally.doubted += u64::from(doubted);
+        self.note(format!("{by} {} {node}", if doubted { "doubts" } else { "trusts" }));
+        self.tell_shards(by, || Input::PeerDoubted(node, doubted));
     }
 
     /// Sets a node's wall clock this far from the truth.

@@ -163,7 +163,7 @@ impl Cluster {
         }
     }
 
-    fn tell_shards(&mut self, id: NodeId, input: impl Fn() -> Input) {
+    pub(super) fn tell_shards(&mut self, id: NodeId, input: impl Fn() -> Input) {
         for shard in 0..self.setup.shape.shards {
             self.push_input(id, shard, input());
         }

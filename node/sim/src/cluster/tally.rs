@@ -85,6 +85,8 @@ tally! {
     far_skewed: "batches under clocks far off",
     /// Batches handled by a wall clock that ran fast or slow.
     drifted: "batches under drifting clocks",
+    /// Times that a running node was told to doubt another.
+    doubted: "nodes doubted",
 }
 
 impl FaultTally {
@@ -117,6 +119,7 @@ impl FaultTally {
             FaultKind::Skew => self.skewed,
             FaultKind::ClockJump => self.far_skewed,
             FaultKind::Drift => self.drifted,
+            FaultKind::Doubt => self.doubted,
         }
     }
 

@@ -58,6 +58,7 @@ pub(super) fn plan(seed: u64, mode: Mode) -> Plan {
         sync,
         timing,
         keys: rng.random_range(1..=3),
+        strict: stream(seed, "strict buckets").random_range(0..5) == 0,
         clients,
         faults: Vec::new(),
         faults_until_us,

@@ -60,11 +60,13 @@ pub enum FaultKind {
     ClockJump,
     /// A wall clock runs fast or slow.
     Drift,
+    /// Membership takes a node that lives for dead: at all others, or at one.
+    Doubt,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 26] = [
+    pub const ALL: [FaultKind; 27] = [
         FaultKind::Loss,
         FaultKind::Duplicate,
         FaultKind::Reorder,
@@ -91,6 +93,7 @@ impl FaultKind {
         FaultKind::Clone,
         FaultKind::ClockJump,
         FaultKind::Drift,
+        FaultKind::Doubt,
     ];
 
     /// How many pairs of different kinds there are.
@@ -113,7 +116,7 @@ impl FaultKind {
     #[must_use]
     pub fn takes_two(self) -> bool {
         use FaultKind as K;
-        matches!(self, K::Cut | K::OneWayCut | K::PartialCut | K::Clone)
+        matches!(self, K::Cut | K::OneWayCut | K::PartialCut | K::Clone | K::Doubt)
     }
 }
 
@@ -156,6 +159,13 @@ impl Fault {
     #[must_use]
     pub fn is_both_ways(&self) -> bool {
         self.strength.is_multiple_of(2)
+    }
+
+    /// Who doubts the node, of these.
+    #[must_use]
+    pub fn doubters(&self, nodes: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+        let is_one = self.strength.is_multiple_of(2);
+        nodes.filter(|&id| id != self.node && (!is_one || id == self.other)).collect()
     }
 
     /// How far a clock jumps, milliseconds: up to an hour, mostly much less, to either side.

@@ -76,6 +76,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         sync: SyncMode::Always,
         timing,
         keys: 1,
+        strict: false,
         clients,
         faults: Vec::new(),
         faults_until_us: rng.random_range(700_000..1_500_000),

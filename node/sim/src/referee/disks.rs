@@ -6,11 +6,13 @@ use holm_core::object::Object;
 use holm_core::shard::log::LogEntry;
 use holm_core::store::Table;
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::NodeId;
+use holm_protocol::ids::{NodeId, Partition};
+use holm_protocol::version_vector::VersionVector;
 
 use super::Referee;
 use super::rows::log_entries;
 use crate::cluster::covered;
+use crate::history::KeyId;
 use crate::store::{Changed, SimStore};
 
 impl Referee {
@@ -48,6 +50,17 @@ impl Referee {
         let Some((_, partition, bucket, name)) = hint_key_parts(&row.key) else { return };
         let Some(key) = self.history.key_id(bucket, &Bytes::copy_from_slice(name)) else { return };
         let (had, has) = (covered(row.after.as_deref()), covered(row.before.as_deref()));
+        self.lost_dots((node, partition, key), &had, &has);
+    }
+
+    /// A context had more entries. They are dots of its key, also of a delete that nobody has been told
+    /// of and of which a log that was cut says nothing.
+    fn lost_dots(
+        &mut self,
+        (node, partition, key): (NodeId, Partition, KeyId),
+        had: &VersionVector,
+        has: &VersionVector,
+    ) {
         let dots = self.history.events_of(key).filter_map(|(_, event)| event.dot);
         let named = had.iter().chain(dots).filter(|&dot| had.covers(dot) && !has.covers(dot));
         let gone: Vec<Dot> = named.collect();
@@ -60,9 +73,6 @@ impl Referee {
             let object = bytes.as_ref().and_then(|bytes| Object::decode(bytes).ok());
             object.map(|object| object.context).unwrap_or_default()
         };
-        let (had, has) = (context(&row.after), context(&row.before));
-        let dots = self.history.events_of(key).filter_map(|(_, event)| event.dot);
-        let gone: Vec<Dot> = dots.filter(|&dot| had.covers(dot) && !has.covers(dot)).collect();
-        gone.into_iter().for_each(|dot| self.history.lose(node, partition, dot));
+        self.lost_dots((node, partition, key), &context(&row.after), &context(&row.before));
     }
 }

@@ -54,6 +54,7 @@ pub(super) fn begin(fault: &Fault, cluster: &mut Cluster) {
         FaultKind::Skew => cluster.set_skew(node, (i64::from(strength) - 50) * 40),
         FaultKind::ClockJump => cluster.set_skew(node, fault.jump_ms()),
         FaultKind::Drift => cluster.set_drift(node, i64::from(strength) - 50),
+        FaultKind::Doubt => doubt(fault, true, cluster),
     }
 }
 
@@ -100,6 +101,13 @@ pub(super) fn end(fault: &Fault, cluster: &mut Cluster) {
         FaultKind::Pause | FaultKind::Damage => {}
         FaultKind::Skew | FaultKind::ClockJump => cluster.set_skew(node, 0),
         FaultKind::Drift => cluster.set_drift(node, 0),
+        FaultKind::Doubt => doubt(fault, false, cluster),
+    }
+}
+
+fn doubt(fault: &Fault, doubted: bool, cluster: &mut Cluster) {
+    for by in fault.doubters(cluster.node_ids()) {
+        cluster.set_doubted(by, fault.node, doubted);
     }
 }
 

@@ -1,6 +1,8 @@
 //! What each of the world's subtler knobs does, one at a time: a fault that is not felt tests
 //! nothing.
 
+use std::collections::BTreeSet;
+
 use holm_core::shard::config::ShardConfig;
 use holm_protocol::error::RequestError;
 use holm_protocol::ids::NodeId;
@@ -225,4 +227,30 @@ fn a_request_repeated_elsewhere_may_be_done_twice() {
     assert_eq!(again.receipt.coordinator, NodeId(2));
     assert_eq!(values(script.get(3, "k", Level::All)).0, ["red", "red"]);
     assert_eq!(script.violation(), None);
+}
+
+/// Goal: who is doubted is asked last, and by who doubts it alone; a level that needs it is met all the
+/// same. Method: one of three nodes doubts another, then the third.
+#[test]
+fn a_doubted_node_is_asked_last() {
+    let mut script = Script::new(&[(3, 3)]);
+    written(script.put(1, ("k", "red"), &blind(), Level::All));
+    let doubts = |script: &mut Script, node, doubted| {
+        script.cluster().set_doubted(NodeId(1), NodeId(node), doubted);
+        script.run_ms(10);
+    };
+    for (doubted, asked) in [(2, 3), (3, 2)] {
+        doubts(&mut script, doubted, true);
+        let named = |script: &mut Script, node, level| {
+            let answer = script.get(node, "k", level).expect("an answer").expect("values");
+            let nodes: BTreeSet<u64> = answer.receipt.replicas.iter().map(|it| it.node.0).collect();
+            nodes
+        };
+        for _ in 0..5 {
+            assert_eq!(named(&mut script, 1, Level::Quorum), BTreeSet::from([1, asked]));
+        }
+        assert_eq!(named(&mut script, 1, Level::All), BTreeSet::from([1, 2, 3]));
+        doubts(&mut script, doubted, false);
+    }
+    assert_eq!((script.cluster().tally().doubted, script.violation()), (2, None));
 }

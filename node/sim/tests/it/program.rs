@@ -131,7 +131,8 @@ fn kept_schedules_are_clean() {
 #[test]
 fn refusals_are_told() {
     let bad = directory("bad").join("bad.schedule");
-    std::fs::write(&bad, "holm-sim-schedule 2\nplan seed=x\n").expect("a file");
+    let text = format!("holm-sim-schedule {}\nplan seed=x\n", holm_sim::schedule::VERSION);
+    std::fs::write(&bad, text).expect("a file");
     for (line, words) in [
         ("--sede 1".to_owned(), "what is `--sede`?"),
         ("--replay /nowhere/plan".to_owned(), "cannot read /nowhere/plan"),

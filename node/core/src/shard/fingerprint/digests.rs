@@ -78,9 +78,12 @@ impl Digests {
         for key in keys {
             let Some(number) = key.first_chunk() else { continue };
             let partition = Partition::from_u32(u32::from_be_bytes(*number));
-            if before.replace(partition) != Some(partition) {
+            // Of a partition that nobody has asked about nothing is known, and nothing need be.
+            if before.replace(partition) != Some(partition)
+                && let Some(known) = self.known.get_mut(&partition)
+            {
                 self.last += 1;
-                self.known.insert(partition, Known { number: self.last, digests: None });
+                *known = Known { number: self.last, digests: None };
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use holm_protocol::dot::Dot;
-use holm_protocol::ids::Partition;
+use holm_protocol::ids::{Actor, Partition};
 
 use super::ShardLog;
 use super::segment::{self, Place, Segment};
@@ -24,17 +24,17 @@ pub struct Forgotten {
 }
 
 impl ShardLog {
-    /// Lets go of a partition's entries in memory of these dots, of one actor: up to so many of them. The
+    /// Lets go of a partition's entries in memory of these dots of an actor: up to so many of them. The
     /// records that they came from stay until the partition's next checkpoint, but nothing is sorted.
     pub fn forget(
         &mut self,
         partition: Partition,
-        dots: RangeInclusive<Dot>,
+        (actor, counters): (Actor, RangeInclusive<u64>),
         entries_max: usize,
     ) -> Forgotten {
-        let mut upto = dots.end().counter;
+        let mut upto = *counters.end();
         let (mut with_more, mut gone) = (Vec::new(), Vec::new());
-        for (dot, place) in self.recent.range(partition, dots) {
+        for (dot, place) in self.recent.range(partition, actor, counters) {
             if with_more.len() + gone.len() >= entries_max {
                 upto = dot.counter - 1;
                 break;

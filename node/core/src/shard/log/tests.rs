@@ -4,6 +4,7 @@ use holm_protocol::ids::{Actor, PlacementId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::keys::checkpoint_key;
 use crate::store::Row;
 
 /// The least store: everything staged is committed at once.

@@ -23,8 +23,12 @@ fn position(standing: Standing, know: &[(Actor, u64)]) -> Vec<(Partition, Positi
 }
 
 fn compare(standing: Standing, know: &[(Actor, u64)]) -> PeerMessage {
+    compare_by(2, standing, know)
+}
+
+fn compare_by(node: u64, standing: Standing, know: &[(Actor, u64)]) -> PeerMessage {
     let positions = position(standing, know);
-    let (op, run) = (OpId(77), first_run(2));
+    let (op, run) = (OpId(77), first_run(node));
     PeerMessage::Compare(CompareMessage::Compare { op, run, positions })
 }
 
@@ -212,7 +216,8 @@ fn who_lacks_something_steps_aside() {
     assert_eq!(bench.standing(), Standing::Behind);
     // Strangers and impossible claims are not listened to.
     let mut bench = Bench::new(&[(2, 2)]);
-    assert_eq!(bench.answers_where(9, compare(Standing::Serves, &lacked)), None);
+    bench.input(up(NodeId(9)));
+    assert_eq!(bench.answers_where(9, compare_by(9, Standing::Serves, &lacked)), None);
     assert_eq!(bench.answers_where(2, compare(Standing::Serves, &[(ACTOR, 1)])), None);
     assert_eq!(bench.standing(), Standing::Serves);
 }

@@ -58,7 +58,9 @@ fn told(case: &Case) -> Vec<Verdict> {
     out.extend(case.forged.iter().map(|(id, result)| forged::check(history, *id, result)));
     let partition = Partition::from_u32(0);
     let levels = case.receipts.iter();
-    out.extend(levels.map(|(level, r)| receipts::check(&case.layout, partition, *level, r)));
+    out.extend(
+        levels.map(|(level, r)| receipts::check(&case.layout, partition, (*level, false), r)),
+    );
     for (read, receipt) in &case.reads {
         out.push(quorum_reads::check(history, &case.layout, read));
         out.push(quarantine::check(&case.forgot, read.asked_us, receipt, true));

@@ -26,13 +26,15 @@ pub enum Alteration {
     FoundTooLittle,
     /// A started node serves though it lacks what the other knows to be stable.
     ServedTooSoon,
+    /// A started node is answered before its run was met.
+    AnsweredTooSoon,
     /// A replica that takes a partition whole does not take in something that has been seen.
     TakenTooLittle,
 }
 
 impl Alteration {
     /// All of them.
-    pub const ALL: [Alteration; 9] = [
+    pub const ALL: [Alteration; 10] = [
         Alteration::ClaimsTooMuch,
         Alteration::KnowsTooMuch,
         Alteration::HeardTooMuch,
@@ -41,6 +43,7 @@ impl Alteration {
         Alteration::TrimmedTooSoon,
         Alteration::FoundTooLittle,
         Alteration::ServedTooSoon,
+        Alteration::AnsweredTooSoon,
         Alteration::TakenTooLittle,
     ];
 
@@ -133,6 +136,20 @@ impl Alteration {
                 position.know.insert(lacked);
                 Some(Step::Serve(*node, *from, *op, position))
             }
+            (Alteration::AnsweredTooSoon, Step::Meet(node, other, _)) => {
+                let (past, future) = trace.steps.split_at(at);
+                let asked = |op| {
+                    let of_run = past.iter().rev().take_while(|it| !is_start(it, *other));
+                    let mut asks = of_run.filter(|it| matches!(it, Step::Ask(..)));
+                    asks.any(|it| matches!(it, Step::Ask(by, of, it, _) if (by, of, it) == (other, node, op)))
+                };
+                let is_met_again = past.contains(&trace.steps[at]);
+                let answer = future.iter().find(|step| match step {
+                    Step::Answer(by, to, op, _) => (by, to) == (node, other) && asked(op),
+                    _ => false,
+                })?;
+                (!is_met_again).then(|| answer.clone())
+            }
             (Alteration::TakenTooLittle, Step::Whole(node, from, page, after)) => {
                 let mut after = after.clone();
                 after.object.live.pop().or_else(|| after.seen.pop())?;
@@ -141,6 +158,10 @@ impl Alteration {
             _ => None,
         }
     }
+}
+
+fn is_start(step: &Step, node: NodeId) -> bool {
+    matches!(step, Step::Start(it, ..) if *it == node)
 }
 
 fn has(held: &Held, dot: Dot) -> bool {
