@@ -629,7 +629,18 @@ impl History {
             None => format!("delete {key}"),
         };
         let dot = event.dot.map_or("no known dot".to_owned(), |dot| dot.to_string());
-        format!("write {} ({what}, {dot}, {:?})", id.0, event.outcome)
+        let list = |nodes: &BTreeSet<NodeId>| {
+            nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let mut text = format!("write {} ({what}, {dot}, {:?}", id.0, event.outcome);
+        for (word, nodes) in
+            [("by", &event.durable), ("for others by", &event.hinted), ("lost by", &event.lost)]
+        {
+            if !nodes.is_empty() {
+                text += &format!(", {word} {}", list(nodes));
+            }
+        }
+        text + ")"
     }
 }
 

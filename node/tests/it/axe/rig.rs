@@ -25,7 +25,7 @@ use quinn::{Endpoint, TransportConfig};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use super::held;
+use super::held::{self, Held};
 use super::image::{Image, Yard};
 use super::link::{Answer, CALLS_MAX, Link};
 use super::load::{Load, Shared, lock};
@@ -217,7 +217,7 @@ impl Rig {
     pub(crate) fn wipe(&mut self, at: usize) {
         self.kill(at);
         fs::remove_dir_all(self.nodes[at].file("data")).unwrap();
-        lock(&self.world).examine(self.nodes[at].id, &BTreeMap::new(), true);
+        lock(&self.world).examine(self.nodes[at].id, &Held::default(), true);
         self.tally.wipes += 1;
         self.spawn(at);
     }

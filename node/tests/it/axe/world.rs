@@ -7,7 +7,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use holm_core::context::ContextSecrets;
 use holm_core::layout::Layout;
-use holm_core::object::Object;
 use holm_protocol::ids::{BucketId, NodeId, Partition};
 use holm_protocol::message::Request;
 use holm_protocol::version_vector::VersionVector;
@@ -18,6 +17,7 @@ use holm_sim::history::{EventId, KeyId, Outcome};
 use holm_sim::referee::Referee;
 use holm_sim::world::World;
 
+use super::held::Held;
 use super::link::Link;
 
 /// What a client's message takes at most on loopback when the machine is busy, microseconds.
@@ -125,17 +125,16 @@ impl RealWorld {
 
     /// Compares a dead node's disk with what the node has acknowledged. A write that is not there
     /// breaks the rule, unless the fault may cost it: then the node is no longer counted upon to
-    /// have it. How many writes the disk has lost is the answer.
-    pub(crate) fn examine(
-        &mut self,
-        node: NodeId,
-        held: &BTreeMap<KeyId, Object>,
-        may_lose: bool,
-    ) -> usize {
+    /// have it; nor is one that kept it for another, also if that one has it meanwhile. How many writes the
+    /// disk has lost is the answer.
+    pub(crate) fn examine(&mut self, node: NodeId, held: &Held, may_lose: bool) -> usize {
         let mut lost = Vec::new();
         for (id, event) in self.referee.history().events() {
-            let covers =
-                held.get(&event.key).map_or_else(VersionVector::new, |o| o.context.clone());
+            let mut covers = held.objects.get(&event.key).cloned().unwrap_or_default();
+            let had_hint = may_lose && event.hinted.contains(&node);
+            if may_lose && let Some(hints) = held.hints.get(&event.key) {
+                covers.merge(hints);
+            }
             // What is dead may be forgotten: nothing then tells it from what the fault has cost. It is
             // counted as lost, because what it died of may be lost with it.
             let covers = match may_lose {
@@ -144,7 +143,7 @@ impl RealWorld {
             };
             match (event.outcome, event.dot) {
                 (Outcome::Acknowledged, Some(dot))
-                    if event.durable.contains(&node) && !covers.covers(dot) =>
+                    if (event.durable.contains(&node) || had_hint) && !covers.covers(dot) =>
                 {
                     lost.push(id);
                 }
