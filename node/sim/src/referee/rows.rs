@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use holm_core::clock::PartitionClock;
 use holm_core::keys::{OBJECT_KEY_HEAD_LEN, SEGMENTS_BEGIN};
+use holm_core::layout::Layout;
 use holm_core::object::Object;
 use holm_core::shard::account::Account;
 use holm_core::shard::log::segment::{self, Place};
@@ -101,7 +102,8 @@ impl Referee {
     }
 
     /// What a node may forget of a partition: by what it knows, or has claimed to know before its disk was
-    /// replaced by an older one.
+    /// replaced by an older one. A node to which the layout has just given the partition has to know
+    /// nothing: what its disk has of it, as a copy of another's may, it gives up for what others have.
     fn known(
         &self,
         node: NodeId,
@@ -112,9 +114,12 @@ impl Referee {
         if let Some((_, claimed)) = self.claimed.get(&(node, partition)) {
             own.merge(claimed);
         }
+        let is_replica = |layout: &Layout| layout.is_replica(partition, node);
+        let is_new = self.layout_before.as_deref().is_some_and(|before| !is_replica(before));
         let mut known = VersionVector::default();
         for layout in self.layouts() {
             match self.claimed_by_others(node, (layout, partition)).1 {
+                Some(others) if is_new => known.merge(&others),
                 Some(others) => known.merge(&least(&own, &others)),
                 None => return own,
             }
