@@ -57,10 +57,8 @@ pub(crate) async fn strike(sync: Sync, rig: &mut Rig, load: &Load, dice: &mut Di
     rig.until_whole().await;
     let forgetful = rig.forgetful();
     rig.tally.amnesia += forgetful.len() as u64;
-    // Under `interval` files reach the disk in any order: a log may end before what a later one has, and
-    // a node that finds such a hole says so, and takes its partitions from the others.
     assert!(
-        forgetful.is_empty() || may_lose,
+        forgetful.is_empty(),
         "a power cut of {victims:?} (frozen: {frozen}) under sync = {sync:?} made {forgetful:?} \
          declare amnesia"
     );
