@@ -17,7 +17,8 @@ use super::LogEntry;
 use super::segment::Place;
 use crate::map::FixedMap;
 
-/// What an entry takes in memory besides its key, bytes. Measured generously.
+/// What an entry takes in memory besides its key, bytes, about: 56 in a queue that is three quarters full,
+/// as one that grows by doubling is on average, and its share of the rest.
 const ENTRY_OVERHEAD_BYTES: usize = 88;
 
 /// A queue gives memory back when less than a quarter of so many places, or more, is used.
